@@ -1,0 +1,16 @@
+"""``python -m cfctl`` and the ``cfctl`` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    from cfctl.cli.app import run  # noqa: PLC0415 (so that importing cfctl costs nothing)
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The ``cfctl`` command: its groups of verbs, and what becomes of a wrong call."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import cfctl
+from cfctl.cli import common
+from cfctl.errors import UsageError
+
+app = typer.Typer(
+    name="cfctl",
+    help="Run Android Cuttlefish virtual devices on ordinary Linux servers.",
+    # Markup and pretty tracebacks cost half of the start-up time.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 (typer calls it so)
+    if value:
+        print(f"cfctl {cfctl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cfctl_(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False),
+    ] = False,
+) -> None:
+    """Run Android Cuttlefish virtual devices on ordinary Linux servers."""
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; return its exit status (DESIGN: 0 done, 1 failed, 2 usage, 3, 4, 5, 130)."""
+    try:
+        status = app(argv, standalone_mode=False)
+    except click.UsageError as error:
+        if "--json" in argv:
+            common.show_error(UsageError(error.format_message()), json_=True)
+        else:
+            error.show(sys.stderr)
+        return UsageError.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        return common.INTERRUPTED
+    return status if isinstance(status, int) else 0

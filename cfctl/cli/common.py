@@ -1,0 +1,141 @@
+"""What all verbs share: the options of every verb, how an answer is shown, how an error ends."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfctl import steps
+from cfctl.errors import CfctlError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Exit status of an interrupted verb (128 + SIGINT).
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a verb has to say.
+
+    :param document: the JSON document of ``--json``; its keys are a contract (docs/schema/).
+    :param show: prints the same for people, on standard output.
+    :param exit_code: 0 done, 3 state differs or not running.
+    """
+
+    document: Mapping[str, Any]
+    show: Callable[[], None]
+    exit_code: int = 0
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output.", show_default=False)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Do not show what is being done.", show_default=False)
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show every command that is run.", show_default=False)
+]
+
+_COMMON = {"json_": JsonOption, "quiet": QuietOption, "verbose": VerboseOption}
+
+
+def verb(
+    app: typer.Typer, name: str, *, passes_flags: bool = False
+) -> Callable[[Callable[..., Answer | None]], Callable[..., None]]:
+    """Register a function as a verb, with ``--json``, ``--quiet`` and ``--verbose``.
+
+    The function returns an :class:`Answer`, or None when it has printed a stream by itself. A function that has a
+    parameter ``json_`` is told whether JSON is wanted.
+
+    :param passes_flags: what follows ``--`` is handed on, whatever it looks like.
+    """
+
+    def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())
+        added = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+            for key, annotation in _COMMON.items()
+            if key not in signature.parameters
+        ]
+
+        @functools.wraps(function)
+        def command(**kwargs: Any) -> None:
+            common = {key: kwargs[key] if key in signature.parameters else kwargs.pop(key) for key in _COMMON}
+            raise typer.Exit(_call(functools.partial(function, **kwargs), **common))
+
+        command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *added], return_annotation=None
+        )
+        command.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        context = {"ignore_unknown_options": True, "allow_interspersed_args": True} if passes_flags else None
+        app.command(name, context_settings=context)(command)
+        return command
+
+    return register
+
+
+def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbose: bool) -> int:
+    """Run a verb's function and show what came of it; return the exit status."""
+    from cfctl.cli import progress  # noqa: PLC0415
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="+ %(message)s", stream=sys.stderr
+    )
+    try:
+        with steps.reporting(steps.Silent() if quiet else progress.reporter()):
+            answer = call()
+        if answer is None:
+            return 0
+        if json_:
+            print_json(answer.document)
+        else:
+            answer.show()
+        sys.stdout.flush()
+    except CfctlError as error:
+        show_error(error, json_=json_)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`cfctl ps | head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return answer.exit_code
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document on one line of standard output."""
+    import json  # noqa: PLC0415
+
+    print(json.dumps(document, default=str), flush=True)
+
+
+def show_error(error: CfctlError, *, json_: bool) -> None:
+    """Print an error for people on standard error, or as JSON on standard output."""
+    if json_:
+        print_json({"error": error.as_dict()})
+        return
+    colour = use_colour(sys.stderr)
+    red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colour else ("", "", "")
+    print(f"{red}Error:{plain} {bold}{error.brief}{plain}", file=sys.stderr)
+    for part in (error.details, error.resolution):
+        if part:
+            print("\n".join(f"  {line}" for line in part.splitlines()), file=sys.stderr)
+
+
+def use_colour(stream: Any) -> bool:
+    """Tell whether to colour what goes to ``stream`` (NO_COLOR, no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and bool(stream.isatty())

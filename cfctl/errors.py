@@ -1,0 +1,225 @@
+"""Every error that cfctl raises on purpose.
+
+The tree (a test holds it equal to the code)::
+
+    CfctlError                  exit 1   it failed
+    ├── UsageError              exit 2   the caller asked for something that makes no sense
+    ├── NotRunning              exit 3   the device exists, but is not up
+    ├── HostLacks               exit 4   the host lacks a package, group, module or right
+    │   ├── MissingCommand               a program that must be on PATH
+    │   └── NeedsRoot                    the verb changes the host
+    ├── DeadlinePassed          exit 5   it did not finish in time
+    ├── CommandFailed                    a program that we ran ended badly
+    ├── NoSuchDevice                     no device has that name
+    ├── NameTaken                        a device of that name is there already
+    ├── NumberTaken                      an instance number is held by somebody else
+    ├── LaunchFailed                     the launcher gave up before the device had booted
+    ├── ForeignObject                    something that is not ours stands where we build
+    ├── SubnetClash                      the host already routes a subnet that the bridges need
+    ├── DevicesUp                        the work would pull the network from under running devices
+    └── GuestImageUnavailable            the embedded guest cannot be built here
+
+Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
+``resolution`` (the command that mends it). The command line prints all three and exits with ``exit_code``;
+``--json`` prints them with ``code``, a word that never changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class CfctlError(Exception):
+    """Something that went wrong and that the user can read about.
+
+    :param brief: what happened, one line without a full stop.
+    :param details: why: the evidence, several lines if need be.
+    :param resolution: what mends it, with the exact command.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, brief: str, details: str | None = None, resolution: str | None = None) -> None:
+        super().__init__(brief)
+        self.brief = brief
+        self.details = details
+        self.resolution = resolution
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.brief, self.details, self.resolution) if part)
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the error as the ``error`` object of the ``--json`` contract (docs/schema/error.json)."""
+        return {
+            "code": self.code,
+            "brief": self.brief,
+            "details": self.details,
+            "resolution": self.resolution,
+        }
+
+
+class UsageError(CfctlError):
+    """The request makes no sense on any host: a bad number, name, mode or file."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class NotRunning(CfctlError):
+    """The device is known but not up, and the verb needs it up."""
+
+    exit_code = 3
+    code = "not-running"
+
+
+class HostLacks(CfctlError):
+    """The host lacks something; ``resolution`` names the package, group, module or command that mends it."""
+
+    exit_code = 4
+    code = "host-lacks"
+
+
+class MissingCommand(HostLacks):
+    """A program that cfctl runs is not installed.
+
+    :param command: its name, as looked for on PATH.
+    :param install: the command that installs it on this distribution.
+    """
+
+    code = "missing-command"
+
+    def __init__(self, command: str, install: str) -> None:
+        super().__init__(
+            f"the program {command!r} is not installed",
+            "It was looked for on PATH and in /usr/local/sbin, /usr/sbin and /sbin.",
+            f"Install it: {install}",
+        )
+        self.command = command
+
+
+class NeedsRoot(HostLacks):
+    """The verb changes the host's network and was not run as root.
+
+    :param what: what needs the right, for example ``host setup``.
+    """
+
+    code = "needs-root"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} must run as root",
+            "It makes network interfaces, addresses and firewall rules.",
+            f"Run it with sudo: sudo cfctl {what}",
+        )
+
+
+class DeadlinePassed(CfctlError):
+    """The work did not finish in the time it was given; the caller says what state is left."""
+
+    exit_code = 5
+    code = "timed-out"
+
+
+class CommandFailed(CfctlError):
+    """A program ended with a status that means failure.
+
+    :param argv: what was run.
+    :param returncode: its exit status; negative is a signal.
+    :param output: its standard output and error, in the order they were written.
+    """
+
+    code = "command-failed"
+
+    def __init__(
+        self, argv: Sequence[str], returncode: int, output: str, *, resolution: str | None = None
+    ) -> None:
+        ended = f"ended with status {returncode}" if returncode >= 0 else f"was killed by signal {-returncode}"
+        super().__init__(f"{argv[0]} {ended}", output.strip() or "It printed nothing.", resolution)
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.output = output
+
+
+class NoSuchDevice(CfctlError):
+    """No device of that name is known to this user.
+
+    :param name: the name asked for.
+    :param known: the names that exist.
+    """
+
+    code = "no-such-device"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"there is no device {name!r}",
+            f"Devices: {', '.join(known)}." if known else "There are no devices.",
+            "List them with: cfctl ps",
+        )
+
+
+class NameTaken(CfctlError):
+    """A device of that name exists already.
+
+    :param name: the name asked for.
+    :param state: the state of the device that has it.
+    """
+
+    code = "name-taken"
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(
+            f"a device named {name!r} is there already, {state}",
+            "Nothing was changed.",
+            f"Start it again with: cfctl restart {name}\n"
+            f"Remove it with: cfctl rm {name}\n"
+            "Or choose another name: cfctl launch NAME",
+        )
+
+
+class NumberTaken(CfctlError):
+    """No instance number is free, or the one asked for is held."""
+
+    code = "number-taken"
+
+
+class LaunchFailed(CfctlError):
+    """The device did not boot; ``phase`` says how far it came.
+
+    :param phase: the boot phase that did not end.
+    """
+
+    code = "launch-failed"
+
+    def __init__(
+        self, brief: str, details: str | None = None, resolution: str | None = None, *, phase: str
+    ) -> None:
+        super().__init__(brief, details, resolution)
+        self.phase = phase
+
+
+class ForeignObject(CfctlError):
+    """An object that is not ours has a name that we need; it was not touched."""
+
+    code = "foreign-object"
+
+
+class SubnetClash(CfctlError):
+    """The host already has a route or address inside a subnet that the devices need; nothing was changed."""
+
+    code = "subnet-clash"
+
+
+class DevicesUp(CfctlError):
+    """Devices are using the taps that the work would delete; nothing was changed."""
+
+    code = "devices-up"
+
+
+class GuestImageUnavailable(CfctlError):
+    """The embedded guest's image can neither be found nor built on this host."""
+
+    code = "guest-image-unavailable"

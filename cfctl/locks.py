@@ -1,0 +1,183 @@
+"""Locks that the kernel releases when their holder dies: flock(2), never a file whose mere existence counts.
+
+Two kinds: one lock for a piece of work (:func:`exclusive`), and the ownership of an instance number
+(:class:`NumberLock`), which upstream's cvd and acloud respect because it is their own protocol
+(android-cuttlefish ``cvd/instances/lock``; reference: launcher.md section 16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import stat
+from typing import TYPE_CHECKING
+
+from cfctl.errors import CfctlError, HostLacks, NumberTaken
+from cfctl.instance import Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_IN_USE = b"I"
+_FREE = b"N"
+_GROUP = "cvdnetwork"
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file ``path`` for the block; wait for another holder.
+
+    :param path: made if missing, with its directory; never removed, so that all holders lock the same inode.
+    :param on_wait: called once if somebody else holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait:
+                on_wait()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+class NumberLock:
+    """The ownership of one instance number.
+
+    While the object (or any process that inherited its descriptors) lives, the flocks are held and nobody else
+    can take the number. The byte ``I`` in the files keeps the number after that, until :meth:`release`.
+
+    :param instance: the number that is owned.
+    :param fds: one locked descriptor per lock directory.
+    """
+
+    def __init__(self, instance: Instance, fds: Sequence[int]) -> None:
+        self.instance = instance
+        self.fds = tuple(fds)
+
+    @classmethod
+    def take(cls, instance: Instance, directories: Sequence[Path], *, ours: bool = False) -> NumberLock:
+        """Take a number in every lock directory that exists, and in the first one, which is made.
+
+        :param directories: today's place first.
+        :param ours: the byte ``I`` that is there is our own device's: take the number over.
+        :raises NumberTaken: if somebody holds or has marked it; nothing is changed then.
+        :raises HostLacks: if the lock files cannot be written.
+        """
+        fds: list[int] = []
+        try:
+            for index, directory in enumerate(directories):
+                if index == 0:
+                    _make_directory(directory)
+                elif not directory.is_dir():
+                    continue
+                fds.append(_lock(directory / instance.lock_name, instance, ours=ours))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        for fd in fds:
+            os.pwrite(fd, _IN_USE, 0)
+        return cls(instance, fds)
+
+    def release(self) -> None:
+        """Give the number back: write ``N`` and let the flocks go."""
+        for fd in self.fds:
+            os.pwrite(fd, _FREE, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Let this process's hold go; the byte ``I`` and inherited descriptors keep the number."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+
+def _lock(path: Path, instance: Instance, *, ours: bool) -> int:
+    """Return a locked descriptor of the number's lock file, with nothing written yet."""
+    while True:
+        fd = _open(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # cvd removes the file when it gives a number back: a lock on a removed file is worth nothing.
+            if _same_file(fd, path):
+                break
+        except BlockingIOError:
+            os.close(fd)
+            raise NumberTaken(
+                f"instance number {instance.number} is in use",
+                f"{path} is locked by a running device.",
+                "See who has it with: cfctl ps",
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    first = os.pread(fd, 1, 0)
+    if first == _IN_USE and not ours:
+        os.close(fd)
+        raise NumberTaken(
+            f"instance number {instance.number} is marked as in use",
+            f"{path} says so, though nobody holds it: cvd keeps numbers that way, and so does a device that was "
+            "killed.",
+            f"If no such device runs (cfctl ps, cvd fleet), give the number back with: rm {path}",
+        )
+    return fd
+
+
+def _open(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    # The tools of other users must be able to open it whatever the umask was; only the owner may change it.
+    with contextlib.suppress(PermissionError):
+        os.fchmod(fd, 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CfctlError(f"{path} is not a regular file", None, f"Look at it and remove it: ls -l {path}")
+    return fd
+
+
+def _unwritable(path: Path, exc: OSError) -> CfctlError:
+    directory = path.parent
+    owner = "nobody knows whom"
+    with contextlib.suppress(OSError, KeyError):
+        owner = pwd.getpwuid(directory.stat().st_uid).pw_name
+    if exc.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return CfctlError(f"{path} cannot be written", exc.strerror, f"Make room there: df -h {directory}")
+    return HostLacks(
+        f"the lock files of the instance numbers cannot be written: {path}",
+        f"{exc.strerror}. The directory belongs to {owner}.",
+        f"Let the members of group {_GROUP} write there: "
+        f"sudo chgrp {_GROUP} {directory} && sudo chmod 2775 {directory}\n"
+        f"and be one of them: sudo usermod -aG {_GROUP} $USER (then log in again)",
+    )
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    return False
+
+
+def _make_directory(directory: Path) -> None:
+    """Make a lock directory that all members of cvdnetwork can use, whoever came first."""
+    for path in (directory.parent, directory):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as exc:
+            raise _unwritable(path, exc) from exc
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(path, -1, grp.getgrnam(_GROUP).gr_gid)
+            path.chmod(0o2775)

@@ -1,0 +1,121 @@
+"""Where everything lives: nothing else in cfctl builds a path from a literal.
+
+As root the system's directories are used, as an ordinary user the XDG ones (XDG Base Directory Specification 0.8).
+``CFCTL_PATHS_STATE``, ``CFCTL_PATHS_CACHE``, ``CFCTL_PATHS_RUNTIME`` and ``CFCTL_PATHS_CONFIG`` override each.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Read by every user: packages and images that root has unpacked or built.
+SYSTEM_CACHE = Path("/var/cache/cfctl")
+
+#: Where a distribution package puts a guest image that was built beforehand.
+PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
+
+#: The settings file of upstream's script; parsed, never executed.
+UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
+
+#: Where cvd keeps the locks of the instance numbers, newest place first (launcher.md section 16): cvd's own
+#: before 2025-11, and acloud's, which follows TMPDIR.
+UPSTREAM_LOCKS = (Path("/var/tmp/cvd/lock"), Path("/tmp/cvd/lock"))  # noqa: S108
+
+#: The tun driver's control node.
+TUN = Path("/dev/net/tun")
+KVM = Path("/dev/kvm")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The roots of one user's files.
+
+    :param config: ``config.toml`` lies here.
+    :param state: devices, keys and tokens; kept over reboots.
+    :param cache: packages and images by content hash; may be deleted when no device uses them.
+    :param runtime: locks and sockets; gone after a reboot.
+    """
+
+    config: Path
+    state: Path
+    cache: Path
+    runtime: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The settings of this user (as root: of the host)."""
+        return self.config / "config.toml"
+
+    @property
+    def devices(self) -> Path:
+        """One marked directory per device: the launcher's HOME, with a ``device.json`` in it."""
+        return self.state / "devices"
+
+    @property
+    def host_packages(self) -> Path:
+        """Host packages, one directory per content hash."""
+        return self.cache / "host-packages"
+
+    @property
+    def guest_images(self) -> Path:
+        """Kernel and initramfs of the embedded guest, one directory per content hash."""
+        return self.cache / "guest"
+
+    @property
+    def host_lock(self) -> Path:
+        """Held by whoever changes the host's network."""
+        return self.runtime / "host.lock"
+
+    @property
+    def host_runtime(self) -> Path:
+        """What ``host setup`` must remember until ``host teardown``; root's alone."""
+        return self.runtime / "host"
+
+
+def current() -> Paths:
+    """Return the paths of the user that runs this process."""
+    if os.geteuid() == 0:
+        roots = {
+            "config": Path("/etc/cfctl"),
+            "state": Path("/var/lib/cfctl"),
+            "cache": SYSTEM_CACHE,
+            "runtime": Path("/run/cfctl"),
+        }
+    else:
+        home = Path.home()
+        roots = {
+            "config": _xdg("XDG_CONFIG_HOME", home / ".config"),
+            "state": _xdg("XDG_STATE_HOME", home / ".local/state"),
+            "cache": _xdg("XDG_CACHE_HOME", home / ".cache"),
+            # Without a login session there is no XDG_RUNTIME_DIR; the cache directory is at least private.
+            "runtime": _xdg("XDG_RUNTIME_DIR", home / ".cache"),
+        }
+    for name in roots:
+        if override := os.environ.get(f"CFCTL_PATHS_{name.upper()}"):
+            roots[name] = Path(override)
+    return Paths(**roots)
+
+
+def _xdg(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable, "")
+    # The specification says that a relative path is to be ignored.
+    return (Path(value) if value.startswith("/") else default) / "cfctl"
+
+
+def instance_lock_directories() -> list[Path]:
+    """Return every directory whose lock files decide about instance numbers, today's place first."""
+    acloud = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / "acloud_cvd_temp"
+    return [*UPSTREAM_LOCKS, acloud]
+
+
+def dnsmasq_pid_file(bridge: str) -> Path:
+    """Return upstream's pid file of the bridge's DHCP server."""
+    return Path(f"/run/cuttlefish-dnsmasq-{bridge}.pid")
+
+
+def dnsmasq_lease_file(bridge: str) -> Path:
+    """Return upstream's lease file of the bridge's DHCP server."""
+    return Path(f"/run/cuttlefish-dnsmasq-{bridge}.leases")

@@ -1,0 +1,39 @@
+"""Fixtures of the system tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import sandbox as sandboxes
+from tests.system.sandbox import Sandbox
+
+HERE = Path(__file__).parent
+
+#: What the system tests run for real; `make setup` installs all of it.
+PROGRAMS = ("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "qemu-system-x86_64", "setpriv", "unshare")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder, and skip it where it cannot run; under CI a lack is a failure."""
+    lacks = [name for name in PROGRAMS if shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None]
+    reason = "root is needed" if os.geteuid() else f"not installed (make setup): {', '.join(lacks)}" if lacks else ""
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.system)
+        if reason and os.environ.get("CI") == "true":
+            raise pytest.UsageError(f"system tests cannot run, and CI must not skip them: {reason}")
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """Give the test a host of its own."""
+    with sandboxes.sandbox(tmp_path / "sandbox") as box:
+        yield box
