@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    from cfctl.cli.app import run  # noqa: PLC0415 (so that importing cfctl costs nothing)
+    from cfctl.cli.app import run
 
     sys.exit(run(sys.argv[1:]))
 

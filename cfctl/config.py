@@ -104,9 +104,9 @@ KEYS: dict[str, Key] = {
         ),
         Key(
             "host.guest_isolation",
-            True,
-            _boolean,
-            "Keep guests from reaching each other, on the bridges and through the host.",
+            default=True,
+            parse=_boolean,
+            doc="Keep guests from reaching each other, on the bridges and through the host.",
         ),
         Key(
             "launch.timeout",
@@ -251,7 +251,7 @@ def _from_toml(file: Path, *, required: bool) -> dict[str, Value]:
     except OSError as exc:
         raise UsageError(f"{file} cannot be read", str(exc)) from exc
     # Imported here: most hosts have no such file, and the parser costs 6 ms.
-    import tomllib  # noqa: PLC0415
+    import tomllib
 
     try:
         sections = tomllib.loads(raw.decode())
@@ -262,8 +262,6 @@ def _from_toml(file: Path, *, required: bool) -> dict[str, Value]:
         for name, value in keys.items() if isinstance(keys, dict) else [("", keys)]:
             full = f"{section}.{name}".rstrip(".")
             if full not in KEYS:
-                raise UsageError(
-                    f"{file}: there is no setting {full}", f"Settings: {', '.join(sorted(KEYS))}."
-                )
+                raise UsageError(f"{file}: there is no setting {full}", f"Settings: {', '.join(sorted(KEYS))}.")
             values[full] = _value(KEYS[full], value, str(file))
     return values

@@ -134,9 +134,7 @@ class CommandFailed(CfctlError):
 
     code = "command-failed"
 
-    def __init__(
-        self, argv: Sequence[str], returncode: int, output: str, *, resolution: str | None = None
-    ) -> None:
+    def __init__(self, argv: Sequence[str], returncode: int, output: str, *, resolution: str | None = None) -> None:
         ended = f"ended with status {returncode}" if returncode >= 0 else f"was killed by signal {-returncode}"
         super().__init__(f"{argv[0]} {ended}", output.strip() or "It printed nothing.", resolution)
         self.argv = tuple(argv)
@@ -194,9 +192,7 @@ class LaunchFailed(CfctlError):
 
     code = "launch-failed"
 
-    def __init__(
-        self, brief: str, details: str | None = None, resolution: str | None = None, *, phase: str
-    ) -> None:
+    def __init__(self, brief: str, details: str | None = None, resolution: str | None = None, *, phase: str) -> None:
         super().__init__(brief, details, resolution)
         self.phase = phase
 

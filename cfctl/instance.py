@@ -118,16 +118,12 @@ class Instance:
     @cached_property
     def mobile(self) -> PointToPoint:
         """The modem's network: 192.168.97.0/24 up to 64, 192.168.93.0/24 from 65."""
-        return PointToPoint(
-            f"cvd-mtap-{self.number:02d}", _slash30(self.number, "192.168.97.0", "192.168.93.0")
-        )
+        return PointToPoint(f"cvd-mtap-{self.number:02d}", _slash30(self.number, "192.168.97.0", "192.168.93.0"))
 
     @cached_property
     def wifi_ap(self) -> PointToPoint:
         """The OpenWRT access point's network: 192.168.94.0/24 up to 64, 192.168.95.0/24 from 65."""
-        return PointToPoint(
-            f"cvd-wifiap-{self.number:02d}", _slash30(self.number, "192.168.94.0", "192.168.95.0")
-        )
+        return PointToPoint(f"cvd-wifiap-{self.number:02d}", _slash30(self.number, "192.168.94.0", "192.168.95.0"))
 
     @property
     def taps(self) -> tuple[str, str, str, str]:

@@ -14,6 +14,9 @@ from pathlib import Path
 #: Read by every user: packages and images that root has unpacked or built.
 SYSTEM_CACHE = Path("/var/cache/cfctl")
 
+#: root's locks and sockets, and what `host setup` must remember.
+SYSTEM_RUNTIME = Path("/run/cfctl")
+
 #: Where a distribution package puts a guest image that was built beforehand.
 PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 
@@ -82,7 +85,7 @@ def current() -> Paths:
             "config": Path("/etc/cfctl"),
             "state": Path("/var/lib/cfctl"),
             "cache": SYSTEM_CACHE,
-            "runtime": Path("/run/cfctl"),
+            "runtime": SYSTEM_RUNTIME,
         }
     else:
         home = Path.home()

@@ -22,7 +22,7 @@ from cfctl import distro
 from cfctl.errors import CommandFailed, DeadlinePassed, MissingCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,8 @@ def run(
         )
     except subprocess.TimeoutExpired as exc:
         raise DeadlinePassed(
-            f"{argv[0]} did not end within {timeout:g} s", f"It was killed. The command was: {shlex.join(args)}"
+            f"{argv[0]} did not end within {timeout:g} s",
+            f"It was killed. The command was: {shlex.join(args)}",
         ) from exc
     except PermissionError as exc:
         raise CommandFailed(args, 126, str(exc)) from exc
@@ -137,6 +138,8 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path = Path("/"),
     pass_fds: Collection[int] = (),
+    keep_inheritable: bool = False,
+    die_with_parent: bool = False,
 ) -> Child:
     """Start a program that outlives this call, in a session of its own.
 
@@ -146,11 +149,15 @@ def start(
     :param output: file that gets standard output and error.
     :param cwd: working directory; not inside a device, where upstream's stop would take it for one of its own.
     :param pass_fds: descriptors that it and its children keep.
+    :param keep_inheritable: it also keeps every descriptor that is marked inheritable: those that this process was
+        started with, for example the locks of its instance number.
+    :param die_with_parent: the kernel kills it when the thread that called this ends, however it ends.
     :raises MissingCommand: if the program is not installed.
     :raises CommandFailed: if the kernel cannot execute it.
     """
     args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
     log.debug("%s >>%s 2>&1 &", shlex.join(args), output)
+    before_exec = _death_signal() if die_with_parent else None
     with output.open("ab") as sink:
         try:
             return subprocess.Popen(
@@ -162,10 +169,28 @@ def start(
                 cwd=cwd,
                 start_new_session=True,
                 restore_signals=False,
+                close_fds=not keep_inheritable,
                 pass_fds=tuple(pass_fds),
+                preexec_fn=before_exec,  # noqa: PLW1509 (one system call, and the callers have one thread)
             )
         except OSError as exc:
             raise CommandFailed(args, 126, str(exc)) from exc
+
+
+def _death_signal() -> Callable[[], None]:
+    """Return what a new process calls to be killed when its parent ends (prctl(2), PR_SET_PDEATHSIG = 1)."""
+    import ctypes  # here, because only the embedded launcher should pay its 10 ms
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def call() -> None:
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            # It ended before the call: nobody will send the signal any more.
+            os._exit(127)
+
+    return call
 
 
 def replace(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:

@@ -9,7 +9,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import common
+from cfctl.cli import common, demo, device, gpu
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -38,6 +38,11 @@ def cfctl_(
     ] = False,
 ) -> None:
     """Run Android Cuttlefish virtual devices on ordinary Linux servers."""
+
+
+device.register(app)
+demo.register(app)
+app.add_typer(gpu.app, name="gpu")
 
 
 def run(argv: list[str]) -> int:

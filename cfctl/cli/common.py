@@ -58,7 +58,7 @@ def verb(
     The function returns an :class:`Answer`, or None when it has printed a stream by itself. A function that has a
     parameter ``json_`` is told whether JSON is wanted.
 
-    :param passes_flags: what follows ``--`` is handed on, whatever it looks like.
+    :param passes_flags: what follows the first argument is handed on, whatever it looks like.
     """
 
     def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
@@ -79,7 +79,7 @@ def verb(
             parameters=[*own, *added], return_annotation=None
         )
         command.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
-        context = {"ignore_unknown_options": True, "allow_interspersed_args": True} if passes_flags else None
+        context = {"ignore_unknown_options": True, "allow_interspersed_args": False} if passes_flags else None
         app.command(name, context_settings=context)(command)
         return command
 
@@ -88,7 +88,7 @@ def verb(
 
 def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbose: bool) -> int:
     """Run a verb's function and show what came of it; return the exit status."""
-    from cfctl.cli import progress  # noqa: PLC0415
+    from cfctl.cli import progress
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="+ %(message)s", stream=sys.stderr
@@ -118,7 +118,7 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document on one line of standard output."""
-    import json  # noqa: PLC0415
+    import json
 
     print(json.dumps(document, default=str), flush=True)
 

@@ -77,7 +77,7 @@ class Sandbox:
         if user != "root":
             enter += ["setpriv", f"--reuid={UID}", f"--regid={UID}"]
             enter += [f"--groups={UID},{CVDNETWORK_GID},{KVM_GID}", "--inh-caps=-all"]
-        return [*enter, *map(os.fspath, argv)]
+        return [*enter, *(os.fspath(arg) for arg in argv)]
 
     def environment(self, *, user: str = "root", env: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a command inside: nothing of the caller's but PATH."""
@@ -117,13 +117,15 @@ class Sandbox:
         return done
 
     def start(
-        self, *argv: str | os.PathLike[str], user: str = "root", env: Mapping[str, str] | None = None, **kwargs: Any
+        self,
+        *argv: str | os.PathLike[str],
+        user: str = "root",
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> subprocess.Popen[str]:
         """Start a command inside; keyword arguments are Popen's."""
         kwargs = {"stdin": subprocess.DEVNULL, "text": True, **kwargs}
-        return subprocess.Popen(
-            self.argv(argv, user=user), env=self.environment(user=user, env=env), **kwargs
-        )
+        return subprocess.Popen(self.argv(argv, user=user), env=self.environment(user=user, env=env), **kwargs)
 
     def cfctl(self, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Run ``cfctl ARGS`` inside, from this checkout."""
@@ -159,7 +161,14 @@ class Sandbox:
             "sh", "-c", "cd /proc/sys/net && grep -r . ipv4/conf ipv6/conf ipv4/ip_forward 2>/dev/null | sort"
         ).stdout
         return {
-            "links": {link["ifname"]: (link.get("master"), link.get("ifalias"), link.get("linkinfo", {}).get("info_data")) for link in links},
+            "links": {
+                link["ifname"]: (
+                    link.get("master"),
+                    link.get("ifalias"),
+                    link.get("linkinfo", {}).get("info_data"),
+                )
+                for link in links
+            },
             "addresses": {
                 link["ifname"]: [(a["local"], a["prefixlen"], a.get("broadcast")) for a in link["addr_info"]]
                 for link in addresses
@@ -168,7 +177,9 @@ class Sandbox:
             "processes": sorted(self.processes().values()),
             # The two forwarding switches stay 1 after a teardown, as upstream's own test demands; they change
             # these lines of every interface too.
-            "sysctls": [line for line in sysctls.splitlines() if "forwarding" not in line and "ip_forward" not in line],
+            "sysctls": [
+                line for line in sysctls.splitlines() if "forwarding" not in line and "ip_forward" not in line
+            ],
             "files": self.run(
                 "sh", "-c", "find /run /tmp /var/tmp /var/lib/cfctl -not -path '/run/nodes*' | sort"
             ).stdout.splitlines(),

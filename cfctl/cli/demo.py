@@ -1,0 +1,170 @@
+"""``cfctl demo``: the whole path once, from an empty host to a VM that answers over ADB, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfctl import config, process, steps
+from cfctl.cli.common import Answer, use_colour, verb
+from cfctl.errors import CfctlError, NeedsRoot
+
+if TYPE_CHECKING:
+    from cfctl.launch.observe import Device
+
+#: What the device of the demo is called.
+_NAME = "demo"
+
+#: How long the embedded guest may take on a slow machine without KVM.
+_BOOT_S = 180
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    verb(app, "demo")(demo)
+
+
+@dataclass
+class _Report:
+    """What was done, and how long it took."""
+
+    rows: list[tuple[str, float, str]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[list[str]]:
+        """Time a step; what the block appends is its result."""
+        said: list[str] = []
+        started = time.monotonic()
+        with steps.step(title):
+            yield said
+        self.rows.append((title, time.monotonic() - started, "; ".join(said)))
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the device running and the network up.", show_default=False)
+    ] = False,
+) -> Answer:
+    """Show the whole path: prepare the host, boot a VM, talk to it over ADB, take everything down again.
+
+    Uses this host's network. Refuses, changing nothing, if upstream's service has set it up already.
+
+    \b
+    Examples:
+      cfctl demo
+      cfctl demo --keep
+    """
+    if os.geteuid() != 0:
+        raise NeedsRoot("demo")
+    report = _Report()
+    outcome: dict[str, Any] = {}
+    with contextlib.ExitStack() as undo:
+        _run(report, outcome, undo, keep=keep)
+        if keep:
+            undo.pop_all()
+    document = {
+        **outcome,
+        "steps": [{"title": title, "seconds": round(s, 2), "result": said} for title, s, said in report.rows],
+        "kept": keep,
+    }
+    return Answer(document, lambda: _show(report, outcome, keep=keep))
+
+
+def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *, keep: bool) -> None:
+    """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
+    from cfctl.guest import package
+    from cfctl.launch import launcher, registry
+
+    for program in ("ip", "nft", "dnsmasq", "adb"):
+        process.require(program)
+    if any(record.name == _NAME for record in registry.load_all()):
+        raise CfctlError(
+            "a device named 'demo' is there already",
+            "It was kept by an earlier demo, or is yours.",
+            f"Remove it: cfctl rm --force {_NAME}",
+        )
+    _prepare_host(report, undo, keep=keep)
+    with report.step("build the guest (kernel, busybox, adbd from the distribution)") as said:
+        built = package.ensure()
+        said.append(str(built))
+    with report.step("boot a VM on the new network") as said:
+        request = registry.Request(host_package=os.fspath(built), gpu="auto")
+        device = launcher.launch(_NAME, request, timeout=_BOOT_S)
+        undo.callback(_take_down_device, report)
+        vms = [p for p in device.processes if p.is_vm]
+        said.append(f"{os.path.basename(vms[0].argv[0]) if vms else 'VM'}, GPU mode {device.record.gpu_mode}")  # noqa: PTH119
+    outcome["device"] = device.as_dict()
+    with report.step("ask it over ADB: uname -a") as said:
+        outcome["uname"] = _uname(device, keep=keep)
+        said.append(f"{device.record.instances[0].adb} answers")
+
+
+def _prepare_host(report: _Report, undo: contextlib.ExitStack, *, keep: bool) -> None:
+    from cfctl import hostres
+
+    raise NotImplementedError(hostres, report, undo, keep, config)
+
+
+def _take_down_device(report: _Report) -> None:
+    from cfctl.launch import manage
+
+    with report.step("stop and remove the VM") as said:
+        said.extend(manage.remove_device(_NAME, force=True))
+
+
+def _uname(device: Device, *, keep: bool) -> str:
+    """Ask the guest's kernel over ADB; with a server of our own, so that none is left behind."""
+    serial = device.record.instances[0].adb
+    env = dict(os.environ)
+    if not keep:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            env["ANDROID_ADB_SERVER_PORT"] = str(probe.getsockname()[1])
+    try:
+        process.run(["adb", "connect", serial], timeout=30, env=env)
+        return process.run(["adb", "-s", serial, "shell", "uname", "-a"], timeout=30, env=env).stdout.strip()
+    finally:
+        if not keep:
+            process.run(["adb", "kill-server"], timeout=30, env=env, success=None)
+
+
+def _show(report: _Report, outcome: dict[str, Any], *, keep: bool) -> None:
+    device = outcome["device"]
+    answers = [
+        ("the VM says", outcome["uname"]),
+        ("GPU mode", f"{device['gpu_mode']}: {device['gpu_reason']}"),
+    ]
+    if not use_colour(sys.stdout):
+        for title, seconds, said in report.rows:
+            print(f"{seconds:6.1f} s  {title}{f': {said}' if said else ''}")
+        for title, text in answers:
+            print(f"{title}: {text}")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title="cfctl demo", title_justify="left", show_edge=False)
+        table.add_column("step")
+        table.add_column("seconds", justify="right", style="cyan")
+        table.add_column("result", style="dim", overflow="fold")
+        for title, seconds, said in report.rows:
+            table.add_row(title, f"{seconds:.1f}", said)
+        console = Console(highlight=False)
+        console.print(table)
+        for title, text in answers:
+            console.print(f"[bold]{title}[/bold]  ", end="")
+            console.print(text, markup=False)
+    if keep:
+        print(f"It runs on. Look around: cfctl adb {_NAME}, cfctl ps, cfctl logs {_NAME} -f")
+        print(f"Take it down: cfctl rm --force {_NAME} && cfctl host teardown")
+    else:
+        print("Everything was taken down again. To keep it running: cfctl demo --keep")

@@ -1,0 +1,279 @@
+"""The guest: a distribution kernel, and an initramfs with busybox, a few modules and adbd, made here.
+
+An image is a directory with ``kernel``, ``initramfs`` and ``image.json``; its name is a hash of what it is made by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfctl import distro, locks, paths
+from cfctl.errors import GuestImageUnavailable
+from cfctl.guest import cpio, elf, kernel
+from cfctl.guest.debian import PrivateApt
+from cfctl.steps import step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cfctl.arch import Arch
+
+_HERE = Path(__file__).parent
+
+#: What decides what an image looks like; a change of any makes another image.
+_MADE_BY = ("cpio.py", "debian.py", "dhcp", "elf.py", "image.py", "init", "kernel.py")
+
+#: Loaded by init before it looks for network cards, with what they depend on; then, when the guest is up, the console's.
+_EARLY_MODULES = ("virtio_pci", "virtio_net")
+_LATE_MODULES = ("virtio_console",)
+
+#: The commands that init needs; it makes the links of all others when nobody waits for it any more.
+_APPLETS = "cat echo ifconfig insmod ip kill mkdir mount setsid sh sleep tail udhcpc usleep".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A guest that can be booted.
+
+    :param directory: where it lies; not to be changed.
+    """
+
+    directory: Path
+
+    @property
+    def kernel(self) -> Path:
+        """What QEMU gets as ``-kernel``."""
+        return self.directory / "kernel"
+
+    @property
+    def initramfs(self) -> Path:
+        """What QEMU gets as ``-initrd``."""
+        return self.directory / "initramfs"
+
+    @property
+    def description(self) -> Path:
+        """The packages that it was made from, as JSON; written last, so an image that has it is whole."""
+        return self.directory / "image.json"
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether everything is there."""
+        return all(path.is_file() for path in (self.kernel, self.initramfs, self.description))
+
+
+def key(arch: Arch) -> str:
+    """Return the name of the image that this version of cfctl makes on this release."""
+    digest = hashlib.sha256(f"{arch.name} {distro.os_release().get('VERSION_CODENAME')}".encode())
+    for name in _MADE_BY:
+        digest.update((_HERE / name).read_bytes())
+    return f"{arch.name}-{digest.hexdigest()[:16]}"
+
+
+def find(arch: Arch) -> Image | None:
+    """Return the image if it need not be built: from the caches, or shipped with the package."""
+    places = [
+        paths.current().guest_images / key(arch),
+        paths.SYSTEM_CACHE / paths.current().guest_images.name / key(arch),
+        paths.PREBUILT_GUEST / arch.name,
+    ]
+    return next((image for image in map(Image, places) if image.whole), None)
+
+
+def ensure(arch: Arch) -> Image:
+    """Return the image, built if need be; two callers at once build it once.
+
+    :raises GuestImageUnavailable: if it cannot be built here; nothing is left behind.
+    """
+    if image := find(arch):
+        return image
+    cache = paths.current().guest_images
+    with locks.exclusive(cache / ".lock"):
+        if image := find(arch):
+            return image
+        with _scratch(cache) as scratch:
+            directory = scratch / "image"
+            _build(arch, scratch, directory)
+            target = cache / key(arch)
+            shutil.rmtree(target, ignore_errors=True)
+            directory.rename(target)
+    return Image(target)
+
+
+@contextlib.contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """Make a directory on the cache's file system for the block."""
+    # What a killed build left is nobody's: the caller holds the lock.
+    for left in cache.glob(".build-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=cache))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _build(arch: Arch, scratch: Path, directory: Path) -> None:
+    """Make an image in ``directory``."""
+    apt = PrivateApt(scratch / "apt", arch)
+    with step("read the package lists (a private copy)"):
+        apt.update()
+    with step("fetch kernel, busybox and adbd"):
+        apt.download(["adbd", "busybox-static"])
+        apt.download_only([apt.dependency(arch.kernel_package, "linux-image-")])
+        tree = apt.unpack()
+    with step("make the guest image"):
+        directory.mkdir(mode=0o755)
+        image = Image(directory)
+        packed = next(iter(sorted(tree.glob("boot/vmlinuz-*"))), None)
+        if packed is None:
+            raise GuestImageUnavailable("the kernel package has no boot/vmlinuz-*")
+        boot = packed.read_bytes()
+        image.kernel.write_bytes(kernel.uncompressed(boot) or boot)
+        image.initramfs.write_bytes(gzip.compress(initramfs(tree, arch), mtime=0))
+        image.description.write_text(
+            json.dumps({"kernel": packed.name.partition("-")[2], "packages": apt.versions()}, indent=1) + "\n"
+        )
+        for path in directory.iterdir():
+            path.chmod(0o444)
+
+
+def initramfs(tree: Path, arch: Arch) -> bytes:
+    """Return the archive that the kernel unpacks and runs ``/init`` of.
+
+    :param tree: unpacked packages.
+    :raises GuestImageUnavailable: if something is missing from them.
+    """
+    entries: dict[str, cpio.Entry] = {
+        name: cpio.directory() for name in ("dev", "proc", "sys", "run", "tmp", "root", "sbin")
+    }
+    entries["dev/console"] = cpio.character_device(5, 1)
+    entries["dev/null"] = cpio.character_device(1, 3, 0o666)
+    entries["init"] = cpio.file((_HERE / "init").read_bytes(), 0o755)
+    entries["lib/dhcp"] = cpio.file((_HERE / "dhcp").read_bytes(), 0o755)
+    entries["etc/passwd"] = cpio.file(b"root:x:0:0:root:/root:/bin/sh\n")
+    entries["etc/group"] = cpio.file(b"root:x:0:\n")
+    # adbd starts the shell by Android's path.
+    entries["system/bin"] = cpio.link("/bin")
+    entries["bin/busybox"] = cpio.file(_program(tree, "busybox"), 0o755)
+    entries |= {f"bin/{name}": cpio.link("busybox") for name in _APPLETS}
+    entries["usr/bin/adbd"] = cpio.file(_program(tree, "adbd"), 0o755)
+    entries |= _libraries(tree, arch, entries["usr/bin/adbd"].data)
+    early = _modules(tree, _EARLY_MODULES)
+    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in early.items()}
+    entries["lib/modules/load"] = cpio.file("".join(f"{name}\n" for name in early).encode())
+    entries |= {
+        f"lib/modules/{name}.ko": cpio.file(data) for name, data in _modules(tree, _LATE_MODULES).items()
+    }
+    return cpio.archive(entries)
+
+
+def _program(tree: Path, name: str) -> bytes:
+    for directory in ("usr/bin", "bin", "usr/sbin", "sbin"):
+        path = tree / directory / name
+        if path.is_file() and not path.is_symlink():
+            return path.read_bytes()
+    found = (path for path in sorted(tree.rglob(name)) if path.is_file() and not path.is_symlink())
+    for path in found:
+        if elf.is_elf(data := path.read_bytes()):
+            return data
+    raise GuestImageUnavailable(f"the packages have no program {name}")
+
+
+def _libraries(tree: Path, arch: Arch, program: bytes) -> dict[str, cpio.Entry]:
+    """Return the program's libraries and theirs, in the places where the dynamic linker looks."""
+    # Merged /usr or not, and Android's libraries in a folder of their own.
+    directories = [tree / prefix / arch.triplet for prefix in ("usr/lib", "lib")]
+    directories = [tree / "usr/lib" / arch.triplet / "android", *directories, tree / "lib", tree / "lib64"]
+    entries: dict[str, cpio.Entry] = {}
+    waiting = elf.needed(program)
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        base = name.rpartition("/")[2]
+        if base in seen and "/" not in name:
+            continue
+        seen.add(base)
+        path = next((path for path in (place / base for place in directories) if path.is_file()), None)
+        if path is None:
+            raise GuestImageUnavailable(f"the packages have no library {base}", "adbd needs it.")
+        data = path.read_bytes()
+        # The interpreter is found by the path in the program, a library by the linker's default directory.
+        entries[name.lstrip("/") if "/" in name else f"lib/{base}"] = cpio.file(data, 0o755)
+        waiting += [library for library in elf.needed(data) if library.rpartition("/")[2] not in seen]
+    return entries
+
+
+def _modules(tree: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the modules with what they depend on, in an order in which they can be loaded.
+
+    A name without a file is built into the kernel.
+    """
+    files = {path.name.partition(".")[0].replace("-", "_"): path for path in tree.rglob("*.ko*")}
+    found: dict[str, bytes] = {}
+
+    def add(name: str) -> None:
+        if name in found or name not in files:
+            return
+        data = _module(files[name])
+        for dependency in _depends(data):
+            add(dependency)
+        found[name] = data
+
+    for name in names:
+        add(name)
+    return found
+
+
+def _module(path: Path) -> bytes:
+    if path.suffix == ".ko":
+        return path.read_bytes()
+    if path.suffix == ".xz":
+        import lzma
+
+        return lzma.decompress(path.read_bytes())
+    raise GuestImageUnavailable(f"the kernel module {path.name} is compressed in a way that cfctl cannot read")
+
+
+def _depends(module: bytes) -> list[str]:
+    """Return what a module's ``.modinfo`` section says it needs (modinfo(8), field ``depends``)."""
+    start = module.find(b"\0depends=")
+    if start < 0:
+        return []
+    value = module[start + 9 : module.index(b"\0", start + 9)].decode()
+    return [name.replace("-", "_") for name in value.split(",") if name]
+
+
+def copy(image: Image, directory: Path) -> Image:
+    """Copy an image; on file systems that can share blocks (btrfs, XFS) that costs nothing."""
+    directory.mkdir(parents=True)
+    for source in (image.kernel, image.initramfs, image.description):
+        target = directory / source.name
+        with source.open("rb") as reader, target.open("wb") as writer:
+            _clone(reader.fileno(), writer.fileno())
+            if not target.stat().st_size:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+        target.chmod(0o444)
+    return Image(directory)
+
+
+def _clone(source: int, target: int) -> None:
+    import fcntl
+
+    ficlone = 0x40049409  # linux/fs.h
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(target, ficlone, source)
+
+
+def describe(image: Image) -> dict[str, object]:
+    """Return what an image was made from."""
+    loaded: dict[str, object] = json.loads(image.description.read_text())
+    return {**loaded, "bytes": sum(os.stat(path).st_size for path in (image.kernel, image.initramfs))}

@@ -1,0 +1,247 @@
+"""The DHCP servers: one dnsmasq per bridge, with upstream's options and four differences.
+
+Differences (docs/host.md): the range ends before the broadcast address; no ping before an address is offered, which
+costs the first boot 3 s; each instance is given its own address; pid and lease file are looked for under ``/run``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfctl import paths, process
+from cfctl.errors import CfctlError, CommandFailed, DeadlinePassed
+from cfctl.instance import ETHERNET_BRIDGE, MAX_INSTANCES, Bridge, Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+#: It forks away as soon as it listens; 15 s is only for a machine on its knees.
+_START_TIMEOUT_S = 15
+#: Between SIGTERM and SIGKILL.
+_PATIENCE_S = 3.0
+_PID_FILE = "--pid-file="
+#: Upstream's script never passes it: it tells our servers from upstream's.
+_OURS = "--no-ping"
+_LEASE_FIELDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A bridge's DHCP server, as it should be.
+
+    :param argv: without the program's directory.
+    :param hosts_file: which address each MAC is given, or None.
+    :param hosts: its content: the same whatever the number of instances, so that a change of it needs no restart.
+    """
+
+    bridge: str
+    argv: tuple[str, ...]
+    hosts_file: Path | None = None
+    hosts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A dnsmasq that serves one of our bridges.
+
+    :param marked: cfctl started it; if not, upstream's script did.
+    """
+
+    bridge: str
+    pid: int
+    argv: tuple[str, ...]
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address that a guest has."""
+
+    expires: int
+    mac: str
+    address: str
+    hostname: str
+
+
+def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[str]) -> Server:
+    """Return the DHCP server of a bridge.
+
+    :param dns_servers: what guests are told to ask; none leaves the option out.
+    """
+    first, last = bridge.dhcp_range
+    argv = [
+        "dnsmasq",
+        "--port=0",
+        "--strict-order",
+        "--except-interface=lo",
+        f"--interface={bridge.name}",
+        f"--listen-address={bridge.address.ip}",
+        "--bind-interfaces",
+        f"--dhcp-range={first},{last}",
+        f"--dhcp-option={','.join(['option:dns-server', *dns_servers])}",
+        f"--dhcp-option={','.join(['option6:dns-server', *dns6_servers])}",
+        "--conf-file=",
+        f"{_PID_FILE}{paths.dnsmasq_pid_file(bridge.name)}",
+        f"--dhcp-leasefile={paths.dnsmasq_lease_file(bridge.name)}",
+        "--dhcp-no-override",
+        _OURS,
+    ]
+    if bridge != ETHERNET_BRIDGE:
+        return Server(bridge.name, tuple(argv))
+    # root's directory, whoever asks: an ordinary user's `host status` compares with what root has started.
+    runtime = paths.current().host_runtime if os.geteuid() == 0 else paths.SYSTEM_RUNTIME / "host"
+    hosts_file = runtime / f"{bridge.name}.hosts"
+    return Server(bridge.name, (*argv, f"--dhcp-hostsfile={hosts_file}"), hosts_file, _hosts())
+
+
+def _hosts() -> str:
+    numbers = (Instance(number) for number in range(1, MAX_INSTANCES + 1))
+    return "".join(f"{instance.ethernet_mac},{instance.ethernet_address}\n" for instance in numbers)
+
+
+# -- reading -------------------------------------------------------------------------------------------
+
+
+def running(bridges: Collection[str]) -> list[Running]:
+    """Return every dnsmasq of this network namespace that serves one of ``bridges``, with a pid file or without."""
+    wanted = {}
+    for bridge in bridges:
+        pid_file = paths.dnsmasq_pid_file(bridge)
+        wanted[f"{_PID_FILE}{pid_file}"] = wanted[f"{_PID_FILE}/var{pid_file}"] = bridge
+    found = []
+    for pid in process.pids():
+        if _comm(pid) != "dnsmasq":
+            continue
+        argv = process.command_line(pid)
+        bridge_ = next((wanted[arg] for arg in argv if arg in wanted), None)
+        if bridge_ and process.alive(pid) and _same_network(pid):
+            found.append(Running(bridge_, pid, argv, marked=_OURS in argv))
+    return found
+
+
+def pid_in_file(bridge: str) -> int | None:
+    """Return the pid that the bridge's pid file names; None if there is none to read."""
+    text = _read(paths.dnsmasq_pid_file(bridge)).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def leases(bridge: str) -> list[Lease]:
+    """Return the addresses that the bridge's guests have (dnsmasq's lease file)."""
+    found = []
+    for line in _read(paths.dnsmasq_lease_file(bridge)).splitlines():
+        fields = line.split()
+        # `duid` lines and DHCPv6 leases have another shape.
+        if len(fields) >= _LEASE_FIELDS and fields[0].isdecimal() and ":" in fields[1]:
+            found.append(Lease(int(fields[0]), fields[1], fields[2], fields[3].replace("*", "")))
+    return found
+
+
+def files(bridge: str) -> list[Path]:
+    """Return those files of the bridge's server that exist."""
+    candidates = (paths.dnsmasq_pid_file(bridge), paths.dnsmasq_lease_file(bridge))
+    return [path for path in candidates if os.path.lexists(path)]
+
+
+def hosts_file_is_right(server: Server) -> bool:
+    """Tell whether the file of given addresses says what it should."""
+    return server.hosts_file is None or _read(server.hosts_file) == server.hosts
+
+
+def _read(path: Path) -> str:
+    """Return a small file's text; empty if it is missing, no regular file or a link somebody planted."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(fd, errors="replace") as file, contextlib.suppress(OSError):
+        return file.read()
+    return ""
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _same_network(pid: int) -> bool:
+    """Tell whether a process lives in our network namespace; a container may run a dnsmasq with the same options."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+    except PermissionError:
+        # An ordinary user may not look. The command line says enough for a status.
+        return True
+    except OSError:
+        return False
+
+
+# -- changing ------------------------------------------------------------------------------------------
+
+
+def start(server: Server) -> None:
+    """Start a server in the background, with its file of given addresses.
+
+    :raises CfctlError: if it does not come up; no process is left then.
+    """
+    if server.hosts_file:
+        _write(server.hosts_file, server.hosts)
+    try:
+        process.run(server.argv, timeout=_START_TIMEOUT_S)
+    except (CommandFailed, DeadlinePassed) as exc:
+        raise CfctlError(
+            f"the DHCP server of {server.bridge} did not start",
+            exc.output.strip() if isinstance(exc, CommandFailed) else str(exc),
+            "If another program has UDP port 67, find it with: ss -lunp sport = :67",
+        ) from exc
+
+
+def stop(servers: Sequence[Running]) -> None:
+    """End servers, and remove the pid files that they leave.
+
+    :raises CfctlError: if one survives SIGKILL.
+    """
+    left = process.end([server.pid for server in servers], patience=_PATIENCE_S)
+    if left:
+        raise CfctlError(
+            f"dnsmasq {', '.join(map(str, left))} does not end, not even by SIGKILL",
+            "It is stuck in the kernel.",
+            f"Look at it: cat /proc/{left[0]}/stack",
+        )
+    for server in servers:
+        paths.dnsmasq_pid_file(server.bridge).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that dnsmasq can read after it has become ``nobody``; whole or not at all."""
+    make_runtime_directory(path.parent)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "w") as file:
+        os.fchmod(fd, 0o644)
+        file.write(text)
+    temporary.replace(path)
+
+
+def make_runtime_directory(directory: Path) -> None:
+    """Make root's runtime directory; everyone may enter, whatever the umask."""
+    for path in (directory.parent, directory):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            path.chmod(0o755)
+
+
+def forget(paths_: Sequence[Path]) -> None:
+    """Remove files of servers that have ended."""
+    for path in paths_:
+        path.unlink(missing_ok=True)
+
+
+def guests() -> Iterator[Lease]:
+    """Return the leases of the ethernet bridge: one per guest that has booted."""
+    yield from leases(ETHERNET_BRIDGE.name)

@@ -1,0 +1,214 @@
+"""How the host is: the kernel read back as the data that :mod:`cfctl.hostres.desired` speaks of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cfctl import process
+from cfctl.errors import CommandFailed
+from cfctl.hostres import dnsmasq, nft, safety
+from cfctl.hostres.desired import BRIDGE_OPTIONS, MARK, TAP_OPTIONS, Address, Link
+from cfctl.instance import BRIDGES, MAX_INSTANCES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_TIMEOUT_S = 30
+
+#: Bridges are made under such a name and get their own together with our mark; a killed set-up may leave one.
+TEMPORARY = "cvd-new-"
+
+_TAP_NAME = re.compile(r"cvd-(?:[ewm]tap|wifiap)-(?P<number>\d{2,3})")
+_MOBILE_SUBNET = re.compile(r"ip saddr (?P<subnet>192\.168\.9[37]\.\d+)/30 masquerade")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLink:
+    """A network interface.
+
+    :param carrier: somebody has the tap open: a device runs on it.
+    """
+
+    link: Link
+    carrier: bool
+
+    @property
+    def ours(self) -> bool:
+        """It carries our mark, and is of a kind that we make."""
+        return self.link.alias == MARK and self.link.kind in ("bridge", "tap")
+
+    @property
+    def temporary(self) -> bool:
+        """A killed set-up of ours left it before it had its name."""
+        return self.link.name.startswith(TEMPORARY) and self.link.kind == "bridge" and not self.link.addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the plan compares with the desired state.
+
+    :param links: everything called ``cvd-*``, by name.
+    :param addresses: IPv4 addresses of all other interfaces, with the interface's name.
+    :param link_groups: the link groups in use on the whole host.
+    :param tables: ours, by family and name; None if only root may read them and we are not root.
+    :param servers: every dnsmasq of one of the bridges.
+    :param pid_files: what the pid files say, by bridge.
+    :param files: pid, lease and hosts files of ours that exist.
+    :param sysctls: those of the desired state that exist.
+    :param uplinks: what was changed to keep routers' advertisements coming.
+    """
+
+    links: Mapping[str, FoundLink] = field(default_factory=dict)
+    addresses: tuple[tuple[str, str], ...] = ()
+    link_groups: frozenset[str] = frozenset({"default"})
+    tables: Mapping[str, nft.FoundTable] | None = field(default_factory=dict)
+    servers: tuple[dnsmasq.Running, ...] = ()
+    pid_files: Mapping[str, int | None] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    hosts_files_right: bool = True
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    uplinks: tuple[safety.Uplink, ...] = ()
+    group_exists: bool = True
+
+    @property
+    def ours(self) -> list[FoundLink]:
+        """The links that carry our mark, or that a killed set-up of ours left."""
+        return [found for found in self.links.values() if found.ours or found.temporary]
+
+    @property
+    def instances(self) -> int:
+        """How many instances the host serves now: the highest number that something of ours belongs to.
+
+        Rules count as well as taps, so that a tap that was deleted by hand is missed.
+        """
+        numbers = [number_of(found.link.name) for found in self.links.values() if found.ours]
+        if nat := (self.tables or {}).get(nft.NAT):
+            numbers += [_number_of_rule(found.rule.text) for found in nat.rules if found.marked]
+        return max(filter(None, numbers), default=0)
+
+
+def number_of(tap: str) -> int | None:
+    """Return the instance number of a tap; None for what is no tap of an instance."""
+    match = _TAP_NAME.fullmatch(tap)
+    number = int(match["number"]) if match else 0
+    return number if 1 <= number <= MAX_INSTANCES else None
+
+
+def _number_of_rule(text: str) -> int | None:
+    match = _MOBILE_SUBNET.fullmatch(text)
+    if not match:
+        return None
+    third, fourth = map(int, match["subnet"].split(".")[2:])
+    return fourth // 4 + (1 if third == 97 else 65)  # noqa: PLR2004 (instance.py: .97 is 1 to 64, .93 the rest)
+
+
+def read(sysctls: Collection[str]) -> Observed:
+    """Read the host.
+
+    :param sysctls: which of them to read.
+    :raises CommandFailed: if the kernel cannot be asked.
+    """
+    interfaces = _interfaces()
+    links = [found_link(raw) for raw in interfaces if raw["ifname"].startswith("cvd-")]
+    bridges = [bridge.name for bridge in BRIDGES]
+    servers = [dnsmasq.server(bridge, (), ()) for bridge in BRIDGES]
+    files = [path for bridge in bridges for path in dnsmasq.files(bridge)]
+    files += [server.hosts_file for server in servers if server.hosts_file and server.hosts_file.exists()]
+    return Observed(
+        links={found.link.name: found for found in links},
+        addresses=tuple(
+            (address.cidr, raw["ifname"])
+            for raw in interfaces
+            if not raw["ifname"].startswith("cvd-")
+            for address in _addresses(raw)
+        ),
+        link_groups=frozenset(str(raw.get("group", "default")) for raw in interfaces),
+        tables=_tables(),
+        servers=tuple(dnsmasq.running(bridges)),
+        pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
+        files=tuple(files),
+        hosts_files_right=all(dnsmasq.hosts_file_is_right(server) for server in servers),
+        sysctls={name: value for name in sysctls if (value := sysctl(name)) is not None},
+        uplinks=tuple(safety.remembered()),
+        group_exists=_group_exists(),
+    )
+
+
+def _interfaces() -> list[dict[str, Any]]:
+    """Return all interfaces with their addresses: one exec tells both."""
+    result = process.run(["ip", "-d", "-j", "addr"], timeout=_TIMEOUT_S)
+    return [raw for raw in json.loads(result.stdout or "[]") if raw]
+
+
+def found_link(raw: Mapping[str, Any]) -> FoundLink:
+    """Return one interface of ``ip -d -j addr`` as a link."""
+    info = raw.get("linkinfo", {})
+    data = info.get("info_data", {})
+    kind = info.get("info_kind", raw.get("link_type", "unknown"))
+    options: tuple[tuple[str, object], ...] = ()
+    if kind == "tun" and data.get("type") == "tap":
+        kind = "tap"
+        options = tuple((name, data.get(name)) for name, _ in TAP_OPTIONS)
+    elif kind == "bridge":
+        options = tuple((name, data.get(name)) for name, _ in BRIDGE_OPTIONS)
+    flags = raw.get("flags", ())
+    link = Link(
+        name=raw["ifname"],
+        kind=kind,
+        options=options,
+        master=raw.get("master"),
+        addresses=tuple(_addresses(raw)),
+        isolated=info.get("info_slave_data", {}).get("isolated", False),
+        alias=raw.get("ifalias"),
+        up="UP" in flags,
+        group=str(raw.get("group", "default")),
+    )
+    return FoundLink(link, carrier=kind == "tap" and "LOWER_UP" in flags)
+
+
+def _addresses(raw: Mapping[str, Any]) -> list[Address]:
+    return [
+        Address(f"{info['local']}/{info['prefixlen']}", info.get("broadcast"))
+        for info in raw.get("addr_info", ())
+        if info.get("family") == "inet"
+    ]
+
+
+def _tables() -> Mapping[str, nft.FoundTable] | None:
+    try:
+        return nft.read()
+    except CommandFailed:
+        if os.geteuid() == 0:
+            raise
+        return None
+
+
+def sysctl(name: str) -> str | None:
+    """Return a kernel setting; None if this kernel (or this moment) has none of that name."""
+    try:
+        return sysctl_path(name).read_text().strip()
+    except OSError:
+        return None
+
+
+def sysctl_path(name: str) -> Path:
+    """Return the file of a kernel setting; interfaces whose name has a dot are not among ours."""
+    return Path("/proc/sys") / name.replace(".", "/")
+
+
+def _group_exists() -> bool:
+    import grp  # noqa: PLC0415
+
+    from cfctl.hostres.desired import GROUP  # noqa: PLC0415
+
+    try:
+        grp.getgrnam(GROUP)
+    except KeyError:
+        return False
+    return True

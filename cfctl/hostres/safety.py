@@ -1,0 +1,212 @@
+"""What is looked at before the first change, so that a set-up does no harm to the host."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Network, collapse_addresses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cfctl import paths, process
+from cfctl.errors import DevicesUp, SubnetClash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_TIMEOUT_S = 30
+
+#: A route this wide says "everything else" (a VPN splits the default in two): more specific ones may stand beside it.
+_DEFAULT_PREFIX = 1
+
+#: Routes that carry no packets: an administrator's net below narrower routes such as ours.
+_DEAD_ENDS = ("blackhole", "unreachable", "prohibit", "throw", "broadcast", "multicast", "anycast")
+
+
+# -- subnets -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the host sends packets for a subnet."""
+
+    subnet: IPv4Network
+    device: str
+    gateway: str | None = None
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.subnet}{via} on {self.device}"
+
+
+def routes() -> list[Route]:
+    """Return the host's IPv4 routes of all tables, apart from the default ones and our own."""
+    result = process.run(["ip", "-4", "-j", "route", "show", "table", "all"], timeout=_TIMEOUT_S)
+    found = []
+    for raw in json.loads(result.stdout or "[]"):
+        if raw.get("dst", "default") == "default" or raw.get("type") in _DEAD_ENDS:
+            continue
+        hops = raw.get("nexthops") or [raw]
+        route = Route(IPv4Network(raw["dst"]), hops[0].get("dev", "?"), hops[0].get("gateway"))
+        if route.subnet.prefixlen > _DEFAULT_PREFIX and not route.device.startswith("cvd-"):
+            found.append(route)
+    return found
+
+
+def clashes(wanted: Iterable[IPv4Network], there: Sequence[Route]) -> list[tuple[IPv4Network, Route]]:
+    """Return each subnet that the host would no longer reach, with the route that leads there now."""
+    return [
+        (subnet, route)
+        for subnet in collapse_addresses(wanted)
+        for route in there
+        if subnet.overlaps(route.subnet)
+    ]
+
+
+def require_free(wanted: Iterable[IPv4Network], addresses: Iterable[tuple[str, str]]) -> None:
+    """Make sure that nothing on the host uses the subnets that are about to be built.
+
+    :param addresses: the host's own addresses and their interfaces, ours left out.
+    :raises SubnetClash: naming the routes; nothing was changed.
+    """
+    there = routes()
+    known = {(route.subnet, route.device) for route in there}
+    # An address on an interface that is down has no route yet.
+    for cidr, device in addresses:
+        subnet = IPv4Network(cidr, strict=False)
+        if (subnet, device) not in known:
+            there.append(Route(subnet, device))
+    found = clashes(wanted, there)
+    if found:
+        lines = dict.fromkeys(f"{subnet} is needed, and {route} is there." for subnet, route in found)
+        devices = ", ".join(dict.fromkeys(route.device for _, route in found))
+        raise SubnetClash(
+            "the host already routes subnets that the devices need",
+            "\n".join([*list(lines)[:8], "Nothing was changed: the host would no longer reach what is there."]),
+            f"Move the network on {devices} elsewhere, or take the route away while the host serves devices: "
+            f"ip route del {found[0][1].subnet} dev {found[0][1].device}",
+        )
+
+
+# -- running devices -----------------------------------------------------------------------------------
+
+
+def require_idle(taps: Sequence[str], numbers: Sequence[int], what: str, command: str) -> None:
+    """Make sure that no tap about to go is in use.
+
+    :param taps: those in use.
+    :param numbers: their instances.
+    :param what: what is about to happen to them, ``deleted`` for example.
+    :param command: what goes on regardless.
+    :raises DevicesUp: naming them; nothing was changed.
+    """
+    if not taps:
+        return
+    names = ", ".join(f"cvd-{number}" for number in numbers)
+    raise DevicesUp(
+        f"devices are up: {names}",
+        f"In use: {', '.join(taps)}.\nA tap that is {what} under a running device never comes back to it. "
+        "Nothing was changed.",
+        f"Stop the devices first (cfctl ps, cfctl stop NAME), or cut them off: {command}",
+    )
+
+
+# -- router advertisements -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """An interface that gets its IPv6 default route from its router's advertisements.
+
+    A forwarding host ignores them unless ``accept_ra`` is 2, and drops the default route that it has
+    (Documentation/networking/ip-sysctl.rst, accept_ra).
+
+    :param accept_ra: the setting before the set-up.
+    :param forwarding: likewise.
+    """
+
+    interface: str
+    accept_ra: str
+    forwarding: str
+
+
+def advertised() -> list[Uplink]:
+    """Return the interfaces that would lose their IPv6 default route when the host begins to forward."""
+    result = process.run(["ip", "-6", "-j", "route", "show", "default"], timeout=_TIMEOUT_S, success=None)
+    if result.returncode != 0:
+        return []  # a kernel without IPv6
+    found = {}
+    for raw in json.loads(result.stdout or "[]"):
+        for hop in raw.get("nexthops") or [raw]:
+            name = hop.get("dev")
+            if raw.get("protocol") == "ra" and name and conf(name, "accept_ra") == "1":
+                found[name] = Uplink(name, "1", conf(name, "forwarding") or "0")
+    return list(found.values())
+
+
+def conf(interface: str, name: str) -> str | None:
+    """Return an interface's IPv6 setting; None if it is gone or has no IPv6."""
+    try:
+        return _conf_path(interface, name).read_text().strip()
+    except OSError:
+        return None
+
+
+def _set_conf(interface: str, name: str, value: str) -> None:
+    path = _conf_path(interface, name)
+    # The interface may be gone by now; there is nothing to restore then.
+    if path.exists():
+        path.write_text(value)
+
+
+def _conf_path(interface: str, name: str) -> Path:
+    # A path, not a dotted name: an interface may be called eth0.100.
+    return Path("/proc/sys/net/ipv6/conf") / interface / name
+
+
+def _record() -> Path:
+    return paths.current().host_runtime / "accept_ra.json"
+
+
+def remembered() -> list[Uplink]:
+    """Return the interfaces that a set-up has changed, as they were before."""
+    try:
+        fd = os.open(_record(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    with os.fdopen(fd) as file:
+        rows: list[dict[str, Any]] = json.load(file)
+    return [Uplink(**row) for row in rows]
+
+
+def remember(uplinks: Iterable[Uplink]) -> None:
+    """Write down how interfaces are now; what an earlier set-up wrote about one stays."""
+    from cfctl.hostres.dnsmasq import make_runtime_directory  # noqa: PLC0415
+
+    kept = {uplink.interface: uplink for uplink in uplinks}
+    kept |= {uplink.interface: uplink for uplink in remembered()}
+    record = _record()
+    make_runtime_directory(record.parent)
+    temporary = record.with_name(f".{record.name}.new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump([asdict(uplink) for uplink in kept.values()], file)
+    temporary.replace(record)
+
+
+def keep_advertisements(uplinks: Sequence[Uplink]) -> None:
+    """Let interfaces listen to their routers although the host will forward; how they were is written down first."""
+    remember(uplinks)
+    for uplink in uplinks:
+        _set_conf(uplink.interface, "accept_ra", "2")
+
+
+def restore_advertisements(uplinks: Iterable[Uplink]) -> None:
+    """Put interfaces back as they were, and forget about them."""
+    for uplink in uplinks:
+        # Forwarding first: with it on, accept_ra = 1 means to ignore the router.
+        _set_conf(uplink.interface, "forwarding", uplink.forwarding)
+        _set_conf(uplink.interface, "accept_ra", uplink.accept_ra)
+    _record().unlink(missing_ok=True)

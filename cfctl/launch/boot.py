@@ -1,0 +1,215 @@
+"""How far a device has booted, read from the logs that every launcher writes.
+
+The tokens are those of upstream's ``kernel_log_monitor`` (launcher.md section 11); they stand in
+``logs/kernel.log`` as the guest wrote them and in ``logs/launcher.log`` as the monitor saw them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfctl import steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cfctl.instance import Instance
+    from cfctl.launch.registry import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stage of a boot.
+
+    :param name: its name in ``--events``, a contract.
+    :param title: what people read.
+    :param tokens: texts in a log line that say that it has begun.
+    """
+
+    name: str
+    title: str
+    tokens: tuple[str, ...] = ()
+
+
+PHASES = (
+    Phase("assemble", "launcher started"),
+    Phase("vm", "VM process started"),
+    Phase("bootloader", "bootloader running", ("U-Boot 20",)),
+    Phase("kernel", "kernel running", ("] Linux version",)),
+    Phase("userspace", "first userspace running", ("VIRTUAL_DEVICE_BOOT_STARTED",)),
+    Phase(
+        "network",
+        "network connected",
+        (
+            "VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED",
+            "VIRTUAL_DEVICE_NETWORK_MOBILE_CONNECTED",
+            "VIRTUAL_DEVICE_NETWORK_WIFI_CONNECTED",
+        ),
+    ),
+    Phase("adb", "adbd started", ("init: starting service 'adbd'",)),
+    Phase("booted", "boot completed", ("VIRTUAL_DEVICE_BOOT_COMPLETED",)),
+)
+_FIRST, _VM, _LAST = PHASES[0], PHASES[1], PHASES[-1]
+_FAILED = "VIRTUAL_DEVICE_BOOT_FAILED"
+
+#: Where a launcher's own output goes, in the device's directory.
+LAUNCH_LOG = "launch.log"
+
+#: A phase that lasts longer than this is named, with the last line of the log (promise: under 30 s).
+_QUIET_S = 25.0
+
+
+def kernel_log(record: Record, instance: Instance) -> Path:
+    """Return the path of the guest's console output."""
+    return Path(instance.directory(record.home)) / "logs" / "kernel.log"
+
+
+def launcher_log(record: Record, instance: Instance) -> Path:
+    """Return the path of run_cvd's log."""
+    return Path(instance.directory(record.home)) / "logs" / "launcher.log"
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """Return the last lines of a log, without empty ones and control characters; none if it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 400 * count))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    clean = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in lines)
+    return [line for line in clean if line][-count:]
+
+
+@dataclass
+class Tail:
+    """A log that is read as it grows."""
+
+    path: Path
+    _offset: int = 0
+    _rest: bytes = b""
+
+    def lines(self) -> list[str]:
+        """Return the whole lines that have come since the last call."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:
+            return []
+        self._offset += len(new)
+        *whole, self._rest = (self._rest + new).split(b"\n")
+        return [line.decode(errors="replace") for line in whole]
+
+
+@dataclass
+class InstanceBoot:
+    """One instance on its way up.
+
+    :param seen: the phases that have begun.
+    :param failure: what the guest said when it gave up.
+    """
+
+    record: Record
+    instance: Instance
+    seen: list[Phase] = field(default_factory=lambda: [_FIRST])
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        self._tails = [Tail(log(self.record, self.instance)) for log in (kernel_log, launcher_log)]
+
+    @property
+    def phase(self) -> Phase:
+        """The furthest phase that has begun."""
+        return max(self.seen, key=PHASES.index)
+
+    @property
+    def booted(self) -> bool:
+        """Whether the guest said that it is up."""
+        return _LAST in self.seen
+
+    def advance(self) -> list[Phase]:
+        """Read what is new in the logs and return the phases that have begun since."""
+        new = []
+        if _VM not in self.seen and self._tails[0].path.exists():
+            new.append(_VM)
+        for tail in self._tails:
+            for line in tail.lines():
+                new += [
+                    phase
+                    for phase in PHASES
+                    if phase not in self.seen and phase not in new and any(t in line for t in phase.tokens)
+                ]
+                if _FAILED in line and self.failure is None:
+                    self.failure = line[line.index(_FAILED) + len(_FAILED) :].strip(" :\r") or "no reason given"
+        self.seen += new
+        return new
+
+
+def all_booted(record: Record) -> bool:
+    """Tell whether the logs say that every instance has booted."""
+    boots = [InstanceBoot(record, instance) for instance in record.instances]
+    for boot in boots:
+        boot.advance()
+    return bool(boots) and all(boot.booted for boot in boots)
+
+
+class Watch:
+    """Follows a boot: reports each phase as it begins, and names the one that does not end.
+
+    :param started: when the launch began, on the monotonic clock, in seconds.
+    """
+
+    def __init__(self, record: Record, *, started: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.boots = [InstanceBoot(record, instance) for instance in record.instances]
+        self._record = record
+        self._clock = clock
+        self._started = started
+        self._quiet_since = started
+
+    def poll(self) -> None:
+        """Read the logs, and report what is new or what has been quiet for too long."""
+        now = self._clock()
+        for boot in self.boots:
+            for phase in boot.advance():
+                which = boot.instance.id if len(self.boots) > 1 else ""
+                steps.phase(phase.name, " ".join(filter(None, (phase.title, which))), now - self._started)
+                self._quiet_since = now
+        if now - self._quiet_since >= _QUIET_S and not self.booted:
+            slowest = self.slowest
+            log = kernel_log(self._record, slowest.instance)
+            last = last_lines(log, 1) or last_lines(self._record.home / LAUNCH_LOG, 1)
+            said = f'; the last line of its log: "{last[0]}"' if last else "; it has logged nothing yet"
+            steps.note(
+                f"{slowest.instance.id}: nothing new for {now - self._quiet_since:.0f} s since: "
+                f"{slowest.phase.title}{said}"
+            )
+            self._quiet_since = now
+
+    @property
+    def booted(self) -> bool:
+        """Whether all instances are up."""
+        return all(boot.booted for boot in self.boots)
+
+    @property
+    def slowest(self) -> InstanceBoot:
+        """The instance that has come the least far."""
+        return min(self.boots, key=lambda boot: PHASES.index(boot.phase))
+
+    def evidence(self) -> str:
+        """Return the log lines that matter for a boot that failed."""
+        parts = [f"{b.instance.id} says: {b.failure}" for b in self.boots if b.failure]
+        slowest = self.slowest
+        logs = {
+            "the launcher": self._record.home / LAUNCH_LOG,
+            "run_cvd": launcher_log(self._record, slowest.instance),
+            "the guest's console": kernel_log(self._record, slowest.instance),
+        }
+        for title, log in logs.items():
+            if lines := last_lines(log, 5):
+                parts.append(f"Last lines of {title}:")
+                parts += [f"  {line}" for line in lines]
+        return "\n".join(parts)

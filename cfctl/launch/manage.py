@@ -1,0 +1,129 @@
+"""What is done to devices that exist: find, stop, remove, read their logs, talk to them over ADB."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfctl import process
+from cfctl.errors import NotRunning, UsageError
+from cfctl.launch import boot, observe, registry, stop
+from cfctl.launch.observe import Device, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cfctl.instance import Instance
+
+#: Names that ``cfctl logs --which`` takes, and the file below the instance's directory.
+LOGS = {"kernel": "logs/kernel.log", "launcher": "logs/launcher.log", "launch": None}
+
+
+def target(text: str) -> tuple[str, int]:
+    """Split ``NAME/2`` into the device's name and the position of the instance; the first is 1.
+
+    :raises UsageError: for a position that is no number.
+    """
+    name, slash, position = text.partition("/")
+    if slash and not re.fullmatch(r"[1-9]\d{0,2}", position):
+        raise UsageError(f"{text!r} names no instance", "NAME/2 is the second instance of device NAME.")
+    return name, int(position or 1)
+
+
+def instance_of(device: Device, position: int) -> Instance:
+    """Return the instance of a device at a position.
+
+    :raises UsageError: if the device has fewer.
+    """
+    instances = device.record.instances
+    if position > len(instances):
+        raise UsageError(f"device {device.record.name} has {len(instances)} instance(s), no {position}")
+    return instances[position - 1]
+
+
+def stop_device(name: str) -> tuple[Device, list[str]]:
+    """Stop a device; stopping a stopped one does nothing.
+
+    :return: the device as it is then, and what had to be done beyond asking.
+    :raises NoSuchDevice: if there is none of that name.
+    :raises CfctlError: if something of it survives.
+    """
+    record = registry.load(name)
+    with registry.held(record):
+        device = observe.device(name)
+        said: list[str] = []
+        if device.processes or device.record.holds_numbers:
+            said = stop.stop(device.record)
+    return observe.device(name), said
+
+
+def remove_device(name: str, *, force: bool) -> list[str]:
+    """Remove a device with its disks and logs.
+
+    :param force: stop it first if it is up.
+    :return: what had to be done beyond asking.
+    :raises UsageError: if it is up and ``force`` is not given; nothing is changed.
+    """
+    device = observe.device(name)
+    if device.state.is_up and not force:
+        raise UsageError(
+            f"{name} is {device.state.value}",
+            "Removing deletes its disks and logs.",
+            f"Stop it first: cfctl stop {name}\nor do both: cfctl rm --force {name}",
+        )
+    _, said = stop_device(name)
+    with registry.held(device.record):
+        registry.remove(device.record)
+    return said
+
+
+def running(name: str) -> Device:
+    """Return a device that can be talked to.
+
+    :raises NotRunning: if it is in any other state.
+    """
+    device = observe.device(name)
+    if device.state not in (State.RUNNING, State.BOOTING):
+        raise NotRunning(
+            f"{name} is {device.state.value}",
+            device.record.failure.brief if device.record.failure else None,
+            f"Boot it: cfctl restart {name}",
+        )
+    return device
+
+
+def log_file(device: Device, position: int, which: str) -> Path:
+    """Return one of a device's logs.
+
+    :raises UsageError: for a log that there is not.
+    """
+    if which not in LOGS:
+        raise UsageError(f"there is no log {which!r}", f"Logs: {', '.join(LOGS)}.")
+    inside = LOGS[which]
+    if inside is None:
+        return device.record.home / boot.LAUNCH_LOG
+    return Path(instance_of(device, position).directory(device.record.home)) / inside
+
+
+def follow(log: Path, *, seconds: float = 0.2) -> Iterator[str]:
+    """Yield the lines of a log, those there are and those that come, until the caller stops or it is deleted."""
+    tail = boot.Tail(log)
+    while log.exists():
+        yield from tail.lines()
+        time.sleep(seconds)
+
+
+def adb(name: str, args: list[str]) -> None:
+    """Become ``adb``, talking to one instance of a device; returns only by raising.
+
+    :param name: ``NAME`` or ``NAME/2``.
+    :param args: what adb is to do; nothing is an interactive shell.
+    :raises NotRunning: if the device is not up.
+    """
+    device_name, position = target(name)
+    serial = instance_of(running(device_name), position).adb
+    # adb keeps one server per user; connecting twice is harmless.
+    process.run(["adb", "connect", serial], timeout=30)
+    process.replace(["adb", "-s", serial, *(args or ["shell"])])

@@ -1,0 +1,261 @@
+"""The devices of this user: one marked directory each, which is the launcher's HOME.
+
+A record says what was asked for and what cfctl itself has done. Whether a device runs is never remembered: the
+kernel is asked (observe.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import re
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cfctl import paths, steps
+from cfctl.errors import CfctlError, NameTaken, NoSuchDevice, UsageError
+from cfctl.instance import Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MARK = "device.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a device did not boot: the phase that did not end, and what was said about it."""
+
+    phase: str
+    brief: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for, kept so that ``restart`` can ask for it again.
+
+    :param gpu: ``auto`` or a GPU mode.
+    :param cpus: virtual processors; None leaves it to the launcher.
+    :param memory_mb: guest memory in MiB; None leaves it to the launcher.
+    :param flags: further flags of launch_cvd, handed on as they are.
+    :param images: directory with the guest's images; None is the host package's own.
+    """
+
+    host_package: str
+    gpu: str = "auto"
+    cpus: int | None = None
+    memory_mb: int | None = None
+    num_instances: int = 1
+    images: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One device.
+
+    :param numbers: its instance numbers.
+    :param started_at: when its launcher was last started (ISO 8601, UTC); None before the first time.
+    :param booted_at: when all instances had booted; None before.
+    :param stopping: a stop has begun.
+    :param stopped_at: when it was last stopped; None while it should be up.
+    """
+
+    name: str
+    owner: str
+    created_at: str
+    request: Request
+    numbers: tuple[int, ...]
+    gpu_mode: str
+    gpu_reason: str
+    started_at: str | None = None
+    booted_at: str | None = None
+    stopping: bool = False
+    stopped_at: str | None = None
+    failure: Failure | None = None
+    schema: int = 1
+
+    @property
+    def home(self) -> Path:
+        """The device's directory: the launcher's HOME."""
+        return paths.current().devices / self.name
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether its numbers are marked as its own; after a stop they may be another device's."""
+        return self.stopped_at is None and self.failure is None
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Its instances, in the order of their numbers."""
+        return [Instance(number) for number in self.numbers]
+
+
+def now() -> str:
+    """Return the time as records keep it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def owner() -> str:
+    """Return the name of the user that runs this process."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a device can be called so.
+
+    :raises UsageError: otherwise.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for a device",
+            "A name has 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit.",
+        )
+    return name
+
+
+def create(record: Record) -> None:
+    """Make the directory of a new device, marked from the first moment that it can be seen.
+
+    :raises NameTaken: if there is one of that name.
+    :raises CfctlError: if the disk is full or read-only; nothing is left then.
+    """
+    devices = paths.current().devices
+    # A dot in front: never listed, and swept away should we be killed before the rename.
+    scratch = devices / f".new-{record.name}-{secrets.token_hex(4)}"
+    try:
+        devices.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(mode=0o755)
+        (scratch / _MARK).write_bytes(_encode(record))
+        scratch.rename(record.home)
+    except OSError as exc:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise NameTaken(record.name, "or was made just now") from exc
+        raise disk_error(devices, exc) from exc
+
+
+def save(record: Record) -> None:
+    """Write the record back, whole or not at all.
+
+    :raises CfctlError: if the disk is full or read-only; the old record stays.
+    """
+    scratch = record.home / f".{_MARK}-{secrets.token_hex(4)}"
+    try:
+        scratch.write_bytes(_encode(record))
+        scratch.rename(record.home / _MARK)
+    except OSError as exc:
+        scratch.unlink(missing_ok=True)
+        raise disk_error(record.home, exc) from exc
+
+
+def load(name: str) -> Record:
+    """Return the record of a device.
+
+    :raises NoSuchDevice: if there is none of that name.
+    :raises CfctlError: if its record cannot be read.
+    """
+    check_name(name)
+    mark = paths.current().devices / name / _MARK
+    try:
+        return _decode(mark.read_bytes(), mark)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchDevice(name, [record.name for record in load_all()]) from None
+    except OSError as exc:
+        raise CfctlError(f"{mark} cannot be read", exc.strerror) from exc
+
+
+def load_all() -> list[Record]:
+    """Return all records, by name; a damaged one is left out with a note."""
+    records = []
+    for mark in sorted(paths.current().devices.glob(f"[!.]*/{_MARK}")):
+        try:
+            records.append(_decode(mark.read_bytes(), mark))
+        except FileNotFoundError:
+            continue  # removed just now
+        except (OSError, CfctlError) as exc:
+            steps.note(f"{mark.parent.name}: left out, its record cannot be read: {exc}")
+    return records
+
+
+def remove(record: Record) -> None:
+    """Delete a device's directory with all that is in it; nothing outside of it.
+
+    :raises CfctlError: if the directory does not carry our mark, or something in it cannot be deleted.
+    """
+    home = record.home
+    if home.is_symlink() or not (home / _MARK).is_file():
+        raise CfctlError(f"{home} does not carry the mark of a device, and was not touched")
+    # Renamed first: from here on the name is free, and what a killed removal leaves is swept by the next one.
+    home.rename(home.with_name(f".removed-{record.name}-{secrets.token_hex(4)}"))
+    for scratch in home.parent.glob(".removed-*"):
+        try:
+            shutil.rmtree(scratch)
+        except OSError as exc:
+            raise CfctlError(f"{scratch} could not be deleted", str(exc), f"Delete it: rm -r {scratch}") from exc
+
+
+@contextlib.contextmanager
+def held(record: Record) -> Iterator[None]:
+    """Hold the device for the block: no other verb changes it meanwhile.
+
+    The lock is on the directory itself, so that it goes away with it.
+    """
+    fd = os.open(record.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            steps.note(f"Waiting for another cfctl that works on {record.name} ...")
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_held(record: Record) -> bool:
+    """Tell whether some verb is changing the device right now."""
+    try:
+        fd = os.open(record.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def disk_error(where: Path, exc: OSError) -> CfctlError:
+    """Return the error for a directory that cannot be written."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        help_ = f"Make room there: df -h {where}"
+    elif exc.errno == errno.EROFS:
+        help_ = "Mount it writable, or keep devices elsewhere: export CFCTL_PATHS_STATE=DIRECTORY"
+    else:
+        help_ = f"Look at who may write there: ls -ld {where}"
+    return CfctlError(f"{where} cannot be written: {exc.strerror}", "Nothing was left behind.", help_)
+
+
+def _encode(record: Record) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+
+
+def _decode(raw: bytes, source: Path) -> Record:
+    try:
+        return msgspec.json.decode(raw, type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise CfctlError(
+            f"{source} is damaged", str(exc), f"Look at it; to give the device up: rm -r {source.parent}"
+        ) from exc

@@ -1,0 +1,152 @@
+"""Stopping is a ladder: ask run_cvd, ask the package's stop tool, TERM, KILL, and look whether it is true.
+
+The exit status of upstream's stop tool proves nothing (launcher.md T3), so every rung is judged by what still runs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from cfctl import locks, paths, process, steps
+from cfctl.control import launcher_monitor, sync
+from cfctl.control.launcher_monitor import Action
+from cfctl.errors import CfctlError, NumberTaken
+from cfctl.hostres import tap
+from cfctl.launch import observe, registry
+from cfctl.launch.hostpackage import HostPackage
+from cfctl.launch.registry import Record
+
+#: run_cvd answers when all of its children are down; Android's crosvm takes some seconds.
+_MONITOR_S = 30.0
+#: Longer than any stop that was seen; at its own default of 5 s upstream's tool kills what is still closing.
+_STOP_TOOL_S = 60
+#: For what ignored both: between TERM and KILL.
+_TERM_S = 3.0
+#: Helpers that end by themselves, once their run_cvd is gone.
+_LINGER_S = 2.0
+
+
+def stop(record: Record) -> list[str]:
+    """Stop a device that may be in any state, and give its numbers back.
+
+    The caller holds the device (:func:`registry.held`).
+
+    :return: what had to be done beyond asking, one sentence each, for people.
+    :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
+    """
+    record.stopping = True
+    registry.save(record)
+    said = _end_processes(record)
+    if record.holds_numbers:
+        release(record)
+        _remove_sockets(record)
+    record.stopping = False
+    record.stopped_at = registry.now()
+    registry.save(record)
+    return said
+
+
+def _alive(record: Record) -> list[observe.Process]:
+    return observe.processes([record.home])[record.home]
+
+
+def _end_processes(record: Record) -> list[str]:
+    """Go down the ladder until nothing of the device runs; return what was unusual."""
+    said: list[str] = []
+    if not _alive(record):
+        return said
+    asked = False
+    for instance in record.instances:
+        socket = observe.monitor_socket(record, instance)
+        if not launcher_monitor.listening(socket):
+            continue
+        try:
+            sync.run(launcher_monitor.request(socket, Action.STOP, seconds=_MONITOR_S))
+            asked = True
+        except CfctlError as error:
+            said.append(f"{instance.id}: {error.brief}.")
+    if asked and _gone(record, _LINGER_S):
+        return said
+    if said:
+        _run_stop_tool(record, said)
+        if _gone(record, _LINGER_S):
+            return said
+    left = _alive(record)
+    if left:
+        names = sorted({Path(p.argv[0]).name for p in left})
+        said.append(f"Processes that did not end by themselves were killed: {', '.join(names)}.")
+        stuck = process.end([p.pid for p in left], patience=_TERM_S)
+        # Whoever was forked in the meantime.
+        stuck += process.end([p.pid for p in _alive(record)], patience=0)
+        if stuck:
+            raise CfctlError(
+                f"{record.name} is not stopped: processes survive SIGKILL",
+                "\n".join(f"{pid}: {' '.join(process.command_line(pid))}" for pid in stuck),
+                "They hang in the kernel, often on a dead disk or a driver: see dmesg. Its numbers stay taken.",
+            )
+    return said
+
+
+def _gone(record: Record, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while _alive(record):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _run_stop_tool(record: Record, said: list[str]) -> None:
+    """Let the package's own tool try; its exit status is not looked at."""
+    try:
+        tool = HostPackage.open(Path(record.request.host_package)).stop
+        if tool is not None:
+            process.run(
+                [tool, f"--wait_for_launcher={_STOP_TOOL_S}"],
+                timeout=_STOP_TOOL_S + 10,
+                success=None,
+                env={
+                    **os.environ,
+                    "HOME": os.fspath(record.home),
+                    "ANDROID_HOST_OUT": record.request.host_package,
+                },
+                cwd=Path("/"),
+            )
+    except CfctlError as error:
+        said.append(f"The package's stop tool failed: {error.brief}.")
+
+
+def release(record: Record) -> None:
+    """Give the device's numbers back, where nothing of it uses them any more."""
+    busy = tap.busy_numbers()
+    for instance in record.instances:
+        if instance.number in busy:
+            steps.note(f"Instance {instance.number} stays taken: something still uses its taps.")
+            continue
+        try:
+            locks.NumberLock.take(instance, paths.instance_lock_directories(), ours=True).release()
+        except NumberTaken:
+            steps.note(f"Instance {instance.number} stays taken: another device has it by now.")
+
+
+def _remove_sockets(record: Record) -> None:
+    """Remove the sockets' directories, which lie outside of the device's own and would stay behind."""
+    for instance in record.instances:
+        directory = observe.monitor_socket(record, instance).parent
+        expected = Path(instance.socket_directory(os.geteuid()))
+        # Only where upstream's layout puts them: a launcher's config file does not choose what is deleted.
+        if directory != expected or directory.is_symlink():
+            continue
+        for root, folders, files in os.walk(directory, topdown=False, followlinks=False):
+            for name in files:
+                (Path(root) / name).unlink(missing_ok=True)
+            for name in folders:
+                folder = Path(root) / name
+                folder.unlink() if folder.is_symlink() else folder.rmdir()
+        for empty in (directory, directory.parent):
+            try:
+                empty.rmdir()
+            except OSError:
+                break

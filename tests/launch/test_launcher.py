@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cfctl.errors import CfctlError, UsageError
+from cfctl.launch import images, launcher, manage, registry
+from cfctl.launch.hostpackage import HostPackage
+from cfctl.launch.registry import Record, Request
+from tests import standins
+
+
+def record(numbers: tuple[int, ...], **request: object) -> Record:
+    return Record(
+        name="phone",
+        owner="me",
+        created_at=registry.now(),
+        request=Request(host_package="/opt/cf", **request),  # type: ignore[arg-type]
+        numbers=numbers,
+        gpu_mode="guest_swiftshader",
+        gpu_reason="",
+    )
+
+
+def test_flags_always_have_their_value() -> None:
+    flags = launcher._flags(record((3, 4), cpus=2, memory_mb=512, images="/img", flags=("--x_res=1080",)))
+    assert flags == [
+        "--daemon=true",
+        "--gpu_mode=guest_swiftshader",
+        "--report_anonymous_usage_stats=n",
+        "--base_instance_num=3",
+        "--num_instances=2",
+        "--cpus=2",
+        "--memory_mb=512",
+        "--system_image_dir=/img,/img",
+        "--x_res=1080",
+    ]
+
+
+def test_numbers_with_a_gap_are_listed() -> None:
+    assert "--instance_nums=1,5" in launcher._flags(record((1, 5)))
+
+
+@pytest.mark.parametrize(
+    "flag", ["--daemon", "--nodaemon", "-gpu_mode=auto", "--instance-nums=3", "--base_instance_num=2"]
+)
+def test_flags_that_cfctl_decides_are_refused(flag: str) -> None:
+    with pytest.raises(UsageError, match="cannot be handed on to the launcher"):
+        launcher._check(Request(host_package="/x", flags=(flag,)))
+
+
+def test_words_that_are_no_flags_are_refused() -> None:
+    with pytest.raises(UsageError, match="'phone2' is not a flag"):
+        launcher._check(Request(host_package="/x", flags=("phone2",)))
+
+
+@pytest.mark.parametrize("request_", [{"num_instances": 0}, {"num_instances": 129}, {"cpus": 0}, {"memory_mb": -5}])
+def test_impossible_sizes(request_: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        launcher._check(Request(host_package="/x", **request_))  # type: ignore[arg-type]
+
+
+def test_environment_moves_home_and_not_the_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", "/somewhere")
+    monkeypatch.setenv("CFCTL_PATHS_STATE", str(tmp_path))
+    env = launcher._environment(record((7,)))
+    assert "TMPDIR" not in env
+    assert env["HOME"] == env["CFCTL_DEVICE"] == str(tmp_path / "devices/phone")
+    assert env["CUTTLEFISH_INSTANCE"] == "7"
+
+
+def test_host_package_without_a_launcher(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a host package"):
+        HostPackage.open(tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        HostPackage.open(tmp_path / "gone")
+    package = standins.write(tmp_path, "none")
+    (package / "bin/launch_cvd").chmod(0o644)
+    with pytest.raises(CfctlError, match="is not executable"):
+        HostPackage.open(tmp_path)
+
+
+def test_host_package_prefers_the_new_name(tmp_path: Path) -> None:
+    package = standins.write(tmp_path, "none")
+    (package / "bin/cvd_internal_start").symlink_to("launch_cvd")
+    assert HostPackage.open(package).start.name == "cvd_internal_start"
+    assert HostPackage.open(package).stop is None
+
+
+def test_gfxstream_support_is_the_guests_own_word(tmp_path: Path) -> None:
+    assert not images.supports_gfxstream(None)
+    assert not images.supports_gfxstream(tmp_path)
+    (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=unsupported\n")
+    assert not images.supports_gfxstream(tmp_path)
+    (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=supported\n")
+    assert images.supports_gfxstream(tmp_path)
+
+
+def test_targets() -> None:
+    assert manage.target("phone") == ("phone", 1)
+    assert manage.target("phone/2") == ("phone", 2)
+    for bad in ("phone/", "phone/x", "phone/0", "phone/-1"):
+        with pytest.raises(UsageError):
+            manage.target(bad)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cfctl.errors import CfctlError, NameTaken, NoSuchDevice, UsageError
+from cfctl.launch import registry
+from cfctl.launch.registry import Record, Request
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CFCTL_PATHS_STATE", str(tmp_path))
+    return tmp_path
+
+
+def record(name: str = "phone") -> Record:
+    return Record(
+        name=name,
+        owner="me",
+        created_at=registry.now(),
+        request=Request(host_package="/opt/cf"),
+        numbers=(1, 2),
+        gpu_mode="guest_swiftshader",
+        gpu_reason="no GPU",
+    )
+
+
+def test_round_trip() -> None:
+    registry.create(record())
+    assert registry.load("phone") == record() or registry.load("phone").numbers == (1, 2)
+    assert [r.name for r in registry.load_all()] == ["phone"]
+    assert [i.number for i in registry.load("phone").instances] == [1, 2]
+
+
+def test_name_is_taken_once(state: Path) -> None:
+    registry.create(record())
+    with pytest.raises(NameTaken):
+        registry.create(record())
+    assert [p.name for p in (state / "devices").iterdir()] == ["phone"], "nothing half-made is left"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", ".x", "a b", "x" * 64, "ü"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a name for a device"):
+        registry.load(name)
+
+
+def test_no_such_device_names_those_that_exist() -> None:
+    registry.create(record("tablet"))
+    with pytest.raises(NoSuchDevice) as error:
+        registry.load("phone")
+    assert str(error.value) == "there is no device 'phone'\nDevices: tablet.\nList them with: cfctl ps"
+
+
+def test_damaged_record_is_an_error_and_left_out_of_lists(state: Path) -> None:
+    registry.create(record())
+    (state / "devices/phone/device.json").write_text('{"name": 3}')
+    assert registry.load_all() == []
+    with pytest.raises(CfctlError, match="is damaged"):
+        registry.load("phone")
+
+
+def test_remove_touches_only_marked_directories(state: Path) -> None:
+    registry.create(record())
+    device = registry.load("phone")
+    (state / "devices/phone/device.json").unlink()
+    with pytest.raises(CfctlError, match="does not carry the mark"):
+        registry.remove(device)
+    assert (state / "devices/phone").is_dir()
+
+
+def test_remove_follows_no_links(state: Path) -> None:
+    outside = state / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    registry.create(record())
+    (state / "devices/phone/link").symlink_to(outside)
+    registry.remove(registry.load("phone"))
+    assert (outside / "precious").read_text() == "x"
+    assert list((state / "devices").iterdir()) == []
+
+
+def test_remove_sweeps_what_a_killed_removal_left(state: Path) -> None:
+    debris = state / "devices/.removed-old-1234"
+    debris.mkdir(parents=True)
+    (debris / "disk").write_text("x")
+    registry.create(record())
+    registry.remove(registry.load("phone"))
+    assert not debris.exists()
+
+
+def test_held_is_seen_and_waits() -> None:
+    registry.create(record())
+    device = registry.load("phone")
+    assert not registry.is_held(device)
+    order = []
+
+    def other() -> None:
+        with registry.held(device):
+            order.append("second")
+
+    with registry.held(device):
+        assert registry.is_held(device)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_full_disk_leaves_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CFCTL_PATHS_STATE", "/dev/full/x")
+    with pytest.raises(CfctlError, match="cannot be written"):
+        registry.create(record())

@@ -1,0 +1,121 @@
+"""Host packages that misbehave: real programs with upstream's names, layout and protocol, and one fault each.
+
+They are the launchers that the embedded guest cannot play: one that crashes, one that says it has booted and has
+not, one whose run_cvd never answers. Written from launcher.md sections 4, 5 and 13.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_LAUNCHER = r"""#!{python} -I
+import json, os, signal, socket, sys, time
+
+FAULT = {fault!r}
+home = os.environ["HOME"]
+flags = dict(arg.lstrip("-").partition("=")[::2] for arg in sys.argv[1:])
+first, count = int(flags.get("base_instance_num", 1)), int(flags.get("num_instances", 1))
+numbers = [int(n) for n in flags["instance_nums"].split(",")] if "instance_nums" in flags else range(first, first + count)
+
+if FAULT == "crash":
+    print("assemble_cvd: no images found in", home, file=sys.stderr)
+    sys.exit(134)
+if FAULT == "garbage":
+    sys.stdout.buffer.write(bytes(range(256)) * 40)
+    sys.exit(0)
+if FAULT == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+
+uds = f"/tmp/cf_avd_{{os.getuid()}}"
+children = []
+for n in numbers:
+    logs = f"{{home}}/cuttlefish/instances/cvd-{{n}}/logs"
+    os.makedirs(logs, exist_ok=True)
+    with open(f"{{home}}/.cuttlefish_config.json", "w") as f:
+        json.dump({{"root_dir": f"{{home}}/cuttlefish", "instances_uds_dir": uds, "instances": {{str(n): {{}}}}}}, f)
+    pid = os.fork()
+    if pid:
+        children.append(pid)
+        continue
+    os.setsid()
+    os.environ["CUTTLEFISH_INSTANCE"] = str(n)
+    os.execv(sys.executable, [sys.executable, "-I", os.path.dirname(os.path.abspath(__file__)) + "/run_cvd",
+                              FAULT, logs, f"{{uds}}/cvd-{{n}}", str(n)])
+
+def booted(n):
+    try:
+        return "VIRTUAL_DEVICE_BOOT_COMPLETED" in open(f"{{home}}/cuttlefish/instances/cvd-{{n}}/logs/kernel.log").read()
+    except OSError:
+        return False
+
+if FAULT == "liar":
+    time.sleep(0.2)
+    sys.exit(0)
+while not all(booted(n) for n in numbers):
+    time.sleep(0.02)
+    for pid in children:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            print("run_cvd returned", os.waitstatus_to_exitcode(status), file=sys.stderr)
+            sys.exit(255)
+"""
+
+_RUN_CVD = r"""#!{python} -I
+import os, signal, socket, subprocess, sys, time
+
+fault, logs, uds, number = sys.argv[1:]
+log = open(f"{{logs}}/kernel.log", "a", buffering=1)
+
+if fault == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+if fault == "orphan":
+    # A helper in a session of its own, which nobody tells to stop.
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+os.makedirs(uds, exist_ok=True)
+server = socket.socket(socket.AF_UNIX)
+path = f"{{uds}}/launcher_monitor.sock"
+if os.path.exists(path):
+    os.unlink(path)
+server.bind(path)
+server.listen(4)
+
+log.write("U-Boot 2026.01\n[    0.000000] Linux version 6.6.0\nVIRTUAL_DEVICE_BOOT_STARTED\n")
+if fault == "hang":
+    time.sleep(600)
+if fault == "panic":
+    log.write("Kernel panic - not syncing: no init found\nVIRTUAL_DEVICE_BOOT_FAILED: no init found\n")
+    sys.exit(11)
+if fault == "liar":
+    time.sleep(600)
+log.write("VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED\ninit: starting service 'adbd'...\nVIRTUAL_DEVICE_BOOT_COMPLETED\n")
+while True:
+    client, _ = server.accept()
+    request = client.recv(1)
+    if fault == "deaf":
+        time.sleep(600)
+    if fault == "refuse" and request == b"X":
+        client.send(b"E")
+        continue
+    client.send(b"S")
+    if request == b"X":
+        os.unlink(path)
+        sys.exit(0)
+"""
+
+
+def write(directory: Path, fault: str) -> Path:
+    """Write a host package with one fault into ``directory``; return it.
+
+    :param fault: crash, garbage, kill (the launcher itself); liar (exits 0 without a boot); hang, panic (the boot);
+        deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves a child), none.
+    """
+    python = Path(sys.executable).resolve()
+    for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):
+        script = directory / "bin" / name
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(text.format(python=python, fault=fault))
+        script.chmod(0o755)
+    return directory

@@ -1,0 +1,258 @@
+"""Launchers that misbehave, and everything a user can get wrong: a clear error, and nothing half-made left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import standins
+from tests.system.sandbox import Sandbox
+
+Package = Callable[[str], str]
+
+
+@pytest.fixture
+def host(sandbox: Sandbox) -> Sandbox:
+    """Give a host whose network serves two instances."""
+    sandbox.cfctl("host", "setup", "--instances", "2")
+    return sandbox
+
+
+@pytest.fixture
+def package(sandbox: Sandbox, tmp_path: Path) -> Package:
+    """Write a host package with one fault where programs inside can read it."""
+
+    def make(fault: str) -> str:
+        source = standins.write(tmp_path / fault, fault)
+        # /tmp inside is not the machine's; /proc/PID/root reaches it.
+        target = Path(f"/proc/{sandbox.pid}/root/tmp/package-{fault}")
+        shutil.copytree(source, target)
+        return f"/tmp/package-{fault}"
+
+    return make
+
+
+def refused(sandbox: Sandbox, *args: str, code: int, **kwargs: Any) -> dict[str, str]:
+    """Run a verb that must fail with one exit code; return its error, after looking at both of its forms."""
+    done = sandbox.cfctl(*args, check=False, **kwargs)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 40, "one screen"
+    done = sandbox.cfctl(*args[: args.index("--")] if "--" in args else args, "--json", check=False, **kwargs)
+    assert done.returncode == code, done.stdout + done.stderr
+    error: dict[str, str] = json.loads(done.stdout.splitlines()[-1])["error"]
+    return error
+
+
+def leaves_nothing(sandbox: Sandbox) -> None:
+    assert sandbox.json("ps")["devices"] == []
+    left = sandbox.run("sh", "-c", "ls -A /var/lib/cfctl/devices /tmp/cf_avd_0 2>/dev/null", check=False).stdout
+    assert left.split() in ([], ["/var/lib/cfctl/devices:"]), left
+    assert [p for p in sandbox.processes().values() if "dnsmasq" not in p] == []
+    assert locks(sandbox) <= {"N"}
+
+
+def locks(sandbox: Sandbox) -> set[str]:
+    """Return the state bytes of all lock files."""
+    return set(sandbox.run("sh", "-c", "cat /var/tmp/cvd/lock/*.lock 2>/dev/null || true").stdout)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("crash", "no images found"),
+        ("garbage", "ended as if all were well"),
+        ("kill", "was killed by signal 9"),
+    ],
+)
+def test_launcher_that_never_comes_to_a_vm(host: Sandbox, package: Package, fault: str, said: str) -> None:
+    error = refused(host, "launch", "phone", "--host-package", package(fault), code=1)
+    assert error["code"] == "launch-failed"
+    assert said in error["brief"] + error["details"]
+    leaves_nothing(host)
+
+
+def test_launcher_that_lies(host: Sandbox, package: Package) -> None:
+    error = refused(host, "launch", "phone", "--host-package", package("liar"), code=1)
+    assert "came as far as: first userspace running" in error["brief"]
+    host.cfctl("rm", "phone", check=False)
+
+
+def test_guest_that_panics_is_kept_with_its_logs(host: Sandbox, package: Package) -> None:
+    done = host.cfctl("launch", "phone", "--host-package", package("panic"), check=False)
+    assert done.returncode == 1
+    assert "phone did not boot: no init found" in done.stderr
+    assert "Kernel panic" in done.stderr
+    device = host.json("ps")["devices"][0]
+    assert device["state"] == "failed"
+    assert device["failure"]["phase"] == "userspace"
+    assert "Kernel panic" in host.cfctl("logs", "phone").stdout
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def test_boot_that_hangs_is_ended_at_its_timeout(host: Sandbox, package: Package) -> None:
+    done = host.cfctl("launch", "phone", "--host-package", package("hang"), "--timeout", "2", check=False)
+    assert done.returncode == 5
+    assert "did not boot within 2 s: cvd-1 came as far as: first userspace running" in done.stderr
+    assert host.json("ps")["devices"][0]["state"] == "failed"
+    assert locks(host) == {"N"}
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "orphan"])
+def test_stop_ends_what_does_not_end_by_itself(host: Sandbox, package: Package, fault: str) -> None:
+    host.cfctl("launch", "phone", "--host-package", package(fault))
+    done = host.cfctl("stop", "phone")
+    assert "were killed" in done.stderr
+    assert host.json("ps")["devices"][0]["state"] == "stopped"
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def test_run_cvd_that_answers_nothing_and_ignores_term(
+    host: Sandbox, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.cfctl("launch", "phone", "--host-package", package("deaf"))
+    # The first rung's patience is 30 s: this test skips to the last by taking the socket away.
+    host.run("rm", "/tmp/cf_avd_0/cvd-1/launcher_monitor.sock")
+    host.cfctl("stop", "phone")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def test_the_number_is_locked_while_the_device_lives(host: Sandbox, package: Package) -> None:
+    directory = package("none")
+    host.cfctl("launch", "a", "--host-package", directory)
+    assert host.run("flock", "-n", "/var/tmp/cvd/lock/local-instance-1.lock", "true", check=False).returncode == 1
+    host.cfctl("launch", "b", "--host-package", directory)
+    numbers = [d["instances"][0]["number"] for d in host.json("ps")["devices"]]
+    assert numbers == [1, 2]
+    error = refused(host, "launch", "c", "--host-package", directory, code=1)
+    assert error["code"] == "number-taken"
+    assert "cfctl host setup --instances 3" in error["resolution"]
+    host.cfctl("rm", "--force", "a", "b")
+    leaves_nothing(host)
+
+
+def test_numbers_that_other_tools_hold_are_left_alone(host: Sandbox, package: Package) -> None:
+    host.run("sh", "-c", "mkdir -p /var/tmp/cvd/lock && printf I >/var/tmp/cvd/lock/local-instance-1.lock")
+    host.cfctl("launch", "phone", "--host-package", package("none"))
+    assert host.json("status", "phone")["instances"][0]["number"] == 2
+    host.cfctl("rm", "--force", "phone")
+    assert host.run("cat", "/var/tmp/cvd/lock/local-instance-1.lock").stdout == "I"
+
+
+def test_name_taken(host: Sandbox, package: Package) -> None:
+    directory = package("none")
+    host.cfctl("launch", "phone", "--host-package", directory)
+    error = refused(host, "launch", "phone", "--host-package", directory, code=1)
+    assert error["brief"] == "a device named 'phone' is there already, running"
+    assert "cfctl restart phone" in error["resolution"]
+    assert len(host.json("ps")["devices"]) == 1
+    refused(host, "rm", "phone", code=2)
+    host.cfctl("rm", "--force", "phone")
+
+
+def test_interrupt_during_the_boot_removes_the_device(host: Sandbox, package: Package) -> None:
+    launch = host.start(*host.cfctl_argv("launch", "phone", "--host-package", package("hang")))
+    wait_for_state(host, "booting")
+    host.run("pkill", "-INT", "-f", "cfctl launch phone")
+    assert launch.wait(30) == 130
+    leaves_nothing(host)
+
+
+def test_stop_during_launch(host: Sandbox, package: Package) -> None:
+    launch = host.start(*host.cfctl_argv("launch", "phone", "--host-package", package("hang")))
+    wait_for_state(host, "booting")
+    host.cfctl("stop", "phone")
+    assert launch.wait(30) == 1
+    assert host.json("status", "phone", check=False)["state"] in ("stopped", "failed")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def wait_for_state(sandbox: Sandbox, state: str) -> None:
+    for _ in range(100):
+        devices = sandbox.json("ps")["devices"]
+        if devices and devices[0]["state"] == state:
+            return
+    raise AssertionError(f"no device became {state}: {devices}")
+
+
+# -- what users get wrong --------------------------------------------------------------------------------
+
+
+def test_unknown_gpu_mode(host: Sandbox, package: Package) -> None:
+    error = refused(host, "launch", "--gpu", "gfxstrem", "--host-package", package("none"), code=2)
+    assert "gfxstream" in error["details"] + (error["resolution"] or "")
+    leaves_nothing(host)
+
+
+@pytest.mark.parametrize("count", ["-1", "129", "10000"])
+def test_impossible_number_of_instances(sandbox: Sandbox, count: str) -> None:
+    before = sandbox.snapshot()
+    refused(sandbox, "host", "setup", "--instances", count, code=2)
+    refused(sandbox, "launch", "--num-instances", count, "--host-package", "/", code=2)
+    assert sandbox.snapshot() == before
+
+
+def test_not_a_host_package(host: Sandbox) -> None:
+    error = refused(host, "launch", "--host-package", "/usr", code=2)
+    assert error["brief"] == "/usr is not a host package"
+    leaves_nothing(host)
+
+
+def test_no_host_network(sandbox: Sandbox, package: Package) -> None:
+    error = refused(sandbox, "launch", "--host-package", package("none"), code=4)
+    assert error["resolution"] == "Make them: sudo cfctl host setup --instances 10"
+    leaves_nothing(sandbox)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [("ro", "Read-only file system"), ("size=4k", "No space left on device")]
+)
+def test_home_on_a_full_or_read_only_disk(host: Sandbox, package: Package, options: str, said: str) -> None:
+    host.run("mkdir", "-p", "/var/lib/cfctl/devices")
+    host.run("mount", "-t", "tmpfs", "-o", options, "tmpfs", "/var/lib/cfctl/devices")
+    if options != "ro":
+        host.run("sh", "-c", "cat /dev/zero >/var/lib/cfctl/devices/.full", check=False)
+    error = refused(host, "launch", "phone", "--host-package", package("none"), code=1)
+    assert said in error["brief"]
+    host.run("umount", "/var/lib/cfctl/devices")
+    leaves_nothing(host)
+
+
+@pytest.mark.parametrize("verb", [("host", "setup"), ("host", "teardown"), ("demo",)])
+def test_not_root(sandbox: Sandbox, verb: tuple[str, ...]) -> None:
+    error = refused(sandbox, *verb, code=4, user="tester")
+    assert f"sudo cfctl {' '.join(verb)}" in error["resolution"]
+
+
+@pytest.mark.parametrize(
+    ("program", "verb", "package"),
+    [
+        ("nft", ("host", "setup"), "nftables"),
+        ("dnsmasq", ("host", "setup"), "dnsmasq-base"),
+        ("adb", ("demo",), "adb"),
+        ("qemu-system-x86_64", ("launch",), "qemu-system-x86"),
+    ],
+)
+def test_missing_program(
+    sandbox: Sandbox, program: str, verb: tuple[str, ...], package: str, host_package: Path
+) -> None:
+    if verb == ("launch",):
+        sandbox.cfctl("host", "setup", "--instances", "1")
+    before = sandbox.snapshot()
+    sandbox.run("sh", "-c", f"mount --bind /dev/null $(command -v {program})")
+    error = refused(sandbox, *verb, code=4)
+    assert f"apt-get install --no-install-recommends {package}" in error["resolution"]
+    assert sandbox.json("ps")["devices"] == []
+    assert sandbox.snapshot()["links"] == before["links"]
+    assert sandbox.snapshot()["rules"] == before["rules"] if program != "nft" else True
