@@ -16,7 +16,9 @@ FAULT = {fault!r}
 home = os.environ["HOME"]
 flags = dict(arg.lstrip("-").partition("=")[::2] for arg in sys.argv[1:])
 first, count = int(flags.get("base_instance_num", 1)), int(flags.get("num_instances", 1))
-numbers = [int(n) for n in flags["instance_nums"].split(",")] if "instance_nums" in flags else range(first, first + count)
+numbers = list(range(first, first + count))
+if "instance_nums" in flags:
+    numbers = [int(n) for n in flags["instance_nums"].split(",")]
 
 if FAULT == "crash":
     print("assemble_cvd: no images found in", home, file=sys.stderr)
@@ -44,8 +46,9 @@ for n in numbers:
                               FAULT, logs, f"{{uds}}/cvd-{{n}}", str(n)])
 
 def booted(n):
+    log = f"{{home}}/cuttlefish/instances/cvd-{{n}}/logs/kernel.log"
     try:
-        return "VIRTUAL_DEVICE_BOOT_COMPLETED" in open(f"{{home}}/cuttlefish/instances/cvd-{{n}}/logs/kernel.log").read()
+        return "VIRTUAL_DEVICE_BOOT_COMPLETED" in open(log).read()
     except OSError:
         return False
 
@@ -83,14 +86,12 @@ server.bind(path)
 server.listen(4)
 
 log.write("U-Boot 2026.01\n[    0.000000] Linux version 6.6.0\nVIRTUAL_DEVICE_BOOT_STARTED\n")
-if fault == "hang":
-    time.sleep(600)
 if fault == "panic":
     log.write("Kernel panic - not syncing: no init found\nVIRTUAL_DEVICE_BOOT_FAILED: no init found\n")
     sys.exit(11)
-if fault == "liar":
-    time.sleep(600)
-log.write("VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED\ninit: starting service 'adbd'...\nVIRTUAL_DEVICE_BOOT_COMPLETED\n")
+if fault not in ("hang", "liar"):
+    log.write("VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED\ninit: starting service 'adbd'...\n")
+    log.write("VIRTUAL_DEVICE_BOOT_COMPLETED\n")
 while True:
     client, _ = server.accept()
     request = client.recv(1)

@@ -9,7 +9,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import common, demo, device, gpu
+from cfctl.cli import common, demo, device, gpu, guest, host
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -43,6 +43,8 @@ def cfctl_(
 device.register(app)
 demo.register(app)
 app.add_typer(gpu.app, name="gpu")
+app.add_typer(guest.app, name="guest")
+app.add_typer(host.app, name="host")
 
 
 def run(argv: list[str]) -> int:

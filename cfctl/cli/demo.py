@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 #: What the device of the demo is called.
 _NAME = "demo"
 
+#: Said before the first change.
+_WILL_CHANGE = (
+    "On this host, until the end of the demo: bridges cvd-ebr and cvd-wbr, taps cvd-*-01, three nftables tables and "
+    "two dnsmasq processes on those bridges. For good: group cvdnetwork, and IP forwarding (net.ipv4.ip_forward and "
+    "net.ipv6.conf.all.forwarding) stays on."
+)
+
 #: How long the embedded guest may take on a slow machine without KVM.
 _BOOT_S = 180
 
@@ -92,7 +99,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
             "It was kept by an earlier demo, or is yours.",
             f"Remove it: cfctl rm --force {_NAME}",
         )
-    _prepare_host(report, undo, keep=keep)
+    _prepare_host(report, undo)
     with report.step("build the guest (kernel, busybox, adbd from the distribution)") as said:
         built = package.ensure()
         said.append(str(built))
@@ -108,10 +115,34 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
         said.append(f"{device.record.instances[0].adb} answers")
 
 
-def _prepare_host(report: _Report, undo: contextlib.ExitStack, *, keep: bool) -> None:
-    from cfctl import hostres
+def _prepare_host(report: _Report, undo: contextlib.ExitStack) -> None:
+    """Set the network up for one instance, unless ours is there already; then it is used, and left as it is."""
+    from cfctl.hostres import host
 
-    raise NotImplementedError(hostres, report, undo, keep, config)
+    work, settings = host.status(config.load())
+    if work.state == "ready" and settings["host.instances"]:
+        steps.note(f"The host network is set up already, for {settings['host.instances']} instances: it is left so.")
+        return
+    settings = config.load(flags={"host.instances": 1})
+    work, _ = host.check(settings)
+    if work.state != "absent":
+        raise CfctlError(
+            "the host network is set up, but not as it should be",
+            "\n".join(f"{change.object}: {change.reason}" for change in work.changes[:10]),
+            "Mend it: cfctl host setup\nOr take it down: cfctl host teardown",
+        )
+    steps.note(_WILL_CHANGE)
+    with report.step("set up the host network (two bridges, four taps, NAT, DHCP)") as said:
+        undo.callback(_take_down_host, report)
+        work, _ = host.setup(settings)
+        said.append(f"{len(work.changes)} changes")
+
+
+def _take_down_host(report: _Report) -> None:
+    from cfctl.hostres import host
+
+    with report.step("take the host network down") as said:
+        said.append(f"{len(host.teardown().changes)} changes")
 
 
 def _take_down_device(report: _Report) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cfctl.gpu import renderers, vendors
 
 if TYPE_CHECKING:
-    from cfctl.gpu.facts import Facts, PciGpu
+    from cfctl.gpu.facts import Facts, PciGpu, RenderNode
     from cfctl.gpu.probe import GlesDisplay, Probe, VulkanDevice
     from cfctl.gpu.renderers import Kind
     from cfctl.gpu.vendors import Vendor
@@ -108,9 +108,12 @@ def vulkan_library(probe: Probe) -> Lack | None:
 
 def _explain(facts: Facts, why: str) -> Lack:
     """Add to ``why`` what the kernel's files tell about the cause, and what mends it."""
-    for cause in (_trap(facts), *(_gpu(facts, gpu) for gpu in facts.gpus)):
-        if cause is not None:
-            return Lack(f"{why}: {cause.why}", cause.help)
+    causes = [*(_gpu(facts, gpu) for gpu in facts.gpus), *(_node(node) for node in facts.nodes)]
+    found = [cause for cause in causes if cause is not None]
+    if found and (trap := _trap(facts)):
+        found.insert(0, trap)
+    if found:
+        return Lack(f"{why}: {found[0].why}", found[0].help)
     if facts.container:
         return Lack(f"{why}: no GPU is visible in this container", "Start it with --device /dev/dri or --gpus all.")
     return Lack(f"{why}: this host has no GPU", "Use a host with an NVIDIA, AMD or Intel GPU.")
@@ -149,11 +152,19 @@ def _gpu(facts: Facts, gpu: PciGpu) -> Lack | None:
     if gpu.node is None:
         return Lack(f"{what} has no render node in /dev/dri", vendor.hints["no_render_node"])
     if not gpu.node.usable:
-        return Lack(
-            f"this user may not open {gpu.node.path}",
-            f"Join its group, then log in again: sudo usermod -aG {gpu.node.group} $USER",
-        )
+        return _node(gpu.node)
     return Lack(f"{what} is there, but its libraries are not", _install(vendor))
+
+
+def _node(node: RenderNode) -> Lack:
+    """Return what keeps a render node from being used; boards with an ARM GPU have one without a PCI device."""
+    if not node.usable:
+        return Lack(
+            f"this user may not open {node.path}",
+            f"Join its group, then log in again: sudo usermod -aG {node.group} $USER",
+        )
+    mesa = vendors.load()["virtio"]
+    return Lack(f"there is a GPU at {node.path}, but no driver library for it", f"Install: {mesa.install_command()}")
 
 
 def _nvidia_mismatch(facts: Facts) -> bool:

@@ -40,6 +40,20 @@ TAP_OPTIONS = (
 IPV4_FORWARDING = "net.ipv4.ip_forward"
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 
+#: Of the bridges: IPv6 on, EUI-64 addresses, and addresses from router advertisements, as upstream has it.
+_BRIDGE_SYSCTLS = {"disable_ipv6": "0", "addr_gen_mode": "0", "autoconf": "1"}
+
+#: The same for every number of instances but 0.
+SYSCTLS: Mapping[str, str] = {
+    IPV4_FORWARDING: "1",
+    IPV6_FORWARDING: "1",
+    **{
+        f"net.ipv6.conf.{bridge.name}.{name}": value
+        for bridge in BRIDGES
+        for name, value in _BRIDGE_SYSCTLS.items()
+    },
+}
+
 
 class Address(NamedTuple):
     """An IPv4 address of a link.
@@ -133,17 +147,12 @@ def build(
         *(instance.wifi_ap.network for instance in numbers),
     ]
     tables = nft.tables([str(subnet) for subnet in subnets], guest_isolation=guest_isolation)
-    sysctls = {IPV4_FORWARDING: "1", IPV6_FORWARDING: "1"}
-    for bridge in BRIDGES:
-        # EUI-64 addresses, and addresses from router advertisements, as upstream has it.
-        settings = {"disable_ipv6": "0", "addr_gen_mode": "0", "autoconf": "1"}
-        sysctls |= {f"net.ipv6.conf.{bridge.name}.{name}": value for name, value in settings.items()}
     return State(
         instances=count,
         links={link.name: link for link in links},
         tables={table.id: table for table in tables},
         servers={bridge.name: dnsmasq.server(bridge, dns_servers, dns6_servers) for bridge in BRIDGES},
-        sysctls=sysctls,
+        sysctls=SYSCTLS,
     )
 
 

@@ -6,7 +6,7 @@ costs the first boot 3 s; each instance is given its own address; pid and lease 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import paths, process
 from cfctl.errors import CfctlError, CommandFailed, DeadlinePassed
+from cfctl.hostres import files
 from cfctl.instance import ETHERNET_BRIDGE, MAX_INSTANCES, Bridge, Instance
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[st
     return Server(bridge.name, (*argv, f"--dhcp-hostsfile={hosts_file}"), hosts_file, _hosts())
 
 
+@functools.cache
 def _hosts() -> str:
     numbers = (Instance(number) for number in range(1, MAX_INSTANCES + 1))
     return "".join(f"{instance.ethernet_mac},{instance.ethernet_address}\n" for instance in numbers)
@@ -125,14 +127,14 @@ def running(bridges: Collection[str]) -> list[Running]:
 
 def pid_in_file(bridge: str) -> int | None:
     """Return the pid that the bridge's pid file names; None if there is none to read."""
-    text = _read(paths.dnsmasq_pid_file(bridge)).strip()
+    text = files.read(paths.dnsmasq_pid_file(bridge)).strip()
     return int(text) if text.isdecimal() else None
 
 
 def leases(bridge: str) -> list[Lease]:
     """Return the addresses that the bridge's guests have (dnsmasq's lease file)."""
     found = []
-    for line in _read(paths.dnsmasq_lease_file(bridge)).splitlines():
+    for line in files.read(paths.dnsmasq_lease_file(bridge)).splitlines():
         fields = line.split()
         # `duid` lines and DHCPv6 leases have another shape.
         if len(fields) >= _LEASE_FIELDS and fields[0].isdecimal() and ":" in fields[1]:
@@ -140,7 +142,7 @@ def leases(bridge: str) -> list[Lease]:
     return found
 
 
-def files(bridge: str) -> list[Path]:
+def files_of(bridge: str) -> list[Path]:
     """Return those files of the bridge's server that exist."""
     candidates = (paths.dnsmasq_pid_file(bridge), paths.dnsmasq_lease_file(bridge))
     return [path for path in candidates if os.path.lexists(path)]
@@ -148,18 +150,7 @@ def files(bridge: str) -> list[Path]:
 
 def hosts_file_is_right(server: Server) -> bool:
     """Tell whether the file of given addresses says what it should."""
-    return server.hosts_file is None or _read(server.hosts_file) == server.hosts
-
-
-def _read(path: Path) -> str:
-    """Return a small file's text; empty if it is missing, no regular file or a link somebody planted."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    with os.fdopen(fd, errors="replace") as file, contextlib.suppress(OSError):
-        return file.read()
-    return ""
+    return server.hosts_file is None or files.read(server.hosts_file) == server.hosts
 
 
 def _comm(pid: int) -> str:
@@ -189,7 +180,7 @@ def start(server: Server) -> None:
     :raises CfctlError: if it does not come up; no process is left then.
     """
     if server.hosts_file:
-        _write(server.hosts_file, server.hosts)
+        files.write(server.hosts_file, server.hosts, mode=0o644)
     try:
         process.run(server.argv, timeout=_START_TIMEOUT_S)
     except (CommandFailed, DeadlinePassed) as exc:
@@ -216,30 +207,16 @@ def stop(servers: Sequence[Running]) -> None:
         paths.dnsmasq_pid_file(server.bridge).unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file that dnsmasq can read after it has become ``nobody``; whole or not at all."""
-    make_runtime_directory(path.parent)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(fd, "w") as file:
-        os.fchmod(fd, 0o644)
-        file.write(text)
-    temporary.replace(path)
-
-
-def make_runtime_directory(directory: Path) -> None:
-    """Make root's runtime directory; everyone may enter, whatever the umask."""
-    for path in (directory.parent, directory):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            path.chmod(0o755)
-
-
-def forget(paths_: Sequence[Path]) -> None:
+def forget(doomed: Sequence[Path]) -> None:
     """Remove files of servers that have ended."""
-    for path in paths_:
+    for path in doomed:
         path.unlink(missing_ok=True)
+
+
+def forget_hosts(hosts_file: Path) -> None:
+    """Remove the file of given addresses, and its directory if that is empty now."""
+    hosts_file.unlink(missing_ok=True)
+    files.remove_directory(hosts_file.parent)
 
 
 def guests() -> Iterator[Lease]:

@@ -165,9 +165,9 @@ def parse(table: str, text: str) -> FoundTable:
         elif depth == 1 and body not in ("}", ""):
             chain = None
             others.append(body.removesuffix(" {"))
-        elif depth == 2 and chain and not match and body.startswith("type "):  # noqa: PLR2004 (inside a chain)
+        elif depth == 2 and chain and not match and body.startswith("type "):
             chains[-1] = Chain(chain, body)
-        elif depth == 2 and chain and match:  # noqa: PLR2004
+        elif depth == 2 and chain and match:
             commented = _COMMENTED.match(body)
             ours = commented is not None and commented["comment"] == _COMMENT
             rule = Rule(chain, commented["text"] if commented and ours else body)

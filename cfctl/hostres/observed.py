@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cfctl import process
 from cfctl.errors import CommandFailed
 from cfctl.hostres import dnsmasq, nft, safety
-from cfctl.hostres.desired import BRIDGE_OPTIONS, MARK, TAP_OPTIONS, Address, Link
-from cfctl.instance import BRIDGES, MAX_INSTANCES
+from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
+from cfctl.instance import BRIDGES, ETHERNET_BRIDGE, MAX_INSTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,9 +60,11 @@ class Observed:
     :param tables: ours, by family and name; None if only root may read them and we are not root.
     :param servers: every dnsmasq of one of the bridges.
     :param pid_files: what the pid files say, by bridge.
-    :param files: pid, lease and hosts files of ours that exist.
+    :param files: pid and lease files that exist, with their bridge.
+    :param hosts_file: the file of given addresses, if there is one.
     :param sysctls: those of the desired state that exist.
-    :param uplinks: what was changed to keep routers' advertisements coming.
+    :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
+    :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
 
     links: Mapping[str, FoundLink] = field(default_factory=dict)
@@ -70,10 +73,12 @@ class Observed:
     tables: Mapping[str, nft.FoundTable] | None = field(default_factory=dict)
     servers: tuple[dnsmasq.Running, ...] = ()
     pid_files: Mapping[str, int | None] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    hosts_files_right: bool = True
+    files: Mapping[Path, str] = field(default_factory=dict)
+    hosts_file: Path | None = None
+    hosts_file_right: bool = True
     sysctls: Mapping[str, str] = field(default_factory=dict)
     uplinks: tuple[safety.Uplink, ...] = ()
+    advertised: tuple[safety.Uplink, ...] = ()
     group_exists: bool = True
 
     @property
@@ -105,7 +110,8 @@ def _number_of_rule(text: str) -> int | None:
     if not match:
         return None
     third, fourth = map(int, match["subnet"].split(".")[2:])
-    return fourth // 4 + (1 if third == 97 else 65)  # noqa: PLR2004 (instance.py: .97 is 1 to 64, .93 the rest)
+    # instance.py: .97 is for 1 to 64, .93 for the rest.
+    return fourth // 4 + (1 if third == 97 else 65)
 
 
 def read(sysctls: Collection[str]) -> Observed:
@@ -117,25 +123,22 @@ def read(sysctls: Collection[str]) -> Observed:
     interfaces = _interfaces()
     links = [found_link(raw) for raw in interfaces if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
-    servers = [dnsmasq.server(bridge, (), ()) for bridge in BRIDGES]
-    files = [path for bridge in bridges for path in dnsmasq.files(bridge)]
-    files += [server.hosts_file for server in servers if server.hosts_file and server.hosts_file.exists()]
+    hosts = dnsmasq.server(ETHERNET_BRIDGE, (), ())
+    values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
-        addresses=tuple(
-            (address.cidr, raw["ifname"])
-            for raw in interfaces
-            if not raw["ifname"].startswith("cvd-")
-            for address in _addresses(raw)
-        ),
+        addresses=tuple((address.cidr, raw["ifname"]) for raw in interfaces for address in _addresses(raw)),
         link_groups=frozenset(str(raw.get("group", "default")) for raw in interfaces),
         tables=_tables(),
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
-        files=tuple(files),
-        hosts_files_right=all(dnsmasq.hosts_file_is_right(server) for server in servers),
-        sysctls={name: value for name in sysctls if (value := sysctl(name)) is not None},
+        files={path: bridge for bridge in bridges for path in dnsmasq.files_of(bridge)},
+        hosts_file=hosts.hosts_file if hosts.hosts_file and os.path.lexists(hosts.hosts_file) else None,
+        hosts_file_right=dnsmasq.hosts_file_is_right(hosts),
+        sysctls=values,
         uplinks=tuple(safety.remembered()),
+        # Only the change from 0 to 1 makes the kernel drop such a route.
+        advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
         group_exists=_group_exists(),
     )
 
@@ -203,12 +206,16 @@ def sysctl_path(name: str) -> Path:
 
 
 def _group_exists() -> bool:
-    import grp  # noqa: PLC0415
-
-    from cfctl.hostres.desired import GROUP  # noqa: PLC0415
-
     try:
         grp.getgrnam(GROUP)
     except KeyError:
         return False
     return True
+
+
+def link_group(group: int) -> dict[str, bool]:
+    """Return the members of a link group, and whether each is ours."""
+    result = process.run(["ip", "-d", "-j", "link", "show", "group", str(group)], timeout=_TIMEOUT_S)
+    # iproute2 prints an empty object for each interface that it leaves out.
+    found = [found_link(raw) for raw in json.loads(result.stdout or "[]") if raw]
+    return {member.link.name: member.ours or member.temporary for member in found}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths, process
 from cfctl.errors import DevicesUp, SubnetClash
+from cfctl.hostres import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 _TIMEOUT_S = 30
 
@@ -41,7 +41,7 @@ class Route:
 
 
 def routes() -> list[Route]:
-    """Return the host's IPv4 routes of all tables, apart from the default ones and our own."""
+    """Return the host's IPv4 routes of all tables but the default ones."""
     result = process.run(["ip", "-4", "-j", "route", "show", "table", "all"], timeout=_TIMEOUT_S)
     found = []
     for raw in json.loads(result.stdout or "[]"):
@@ -49,7 +49,7 @@ def routes() -> list[Route]:
             continue
         hops = raw.get("nexthops") or [raw]
         route = Route(IPv4Network(raw["dst"]), hops[0].get("dev", "?"), hops[0].get("gateway"))
-        if route.subnet.prefixlen > _DEFAULT_PREFIX and not route.device.startswith("cvd-"):
+        if route.subnet.prefixlen > _DEFAULT_PREFIX:
             found.append(route)
     return found
 
@@ -57,25 +57,25 @@ def routes() -> list[Route]:
 def clashes(wanted: Iterable[IPv4Network], there: Sequence[Route]) -> list[tuple[IPv4Network, Route]]:
     """Return each subnet that the host would no longer reach, with the route that leads there now."""
     return [
-        (subnet, route)
-        for subnet in collapse_addresses(wanted)
-        for route in there
-        if subnet.overlaps(route.subnet)
+        (subnet, route) for subnet in collapse_addresses(wanted) for route in there if subnet.overlaps(route.subnet)
     ]
 
 
-def require_free(wanted: Iterable[IPv4Network], addresses: Iterable[tuple[str, str]]) -> None:
+def require_free(
+    wanted: Iterable[IPv4Network], addresses: Iterable[tuple[str, str]], *, ours: Container[str]
+) -> None:
     """Make sure that nothing on the host uses the subnets that are about to be built.
 
-    :param addresses: the host's own addresses and their interfaces, ours left out.
+    :param addresses: the host's addresses, each with its interface.
+    :param ours: interfaces that are cfctl's, whose routes and addresses do not count.
     :raises SubnetClash: naming the routes; nothing was changed.
     """
-    there = routes()
+    there = [route for route in routes() if route.device not in ours]
     known = {(route.subnet, route.device) for route in there}
     # An address on an interface that is down has no route yet.
     for cidr, device in addresses:
         subnet = IPv4Network(cidr, strict=False)
-        if (subnet, device) not in known:
+        if device not in ours and (subnet, device) not in known:
             there.append(Route(subnet, device))
     found = clashes(wanted, there)
     if found:
@@ -92,12 +92,11 @@ def require_free(wanted: Iterable[IPv4Network], addresses: Iterable[tuple[str, s
 # -- running devices -----------------------------------------------------------------------------------
 
 
-def require_idle(taps: Sequence[str], numbers: Sequence[int], what: str, command: str) -> None:
-    """Make sure that no tap about to go is in use.
+def require_idle(taps: Sequence[str], numbers: Sequence[int], command: str) -> None:
+    """Make sure that no tap about to be deleted or opened is in use.
 
     :param taps: those in use.
     :param numbers: their instances.
-    :param what: what is about to happen to them, ``deleted`` for example.
     :param command: what goes on regardless.
     :raises DevicesUp: naming them; nothing was changed.
     """
@@ -106,7 +105,7 @@ def require_idle(taps: Sequence[str], numbers: Sequence[int], what: str, command
     names = ", ".join(f"cvd-{number}" for number in numbers)
     raise DevicesUp(
         f"devices are up: {names}",
-        f"In use: {', '.join(taps)}.\nA tap that is {what} under a running device never comes back to it. "
+        f"In use: {', '.join(taps)}.\nA device whose tap is deleted never gets its network back. "
         "Nothing was changed.",
         f"Stop the devices first (cfctl ps, cfctl stop NAME), or cut them off: {command}",
     )
@@ -171,29 +170,15 @@ def _record() -> Path:
 
 def remembered() -> list[Uplink]:
     """Return the interfaces that a set-up has changed, as they were before."""
-    try:
-        fd = os.open(_record(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return []
-    with os.fdopen(fd) as file:
-        rows: list[dict[str, Any]] = json.load(file)
+    rows: list[dict[str, Any]] = json.loads(files.read(_record()) or "[]")
     return [Uplink(**row) for row in rows]
 
 
 def remember(uplinks: Iterable[Uplink]) -> None:
     """Write down how interfaces are now; what an earlier set-up wrote about one stays."""
-    from cfctl.hostres.dnsmasq import make_runtime_directory  # noqa: PLC0415
-
     kept = {uplink.interface: uplink for uplink in uplinks}
     kept |= {uplink.interface: uplink for uplink in remembered()}
-    record = _record()
-    make_runtime_directory(record.parent)
-    temporary = record.with_name(f".{record.name}.new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump([asdict(uplink) for uplink in kept.values()], file)
-    temporary.replace(record)
+    files.write(_record(), json.dumps([asdict(uplink) for uplink in kept.values()]), mode=0o600)
 
 
 def keep_advertisements(uplinks: Sequence[Uplink]) -> None:
@@ -210,3 +195,4 @@ def restore_advertisements(uplinks: Iterable[Uplink]) -> None:
         _set_conf(uplink.interface, "forwarding", uplink.forwarding)
         _set_conf(uplink.interface, "accept_ra", uplink.accept_ra)
     _record().unlink(missing_ok=True)
+    files.remove_directory(_record().parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import gpu, process, steps
-from cfctl.errors import CfctlError, DeadlinePassed, HostLacks, LaunchFailed, NameTaken, UsageError
+from cfctl.errors import CfctlError, DeadlinePassed, HostLacks, LaunchFailed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
 from cfctl.launch import boot, images, numbers, observe, registry, stop
 from cfctl.launch.hostpackage import HostPackage
@@ -128,8 +128,11 @@ def _check(request: Request) -> None:
 
 def _check_free(name: str) -> None:
     registry.check_name(name)
-    with contextlib.suppress(CfctlError):
-        raise NameTaken(name, observe.device(name).state.value)
+    try:
+        device = observe.device(name)
+    except NoSuchDevice:
+        return
+    raise NameTaken(name, device.state.value)
 
 
 def _choose_gpu(request: Request) -> gpu.Decision:
@@ -233,7 +236,7 @@ def _give_up(record: Record, child: Child, failure: Failure | None, *, remove: b
         except CfctlError:
             return  # somebody has removed it in the meantime
         if current.holds_numbers:
-            stop.stop(current)
+            stop.stop(current, patience=stop.UNBOOTED_S)
         if remove:
             registry.remove(current)
         elif failure is not None:

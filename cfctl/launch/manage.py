@@ -55,7 +55,8 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
         device = observe.device(name)
         said: list[str] = []
         if device.processes or device.record.holds_numbers:
-            said = stop.stop(device.record)
+            booted = device.state is not State.BOOTING
+            said = stop.stop(device.record, patience=stop.MONITOR_S if booted else stop.UNBOOTED_S)
     return observe.device(name), said
 
 

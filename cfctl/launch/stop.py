@@ -5,7 +5,9 @@ The exit status of upstream's stop tool proves nothing (launcher.md T3), so ever
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from cfctl.control import launcher_monitor, sync
 from cfctl.control.launcher_monitor import Action
 from cfctl.errors import CfctlError, NumberTaken
 from cfctl.hostres import tap
+from cfctl.instance import Instance
 from cfctl.launch import observe, registry
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record
 
 #: run_cvd answers when all of its children are down; Android's crosvm takes some seconds.
-_MONITOR_S = 30.0
+MONITOR_S = 30.0
+#: A device that has not booted has no disks to flush.
+UNBOOTED_S = 5.0
 #: Longer than any stop that was seen; at its own default of 5 s upstream's tool kills what is still closing.
 _STOP_TOOL_S = 60
 #: For what ignored both: between TERM and KILL.
@@ -28,17 +33,18 @@ _TERM_S = 3.0
 _LINGER_S = 2.0
 
 
-def stop(record: Record) -> list[str]:
+def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     """Stop a device that may be in any state, and give its numbers back.
 
     The caller holds the device (:func:`registry.held`).
 
+    :param patience: seconds that run_cvd may take to end the device before it is ended by force.
     :return: what had to be done beyond asking, one sentence each, for people.
     :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
     """
     record.stopping = True
     registry.save(record)
-    said = _end_processes(record)
+    said = _end_processes(record, patience)
     if record.holds_numbers:
         release(record)
         _remove_sockets(record)
@@ -52,7 +58,7 @@ def _alive(record: Record) -> list[observe.Process]:
     return observe.processes([record.home])[record.home]
 
 
-def _end_processes(record: Record) -> list[str]:
+def _end_processes(record: Record, patience: float) -> list[str]:
     """Go down the ladder until nothing of the device runs; return what was unusual."""
     said: list[str] = []
     if not _alive(record):
@@ -63,7 +69,7 @@ def _end_processes(record: Record) -> list[str]:
         if not launcher_monitor.listening(socket):
             continue
         try:
-            sync.run(launcher_monitor.request(socket, Action.STOP, seconds=_MONITOR_S))
+            sync.run(launcher_monitor.request(socket, Action.STOP, seconds=patience))
             asked = True
         except CfctlError as error:
             said.append(f"{instance.id}: {error.brief}.")
@@ -119,34 +125,37 @@ def _run_stop_tool(record: Record, said: list[str]) -> None:
 
 
 def release(record: Record) -> None:
-    """Give the device's numbers back, where nothing of it uses them any more."""
-    busy = tap.busy_numbers()
+    """Give the device's numbers back, where nothing uses them any more."""
     for instance in record.instances:
-        if instance.number in busy:
-            steps.note(f"Instance {instance.number} stays taken: something still uses its taps.")
-            continue
-        try:
-            locks.NumberLock.take(instance, paths.instance_lock_directories(), ours=True).release()
-        except NumberTaken:
-            steps.note(f"Instance {instance.number} stays taken: another device has it by now.")
+        if why := _release(instance):
+            steps.note(f"Instance {instance.number} stays taken: {why}.")
+
+
+def _release(instance: Instance) -> str | None:
+    """Give one number back; return why not, if somebody else has it."""
+    # An ending process loses its environment, by which we find it, some moments before its taps and locks.
+    deadline = time.monotonic() + _LINGER_S
+    while True:
+        why = "something uses its taps"
+        if instance.number not in tap.busy_numbers():
+            try:
+                locks.NumberLock.take(instance, paths.instance_lock_directories(), ours=True).release()
+            except NumberTaken:
+                why = "another device has it by now"
+            else:
+                return None
+        if time.monotonic() > deadline:
+            return why
+        time.sleep(0.01)
 
 
 def _remove_sockets(record: Record) -> None:
     """Remove the sockets' directories, which lie outside of the device's own and would stay behind."""
     for instance in record.instances:
-        directory = observe.monitor_socket(record, instance).parent
-        expected = Path(instance.socket_directory(os.geteuid()))
         # Only where upstream's layout puts them: a launcher's config file does not choose what is deleted.
-        if directory != expected or directory.is_symlink():
-            continue
-        for root, folders, files in os.walk(directory, topdown=False, followlinks=False):
-            for name in files:
-                (Path(root) / name).unlink(missing_ok=True)
-            for name in folders:
-                folder = Path(root) / name
-                folder.unlink() if folder.is_symlink() else folder.rmdir()
-        for empty in (directory, directory.parent):
-            try:
-                empty.rmdir()
-            except OSError:
-                break
+        directory = Path(instance.socket_directory(os.geteuid()))
+        with contextlib.suppress(OSError):
+            # /tmp is everybody's: in a directory that another user has made nothing is deleted.
+            if directory.parent.lstat().st_uid == os.geteuid():
+                shutil.rmtree(directory)
+                directory.parent.rmdir()

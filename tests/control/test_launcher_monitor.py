@@ -81,7 +81,7 @@ def test_listening_is_seen_without_a_connection(tmp_path: Path) -> None:
         assert not launcher_monitor.listening(path), "bound is not listening"
         server.listen(1)
         assert launcher_monitor.listening(path)
-        server.setblocking(False)  # noqa: FBT003
+        server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
     assert not launcher_monitor.listening(path)

@@ -97,7 +97,8 @@ def test_a_boot_without_progress_is_named_in_under_30_s() -> None:
         clock.now += 9.9
         watch.poll()
     assert listener.notes == [
-        'cvd-1: nothing new for 30 s since: first userspace running; the last line of its log: "waiting for root device"'
+        "cvd-1: nothing new for 30 s since: first userspace running; "
+        'the last line of its log: "waiting for root device"'
     ]
 
 

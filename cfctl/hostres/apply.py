@@ -1,0 +1,385 @@
+"""Carries a plan out, in the one order that is safe to be killed in.
+
+The work is a list of steps. Whatever step it is killed in or after, the host can be read back and a new plan finishes
+the work or takes it down again: nothing of ours is ever without its mark.
+"""
+
+from __future__ import annotations
+
+import grp
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfctl import process
+from cfctl.errors import CfctlError, CommandFailed, ForeignObject, HostLacks
+from cfctl.hostres import dnsmasq, nft, observed, safety, tap
+from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Link
+from cfctl.hostres.observed import TEMPORARY
+from cfctl.hostres.plan import Plan, rule_name, superfluous
+from cfctl.steps import step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_TIMEOUT_S = 60
+
+#: A tap with one of these wrong must be opened to be mended; multi_queue cannot be mended at all.
+_OPENING = {name for name, _ in TAP_OPTIONS}
+_UNMENDABLE = ("multi_queue", "type")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A piece of the work; all of it happens, or a later plan sees what is missing."""
+
+    title: str
+    run: Callable[[], None]
+
+
+def run(plan: Plan) -> None:
+    """Carry the plan out.
+
+    :raises CfctlError: at the first step that fails; what was done stays, and another plan goes on from there.
+    """
+    for piece in steps(plan):
+        with step(piece.title):
+            piece.run()
+
+
+def steps(plan: Plan) -> list[Step]:
+    """Return the work in the order in which it is safe to be interrupted."""
+    return [
+        *_group(plan),
+        # Before its bridge is made anew: a server that stays bound to a bridge that is gone looks right and serves
+        # nobody.
+        *_stop_servers(plan),
+        *_delete_links(plan),
+        # Before the taps: no guest meets another before the rules forbid it.
+        *_rules(plan),
+        *_bridges(plan),
+        *_taps(plan),
+        *_bridge_sysctls(plan),
+        *_start_servers(plan),
+        *_uplinks(plan),
+        # Last of the set-up: a host whose set-up failed does not forward.
+        *_forwarding(plan),
+        *_files(plan),
+    ]
+
+
+def _group(plan: Plan) -> list[Step]:
+    if not plan.of("group"):
+        return []
+
+    def make() -> None:
+        process.run(["groupadd", "--system", GROUP], timeout=_TIMEOUT_S)
+
+    return [Step(f"make group {GROUP}", make)]
+
+
+# -- links -----------------------------------------------------------------------------------------------
+
+
+def _delete_links(plan: Plan) -> list[Step]:
+    names = [change.name for kind in ("tap", "bridge") for change in plan.of(kind, "remove")]
+    names += [change.name for change in plan.of("tap", "change") if _recreated(change.fields)]
+    if not names:
+        return []
+    group = _unused_group(plan.observed.link_groups)
+    return [
+        Step(f"put {_count(names, 'interface')} aside", lambda: _put_aside(names, group)),
+        Step(f"delete {_count(names, 'interface')}", lambda: _delete_group(names, group)),
+    ]
+
+
+def _recreated(fields: Iterable[str]) -> bool:
+    return any(name in _UNMENDABLE for name in fields)
+
+
+def _unused_group(used: frozenset[str]) -> int:
+    while True:
+        # 31 bits: iproute2 prints and reads the number as an int.
+        group = random.randrange(1 << 16, 1 << 31)  # noqa: S311 (no secret)
+        if str(group) not in used:
+            return group
+
+
+def _put_aside(names: Sequence[str], group: int) -> None:
+    """Put links into a link group of their own, which the kernel deletes in one go; singly each takes 30 ms."""
+    _ip(f"link set dev {name} group {group}" for name in names)
+
+
+def _delete_group(names: Sequence[str], group: int) -> None:
+    """Delete a link group, if it holds what we put there and nothing else.
+
+    :raises ForeignObject: if it does not; nothing was deleted.
+    """
+    members = observed.link_group(group)
+    strangers = [name for name, ours in members.items() if name not in names or not ours]
+    if strangers:
+        raise ForeignObject(
+            f"link group {group} holds interfaces that are not ours: {', '.join(strangers)}",
+            "Somebody put them there while the interfaces were about to be deleted. Nothing was deleted.",
+            "Run it again: another group will be chosen.",
+        )
+    if members:
+        process.run(["ip", "link", "delete", "group", str(group)], timeout=_TIMEOUT_S)
+
+
+def _bridges(plan: Plan) -> list[Step]:
+    created = [plan.desired.links[change.name] for change in plan.of("bridge", "create")]
+    changed = [(plan.desired.links[c.name], c.fields) for c in plan.of("bridge", "change")]
+    if not created and not changed:
+        return []
+
+    def make() -> None:
+        lines: list[str] = []
+        for link in created:
+            temporary = link.name.replace("cvd-", TEMPORARY, 1)
+            options = _bridge_options(link)
+            lines += [
+                f"link add name {temporary} type bridge {options}",
+                # It gets its name when it has its mark: a kill leaves no bridge of that name without it.
+                f"link set dev {temporary} alias {MARK}",
+                f"link set dev {temporary} name {link.name}",
+                *_configure(link, ("addresses",), plan),
+                f"link set dev {link.name} up",
+            ]
+        for link, fields in changed:
+            if any(name in fields for name, _ in link.options):
+                lines.append(f"link set dev {link.name} type bridge {_bridge_options(link)}")
+            lines += [*_configure(link, fields, plan), f"link set dev {link.name} up"]
+        _ip(lines)
+
+    return [Step(_title([*(link.name for link in created), *(link.name for link, _ in changed)], "bridge"), make)]
+
+
+def _bridge_options(link: Link) -> str:
+    return " ".join(f"{name} {value}" for name, value in link.options)
+
+
+def _taps(plan: Plan) -> list[Step]:
+    changes = plan.of("tap", "create", "change")
+    everything = ("alias", "master", "isolated", "addresses", "group_")
+    opening = [
+        (plan.desired.links[change.name], everything)
+        if change.action == "create" or _recreated(change.fields)
+        else (plan.desired.links[change.name], change.fields)
+        for change in changes
+        if change.action == "create" or _OPENING.intersection(change.fields)
+    ]
+    others = [
+        (plan.desired.links[change.name], change.fields)
+        for change in changes
+        if change.action == "change" and not _OPENING.intersection(change.fields)
+    ]
+
+    def make() -> None:
+        gid = grp.getgrnam(GROUP).gr_gid
+        size = tap.chunk_size()
+        for start in range(0, len(opening), size):
+            chunk = opening[start : start + size]
+            with tap.opened([link.name for link, _ in chunk], gid) as fds:
+                _ip(line for link, fields in chunk for line in _configure(link, fields, plan))
+                tap.persist(fds)
+
+    def mend() -> None:
+        _ip(line for link, fields in others for line in _configure(link, fields, plan))
+
+    def raise_() -> None:
+        # Not while we have them open: with a carrier the kernel would give each a link-local address, announce it,
+        # and tell the bridges.
+        _ip(f"link set dev {change.name} up" for change in changes)
+
+    work = [Step(_title([link.name for link, _ in opening], "tap"), make)] if opening else []
+    work += [Step(f"mend {_count(others, 'tap')}", mend)] if others else []
+    return [*work, Step(f"bring {_count(changes, 'tap')} up", raise_)] if changes else []
+
+
+def _configure(link: Link, fields: Sequence[str], plan: Plan) -> Iterable[str]:
+    """Yield the lines of ``ip -batch`` that give a link what it lacks."""
+    words = []
+    if "alias" in fields:
+        words += ["alias", MARK]
+    if "master" in fields:
+        words += ["master", link.master] if link.master else ["nomaster"]
+    if "group_" in fields:
+        words += ["group", link.group]
+    if words:
+        yield f"link set dev {link.name} {' '.join(words)}"
+    # A port loses the flag with its bridge, so it goes with the bridge.
+    if link.master and ("isolated" in fields or ("master" in fields and link.isolated)):
+        yield f"link set dev {link.name} type bridge_slave isolated {'on' if link.isolated else 'off'}"
+    if "addresses" in fields:
+        found = plan.observed.links.get(link.name)
+        there = found.link.addresses if found and found.ours else ()
+        for address in there:
+            if address not in link.addresses:
+                yield f"addr del {address.cidr} dev {link.name}"
+        for address in link.addresses:
+            if address not in there:
+                yield f"addr replace {address.cidr} broadcast {address.broadcast} dev {link.name}"
+
+
+def _ip(lines: Iterable[str]) -> None:
+    """Run one ``ip -batch``.
+
+    :raises HostLacks: if the kernel knows no bridges.
+    :raises CfctlError: at the first line that fails; those before it have been carried out.
+    """
+    script = "\n".join(lines)
+    if not script:
+        return
+    try:
+        process.run(["ip", "-batch", "-"], stdin=script + "\n", timeout=_TIMEOUT_S)
+    except CommandFailed as exc:
+        if "type bridge " in script and ("not supported" in exc.output or "Unknown device type" in exc.output):
+            raise HostLacks(
+                "the kernel knows no bridges", exc.output.strip(), "Load the module: modprobe bridge"
+            ) from exc
+        raise CfctlError(
+            "the network interfaces could not be changed",
+            _failed_line(script, exc.output),
+            "Run it again to go on, or take everything down: cfctl host teardown",
+        ) from exc
+
+
+def _failed_line(script: str, output: str) -> str:
+    """Return what ip printed, with the line that it names (``Command failed -:7``)."""
+    number = output.rpartition("Command failed -:")[2].strip()
+    lines = script.splitlines()
+    line = f"\n  ip {lines[int(number) - 1]}" if number.isdecimal() and 0 < int(number) <= len(lines) else ""
+    return f"{output.strip()}{line}"
+
+
+# -- rules -----------------------------------------------------------------------------------------------
+
+
+def _rules(plan: Plan) -> list[Step]:
+    lines = list(_transaction(plan))
+    if not lines:
+        return []
+    return [Step("change the firewall rules", lambda: nft.transaction(lines))]
+
+
+def _transaction(plan: Plan) -> Iterable[str]:
+    tables = {change.name: change.action for change in plan.of("table")}
+    wanted_rules = {change.name for change in plan.of("rule", "create")}
+    unwanted_rules = {change.name for change in plan.of("rule", "remove")}
+    for name in nft.TABLES:
+        wanted, found = plan.desired.tables.get(name), (plan.observed.tables or {}).get(name)
+        if tables.get(name) in ("change", "remove"):
+            yield nft.drop(name)
+        if wanted and tables.get(name) in ("create", "change"):
+            yield from nft.create(wanted)
+        elif name not in tables:
+            for rule in wanted.rules if wanted else ():
+                if rule_name(name, rule) in wanted_rules:
+                    yield nft.add(name, rule)
+            for rule, at in superfluous(wanted, found) if found else ():
+                if rule_name(name, rule) in unwanted_rules:
+                    yield nft.delete(name, at)
+
+
+# -- servers, settings, files ------------------------------------------------------------------------------
+
+
+def _stop_servers(plan: Plan) -> list[Step]:
+    bridges = {change.name for change in plan.of("dnsmasq", "change", "remove")}
+    doomed = [server for server in plan.observed.servers if server.bridge in bridges]
+    if not doomed:
+        return []
+    return [Step(f"end {_count(doomed, 'DHCP server')}", lambda: dnsmasq.stop(doomed))]
+
+
+def _start_servers(plan: Plan) -> list[Step]:
+    servers = [plan.desired.servers[change.name] for change in plan.of("dnsmasq", "create", "change")]
+
+    def start() -> None:
+        for server in servers:
+            dnsmasq.start(server)
+
+    return [Step(f"start {_count(servers, 'DHCP server')}", start)] if servers else []
+
+
+def _forwarding(plan: Plan) -> list[Step]:
+    names = [change.name for change in plan.of("sysctl") if not _is_of_bridge(change.name)]
+
+    def write() -> None:
+        for name in names:
+            _write_sysctl(name, plan.desired.sysctls[name])
+
+    return [Step("switch forwarding on", write)] if names else []
+
+
+def _bridge_sysctls(plan: Plan) -> list[Step]:
+    made = tuple(f".{change.name}." for change in plan.of("bridge", "create"))
+    changed = {change.name for change in plan.of("sysctl")}
+    names = [
+        name
+        for name in plan.desired.sysctls
+        if _is_of_bridge(name) and (name in changed or any(bridge in name for bridge in made))
+    ]
+
+    def write() -> None:
+        for name in names:
+            # A kernel without IPv6 has none of them.
+            if observed.sysctl(name) not in (None, plan.desired.sysctls[name]):
+                _write_sysctl(name, plan.desired.sysctls[name])
+
+    return [Step("set IPv6 of the bridges", write)] if names else []
+
+
+def _is_of_bridge(sysctl: str) -> bool:
+    return ".cvd-" in sysctl
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    path = observed.sysctl_path(name)
+    try:
+        path.write_text(value)
+    except OSError as exc:
+        if observed.sysctl(name) == value:
+            return
+        raise HostLacks(
+            f"{name} cannot be set to {value}",
+            f"{path}: {exc.strerror}. In a container /proc/sys is read-only.",
+            f"Set it on the host (sysctl -w {name}={value}), or start the container with --sysctl {name}={value}",
+        ) from exc
+
+
+def _uplinks(plan: Plan) -> list[Step]:
+    if not plan.of("uplink"):
+        return []
+    if plan.desired.links:
+        uplinks = plan.observed.advertised
+        return [Step("keep the routers' advertisements", lambda: safety.keep_advertisements(uplinks))]
+    uplinks = plan.observed.uplinks
+    return [Step("restore how advertisements are treated", lambda: safety.restore_advertisements(uplinks))]
+
+
+def _files(plan: Plan) -> list[Step]:
+    if not plan.of("file", "remove"):
+        return []
+    doomed = {change.name for change in plan.of("file", "remove")}
+
+    def remove() -> None:
+        dnsmasq.forget([path for path in plan.observed.files if str(path) in doomed])
+        # Last of all: as long as it is there, pid and lease files are known to be ours.
+        if plan.observed.hosts_file:
+            dnsmasq.forget_hosts(plan.observed.hosts_file)
+
+    return [Step("remove what the DHCP servers left", remove)]
+
+
+# -- words -------------------------------------------------------------------------------------------------
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _title(names: Sequence[str], noun: str) -> str:
+    return f"make {_count(names, noun)}"

@@ -1,0 +1,57 @@
+"""Small files in directories that more than one program writes to: never through a link that somebody planted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(path: Path) -> str:
+    """Return a file's text; empty if it is missing, unreadable, no regular file or a link."""
+    try:
+        # Not blocking: somebody may have put a pipe there.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(fd, errors="replace") as file, contextlib.suppress(OSError):
+        return file.read()
+    return ""
+
+
+def write(path: Path, text: str, *, mode: int) -> None:
+    """Write a file, whole or not at all, with its directory.
+
+    :param mode: its permissions, whatever the umask.
+    """
+    make_directory(path.parent)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "w") as file:
+        os.fchmod(fd, mode)
+        file.write(text)
+    temporary.replace(path)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a runtime directory, and the one above it; everybody may enter, whatever the umask.
+
+    dnsmasq reads its file of given addresses after it has become an ordinary user.
+    """
+    for path in (directory.parent, directory):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+        if not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a runtime directory with what killed writers left in it; other files keep it."""
+    with contextlib.suppress(OSError):
+        for leftover in directory.glob(".*.new"):
+            leftover.unlink()
+        directory.rmdir()
