@@ -27,7 +27,7 @@ Parse = Callable[[Any], Any]
 
 def _integer(low: int, high: int) -> Parse:
     def parse(raw: Any) -> int:
-        if isinstance(raw, bool) or not re.fullmatch(r"[+-]?\d{1,9}", str(raw)):
+        if isinstance(raw, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(raw)):
             raise ValueError(f"a whole number from {low} to {high} is needed")
         if not low <= int(raw) <= high:
             raise ValueError(f"it must be {low} to {high}")

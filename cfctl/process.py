@@ -123,7 +123,7 @@ def run(
             f"{argv[0]} did not end within {timeout:g} s",
             f"It was killed. The command was: {shlex.join(args)}",
         ) from exc
-    except PermissionError as exc:
+    except OSError as exc:
         raise CommandFailed(args, 126, str(exc)) from exc
     result = Result(tuple(args), done.returncode, done.stdout, done.stderr)
     if success is not None and done.returncode not in success:

@@ -37,7 +37,7 @@ def record(argv: list[str]) -> str:
 
 def final(shown: str) -> list[str]:
     """Return the lines as they stood at the end: what a spinner drew over is gone."""
-    return [line.rstrip("\r").rpartition("\r\x1b[K")[2] for line in shown.splitlines()]
+    return [line.rstrip("\r").rpartition("\r\x1b[K")[2] for line in shown.split("\n")]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -49,6 +50,8 @@ app.add_typer(host.app, name="host")
 
 def run(argv: list[str]) -> int:
     """Run one command line; return its exit status (DESIGN: 0 done, 1 failed, 2 usage, 3, 4, 5, 130)."""
+    # `kill` and `systemctl stop` are to undo half-done work just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(argv, standalone_mode=False)
     except click.UsageError as error:

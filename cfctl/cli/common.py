@@ -19,6 +19,8 @@ from cfctl.errors import CfctlError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.console import Console
+
 #: Exit status of an interrupted verb (128 + SIGINT).
 INTERRUPTED = 130
 
@@ -63,7 +65,12 @@ def verb(
 
     def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
-        own = list(signature.parameters.values())
+        own = [
+            parameter.replace(annotation=_COMMON[name])
+            if name in _COMMON and parameter.annotation is bool
+            else parameter
+            for name, parameter in signature.parameters.items()
+        ]
         added = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
             for key, annotation in _COMMON.items()
@@ -113,7 +120,19 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
         # The reader has seen enough (`cfctl ps | head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001 (whatever it is, --json promises a document)
+        return _show_bug(error, json_=json_)
     return answer.exit_code
+
+
+def _show_bug(error: Exception, *, json_: bool) -> int:
+    """Show an error that nobody foresaw, with all that helps to mend it."""
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)
+    brief = f"cfctl itself failed: {type(error).__name__}: {error}"
+    show_error(CfctlError(brief, None, "This is a bug: please report it with the lines above."), json_=json_)
+    return CfctlError.exit_code
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -139,3 +158,15 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
 def use_colour(stream: Any) -> bool:
     """Tell whether to colour what goes to ``stream`` (NO_COLOR, no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and bool(stream.isatty())
+
+
+def console() -> Console:
+    """Return rich's drawing board on standard output, plain wherever :func:`use_colour` says no."""
+    from rich.console import Console
+
+    class Board(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would end the whole program here, with status 1.
+            raise BrokenPipeError
+
+    return Board(highlight=False, force_terminal=use_colour(sys.stdout))

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cfctl import config, process, steps
-from cfctl.cli.common import Answer, use_colour, verb
+from cfctl.cli import progress
+from cfctl.cli.common import Answer, console, use_colour, verb
 from cfctl.errors import CfctlError, NeedsRoot
 
 if TYPE_CHECKING:
@@ -88,8 +90,9 @@ def demo(
 
 def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *, keep: bool) -> None:
     """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
+    from cfctl import gpu
     from cfctl.guest import package
-    from cfctl.launch import launcher, registry
+    from cfctl.launch import images, launcher, registry
 
     for program in ("ip", "nft", "dnsmasq", "adb"):
         process.require(program)
@@ -100,15 +103,17 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
             f"Remove it: cfctl rm --force {_NAME}",
         )
     _prepare_host(report, undo)
-    with report.step("build the guest (kernel, busybox, adbd from the distribution)") as said:
+    with report.step("build the guest") as said:
         built = package.ensure()
-        said.append(str(built))
-    with report.step("boot a VM on the new network") as said:
+        said.append(f"kernel, busybox and adbd of the distribution, in {built.name}")
+    with report.step("choose the GPU mode") as said:
+        choice = gpu.choose("auto", vm_manager=gpu.CROSVM, guest_supports_gfxstream=images.supports_gfxstream(built))
+        said.append(choice.mode)
+    with report.step("boot a VM") as said:
         request = registry.Request(host_package=os.fspath(built), gpu="auto")
         device = launcher.launch(_NAME, request, timeout=_BOOT_S)
         undo.callback(_take_down_device, report)
-        vms = [p for p in device.processes if p.is_vm]
-        said.append(f"{os.path.basename(vms[0].argv[0]) if vms else 'VM'}, GPU mode {device.record.gpu_mode}")  # noqa: PTH119
+        said += [f"{Path(p.argv[0]).name}, process {p.pid}" for p in device.processes if p.is_vm]
     outcome["device"] = device.as_dict()
     with report.step("ask it over ADB: uname -a") as said:
         outcome["uname"] = _uname(device, keep=keep)
@@ -132,10 +137,10 @@ def _prepare_host(report: _Report, undo: contextlib.ExitStack) -> None:
             "Mend it: cfctl host setup\nOr take it down: cfctl host teardown",
         )
     steps.note(_WILL_CHANGE)
-    with report.step("set up the host network (two bridges, four taps, NAT, DHCP)") as said:
+    with report.step("set up the host network") as said:
         undo.callback(_take_down_host, report)
         work, _ = host.setup(settings)
-        said.append(f"{len(work.changes)} changes")
+        said.append(f"{len(work.changes)} changes: bridges, taps, addresses, NAT, DHCP")
 
 
 def _take_down_host(report: _Report) -> None:
@@ -149,11 +154,13 @@ def _take_down_device(report: _Report) -> None:
     from cfctl.launch import manage
 
     with report.step("stop and remove the VM") as said:
-        said.extend(manage.remove_device(_NAME, force=True))
+        said.extend(manage.remove_device(_NAME, force=True) or ["its processes, sockets and disks are gone"])
 
 
 def _uname(device: Device, *, keep: bool) -> str:
     """Ask the guest's kernel over ADB; with a server of our own, so that none is left behind."""
+    from cfctl.launch import adb
+
     serial = device.record.instances[0].adb
     env = dict(os.environ)
     if not keep:
@@ -161,7 +168,7 @@ def _uname(device: Device, *, keep: bool) -> str:
             probe.bind(("127.0.0.1", 0))
             env["ANDROID_ADB_SERVER_PORT"] = str(probe.getsockname()[1])
     try:
-        process.run(["adb", "connect", serial], timeout=30, env=env)
+        adb.connect(serial, env=env)
         return process.run(["adb", "-s", serial, "shell", "uname", "-a"], timeout=30, env=env).stdout.strip()
     finally:
         if not keep:
@@ -169,31 +176,33 @@ def _uname(device: Device, *, keep: bool) -> str:
 
 
 def _show(report: _Report, outcome: dict[str, Any], *, keep: bool) -> None:
+    """Sum up: the steps have been shown as they were done, so only what they brought is said again."""
     device = outcome["device"]
-    answers = [
-        ("the VM says", outcome["uname"]),
-        ("GPU mode", f"{device['gpu_mode']}: {device['gpu_reason']}"),
-    ]
-    if not use_colour(sys.stdout):
-        for title, seconds, said in report.rows:
-            print(f"{seconds:6.1f} s  {title}{f': {said}' if said else ''}")
+    results = [(title, progress.duration(seconds), said) for title, seconds, said in report.rows]
+    answers = [("the VM says", outcome["uname"]), ("GPU mode", f"{device['gpu_mode']}: {device['gpu_reason']}")]
+    if use_colour(sys.stdout):
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_edge=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column("step")
+        table.add_column("time", justify="right", style="cyan")
+        table.add_column("result", overflow="fold")
+        for row in results:
+            table.add_row(*row)
+        board = console()
+        board.print()
+        board.print(table)
+        board.print()
+        said_by = Table.grid(padding=(0, 2, 0, 0))
+        for title, text in answers:
+            said_by.add_row(f"[bold green]{title}[/]", Text(text))
+        board.print(said_by)
+    else:
+        for title, seconds, said in results:
+            print(f"{seconds:>7}  {title}{f': {said}' if said else ''}")
         for title, text in answers:
             print(f"{title}: {text}")
-    else:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title="cfctl demo", title_justify="left", show_edge=False)
-        table.add_column("step")
-        table.add_column("seconds", justify="right", style="cyan")
-        table.add_column("result", style="dim", overflow="fold")
-        for title, seconds, said in report.rows:
-            table.add_row(title, f"{seconds:.1f}", said)
-        console = Console(highlight=False)
-        console.print(table)
-        for title, text in answers:
-            console.print(f"[bold]{title}[/bold]  ", end="")
-            console.print(text, markup=False)
     if keep:
         print(f"It runs on. Look around: cfctl adb {_NAME}, cfctl ps, cfctl logs {_NAME} -f")
         print(f"Take it down: cfctl rm --force {_NAME} && cfctl host teardown")

@@ -12,9 +12,11 @@ import typer
 
 from cfctl import steps
 from cfctl.cli.common import Answer, print_json, verb
-from cfctl.errors import UsageError
+from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cfctl.launch.observe import Device
 
 
@@ -102,8 +104,12 @@ def launch(
     if not events:
         device = launcher.launch(name, request, timeout=_timeout(timeout), wait=wait)
         return Answer(device.as_dict(), lambda: _show_up(device))
-    with steps.reporting(Events()):
-        device = launcher.launch(name, request, timeout=_timeout(timeout), wait=wait)
+    try:
+        with steps.reporting(Events()):
+            device = launcher.launch(name, request, timeout=_timeout(timeout), wait=wait)
+    except CfctlError as error:
+        print_json({"event": "error", "error": error.as_dict()})
+        raise
     print_json({"event": "device", "device": device.as_dict()})
     return None
 
@@ -246,10 +252,13 @@ def logs(
         raise UsageError(
             f"{name} has no {which} log yet", f"It would be {log}.", f"See its state: cfctl status {name}"
         )
-    if lines is not None and not follow:
+    source: Iterable[str]
+    if follow:
+        source = manage.follow(log)
+    elif lines is not None:
         source = boot.last_lines(log, lines) if lines else []
     else:
-        source = manage.follow(log) if follow else log.read_text(errors="replace").splitlines()
+        source = log.read_text(errors="replace").splitlines()
     for line in source:
         show(line)
 
@@ -275,7 +284,7 @@ def adb(
 
     if json_:
         raise UsageError("adb is interactive and has no --json")
-    manage.adb(target, args or [])
+    manage.run_adb(target, args or [])
 
 
 class Events:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl.cli.common import Answer, verb
+from cfctl.cli.common import Answer, console, verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,6 @@ def probe(
 
 
 def _show(document: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -65,16 +64,16 @@ def _show(document: Mapping[str, Any]) -> None:
             about.append(f"\n{verdict['help']}", style="not bold dim")
         rows.add_row(mark, about)
 
-    console = Console(highlight=False)
-    console.print(line("mode", document["mode"], "bold"))
-    console.print(line("because", document["reason"]), soft_wrap=True)
+    board = console()
+    board.print(line("mode", document["mode"], "bold"))
+    board.print(line("because", document["reason"]), soft_wrap=True)
     for finding in document["findings"]:
-        console.print(line("note", finding, "yellow"), soft_wrap=True)
+        board.print(line("note", finding, "yellow"), soft_wrap=True)
     assumed = document["assumed"]
     guest = "supports" if assumed["guest_gfxstream"] else "does not support"
-    console.print(line("assumed", f"VM manager {assumed['vm_manager']}, a guest that {guest} gfxstream"))
-    console.print()
-    console.print(rows)
+    board.print(line("assumed", f"VM manager {assumed['vm_manager']}, a guest that {guest} gfxstream"))
+    board.print()
+    board.print(rows)
 
 
 def _details(device: Mapping[str, Any]) -> str:

@@ -1,8 +1,13 @@
-"""How steps and boot phases look: a live line on a terminal, plain lines elsewhere. All on standard error."""
+"""How steps and boot phases look: a live line on a terminal, plain lines elsewhere. All on standard error.
+
+A step inside a step is shown while it runs, and keeps no line of its own.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,21 +19,35 @@ if TYPE_CHECKING:
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_S = 0.1
 
+_CLEAR = "\r\x1b[K"
+_GREEN, _RED, _CYAN, _DIM, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
+
 
 def reporter() -> Reporter:
     """Return the reporter that suits standard error."""
     return Terminal() if use_colour(sys.stderr) else Plain()
 
 
+def duration(seconds: float) -> str:
+    """Return a time for people: hundredths where they matter."""
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+
+
 class Plain:
     """One line per finished step: for logs, pipes and ``NO_COLOR``."""
 
+    def __init__(self) -> None:
+        self._depth = 0
+
     def begin(self, title: str) -> None:
         """Say nothing yet."""
+        self._depth += 1
 
     def finish(self, title: str, seconds: float, *, ok: bool) -> None:
         """Print the step with its time."""
-        print(f"{'ok    ' if ok else 'FAILED'} {title} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+        self._depth -= 1
+        if self._depth == 0:
+            self.note(f"{'ok    ' if ok else 'FAILED'} {title} ({duration(seconds)})")
 
     def note(self, text: str) -> None:
         """Print it as it is."""
@@ -36,11 +55,11 @@ class Plain:
 
     def phase(self, name: str, detail: str, seconds: float) -> None:
         """Print the phase with the time since the launch."""
-        print(f"  {seconds:5.1f} s  {name:<18} {detail}".rstrip(), file=sys.stderr, flush=True)
+        self.note(f"  {seconds:5.1f} s  {name:<11} {detail}".rstrip())
 
 
 class Terminal:
-    """A spinner while a step runs, then a tick with its time."""
+    """A spinner while steps run, then a tick with the time of the outermost."""
 
     def __init__(self) -> None:
         self._stack: list[str] = []
@@ -60,36 +79,37 @@ class Terminal:
     def finish(self, title: str, seconds: float, *, ok: bool) -> None:
         """Replace the spinner by the outcome."""
         with self._lock:
-            if self._stack:
-                self._stack.pop()
-        if not self._stack and self._thread is not None:
-            self._done.set()
-            self._thread.join()
-            self._thread = None
-        mark = "\x1b[32m✓\x1b[0m" if ok else "\x1b[31m✗\x1b[0m"
-        self._print(f"{mark} {title} \x1b[2m{seconds:.1f} s\x1b[0m")
+            self._stack.pop()
+        if self._stack or self._thread is None:
+            return
+        self._done.set()
+        self._thread.join()
+        self._thread = None
+        mark = f"{_GREEN}✓{_PLAIN}" if ok else f"{_RED}✗{_PLAIN}"
+        self._print(f"{mark} {title} {_DIM}{duration(seconds)}{_PLAIN}")
 
     def note(self, text: str) -> None:
-        """Print it above the spinner."""
-        self._print(text)
+        """Print it above the spinner, filled to the width of the terminal."""
+        self._print("\n".join(textwrap.wrap(text, shutil.get_terminal_size().columns)) or text)
 
     def phase(self, name: str, detail: str, seconds: float) -> None:
         """Print it above the spinner."""
-        self._print(f"  \x1b[2m{seconds:5.1f} s\x1b[0m  {name:<18} \x1b[2m{detail}\x1b[0m")
+        self._print(f"  {_DIM}{seconds:5.1f} s{_PLAIN}  {name:<11} {_DIM}{detail}{_PLAIN}")
 
     def _print(self, text: str) -> None:
         with self._lock:
-            sys.stderr.write(f"\r\x1b[K{text}\n")
+            sys.stderr.write(f"{_CLEAR}{text}\n")
             sys.stderr.flush()
 
     def _spin(self) -> None:
         tick = 0
         while not self._done.wait(_TICK_S):
             with self._lock:
-                title = self._stack[-1] if self._stack else ""
-                sys.stderr.write(f"\r\x1b[K\x1b[36m{_SPINNER[tick % len(_SPINNER)]}\x1b[0m {title}")
+                titles = " › ".join(self._stack)
+                width = shutil.get_terminal_size().columns - 3
+                sys.stderr.write(f"{_CLEAR}{_CYAN}{_SPINNER[tick % len(_SPINNER)]}{_PLAIN} {titles[:width]}")
                 sys.stderr.flush()
             tick += 1
         with self._lock:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(_CLEAR)
             sys.stderr.flush()

@@ -203,8 +203,8 @@ def _egl(document: dict[str, Any]) -> Egl:
     good = [display for display in document["displays"] if not display["error"]]
     problem = document["error"]
     if problem is None and not good:
-        problem = "; ".join(f"{item['display']} display: {item['error']}" for item in document["displays"])
-        problem = problem or "EGL has no display"
+        errors = list(dict.fromkeys(item["error"] for item in document["displays"]))
+        problem = f"no EGL display can be used: {', '.join(errors)}" if errors else "EGL has no display"
     return Egl(
         document["library"],
         tuple(GlesDisplay(item["display"], item["vendor"], item["renderer"], item["version"]) for item in good),

@@ -130,7 +130,7 @@ def _configuration(scratch: Path, arch: Arch) -> str:
         "APT::Get::AllowUnauthenticated": "false",
         "Acquire::Languages": "none",
         "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
-        "Acquire::Retries": "3",
+        "Acquire::Retries": "1",
         "Dir::State": str(scratch),
         "Dir::State::lists": str(scratch / "lists"),
         "Dir::State::status": str(scratch / "status"),

@@ -23,7 +23,7 @@ def needed(data: bytes) -> list[str]:
         raise ValueError("not a 64-bit little-endian ELF file")
     try:
         return _needed(data)
-    except (struct.error, IndexError) as exc:
+    except (struct.error, IndexError, OverflowError, StopIteration) as exc:
         raise ValueError(f"a damaged ELF file: {exc}") from exc
 
 

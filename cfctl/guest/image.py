@@ -1,6 +1,7 @@
 """The guest: a distribution kernel, and an initramfs with busybox, a few modules and adbd, made here.
 
-An image is a directory with ``kernel``, ``initramfs`` and ``image.json``; its name is a hash of what it is made by.
+An image is a directory with ``kernel``, ``initramfs`` and ``image.json``, on x86 with ``kernel.fast`` too; its name
+is a hash of what it is made by.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import json
-import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 #: What decides what an image looks like; a change of any makes another image.
-_MADE_BY = ("cpio.py", "debian.py", "dhcp", "elf.py", "image.py", "init", "kernel.py")
+_MADE_BY = ("cpio.py", "debian.py", "elf.py", "image.py", "init", "kernel.py")
 
-#: Loaded by init before it looks for network cards, with what they depend on; then, when the guest is up, the console's.
+#: What init loads, with what they depend on: before it looks for network cards, and when the guest is up.
 _EARLY_MODULES = ("virtio_pci", "virtio_net")
 _LATE_MODULES = ("virtio_console",)
 
-#: The commands that init needs; it makes the links of all others when nobody waits for it any more.
-_APPLETS = "cat echo ifconfig insmod ip kill mkdir mount setsid sh sleep tail udhcpc usleep".split()
+#: What the guest cannot do without.
+_APPLETS = {"cat", "echo", "ifconfig", "insmod", "ip", "mount", "setsid", "sh", "sleep", "tail", "udhcpc", "usleep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,19 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        """What QEMU gets as ``-kernel``."""
+        """The kernel as the distribution has it. Booted by its own first stage, it knows of the VGA screen."""
         return self.directory / "kernel"
+
+    @property
+    def fast_kernel(self) -> Path:
+        """The kernel without its first stage, where it can be had: half a second faster, and without a screen."""
+        fast = self.directory / "kernel.fast"
+        return fast if fast.is_file() else self.kernel
+
+    @property
+    def files(self) -> list[Path]:
+        """All files; the description is the last."""
+        return [*dict.fromkeys((self.kernel, self.fast_kernel, self.initramfs, self.description))]
 
     @property
     def initramfs(self) -> Path:
@@ -136,12 +148,15 @@ def _build(arch: Arch, scratch: Path, directory: Path) -> None:
         packed = next(iter(sorted(tree.glob("boot/vmlinuz-*"))), None)
         if packed is None:
             raise GuestImageUnavailable("the kernel package has no boot/vmlinuz-*")
-        boot = packed.read_bytes()
-        image.kernel.write_bytes(kernel.uncompressed(boot) or boot)
+        image.kernel.write_bytes(packed.read_bytes())
+        if fast := kernel.uncompressed(image.kernel.read_bytes()):
+            (directory / "kernel.fast").write_bytes(fast)
         image.initramfs.write_bytes(gzip.compress(initramfs(tree, arch), mtime=0))
         image.description.write_text(
             json.dumps({"kernel": packed.name.partition("-")[2], "packages": apt.versions()}, indent=1) + "\n"
         )
+        # Whatever the umask: other users boot it, and nobody changes it.
+        directory.chmod(0o755)
         for path in directory.iterdir():
             path.chmod(0o444)
 
@@ -158,21 +173,18 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     entries["dev/console"] = cpio.character_device(5, 1)
     entries["dev/null"] = cpio.character_device(1, 3, 0o666)
     entries["init"] = cpio.file((_HERE / "init").read_bytes(), 0o755)
-    entries["lib/dhcp"] = cpio.file((_HERE / "dhcp").read_bytes(), 0o755)
     entries["etc/passwd"] = cpio.file(b"root:x:0:0:root:/root:/bin/sh\n")
     entries["etc/group"] = cpio.file(b"root:x:0:\n")
     # adbd starts the shell by Android's path.
     entries["system/bin"] = cpio.link("/bin")
     entries["bin/busybox"] = cpio.file(_program(tree, "busybox"), 0o755)
-    entries |= {f"bin/{name}": cpio.link("busybox") for name in _APPLETS}
+    entries |= {f"bin/{name}": cpio.link("busybox") for name in applets(entries["bin/busybox"].data)}
     entries["usr/bin/adbd"] = cpio.file(_program(tree, "adbd"), 0o755)
     entries |= _libraries(tree, arch, entries["usr/bin/adbd"].data)
     early = _modules(tree, _EARLY_MODULES)
     entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in early.items()}
     entries["lib/modules/load"] = cpio.file("".join(f"{name}\n" for name in early).encode())
-    entries |= {
-        f"lib/modules/{name}.ko": cpio.file(data) for name, data in _modules(tree, _LATE_MODULES).items()
-    }
+    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in _modules(tree, _LATE_MODULES).items()}
     return cpio.archive(entries)
 
 
@@ -186,6 +198,19 @@ def _program(tree: Path, name: str) -> bytes:
         if elf.is_elf(data := path.read_bytes()):
             return data
     raise GuestImageUnavailable(f"the packages have no program {name}")
+
+
+def applets(busybox: bytes) -> list[str]:
+    """Return the commands in a busybox, from the table of names in it: it may be another processor's.
+
+    :raises GuestImageUnavailable: if one that the guest needs is not there.
+    """
+    start = busybox.find(b"\0[\0[[\0") + 1
+    table = re.compile(rb"(?:[a-z0-9_.\[-]+\0)+").match(busybox, start) if start else None
+    names = table[0].decode().split("\0")[:-1] if table else []
+    if missing := sorted(_APPLETS - set(names)):
+        raise GuestImageUnavailable(f"the package's busybox lacks {', '.join(missing)}")
+    return [name for name in names if name != "busybox"]
 
 
 def _libraries(tree: Path, arch: Arch, program: bytes) -> dict[str, cpio.Entry]:
@@ -252,11 +277,19 @@ def _depends(module: bytes) -> list[str]:
     return [name.replace("-", "_") for name in value.split(",") if name]
 
 
-def copy(image: Image, directory: Path) -> Image:
-    """Copy an image; on file systems that can share blocks (btrfs, XFS) that costs nothing."""
+def copy(image: Image, directory: Path, *, link: bool) -> Image:
+    """Copy an image; on file systems that can share blocks (btrfs, XFS) that costs nothing.
+
+    :param link: make hard links where that works: only for a place where nobody changes anything, as a cache.
+    """
     directory.mkdir(parents=True)
-    for source in (image.kernel, image.initramfs, image.description):
+    directory.chmod(0o755)
+    for source in image.files:
         target = directory / source.name
+        if link:
+            with contextlib.suppress(OSError):
+                target.hardlink_to(source)
+                continue
         with source.open("rb") as reader, target.open("wb") as writer:
             _clone(reader.fileno(), writer.fileno())
             if not target.stat().st_size:
@@ -276,4 +309,4 @@ def _clone(source: int, target: int) -> None:
 def describe(image: Image) -> dict[str, object]:
     """Return what an image was made from."""
     loaded: dict[str, object] = json.loads(image.description.read_text())
-    return {**loaded, "bytes": sum(os.stat(path).st_size for path in (image.kernel, image.initramfs))}
+    return {**loaded, "bytes": sum(path.stat().st_size for path in image.files)}

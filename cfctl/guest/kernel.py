@@ -1,7 +1,8 @@
 """Takes the kernel proper out of a bzImage, so that the guest does not have to decompress it.
 
 QEMU starts an uncompressed x86 kernel that has a PVH entry directly (xen ``docs/misc/pvh``; Debian's cloud kernel
-has one). Under emulation that saves most of a second of each boot. Where it cannot be done, the bzImage is used.
+has one). Under emulation that saves half a second of each boot, and costs the VGA console: only the first stage tells
+the kernel that there is a screen.
 """
 
 from __future__ import annotations

@@ -57,11 +57,8 @@ def parse_one_line(text: str) -> list[Source]:
         match = _ONE_LINE.match(line.strip())
         if match is None:
             continue
-        options = dict(
-            word.lower().split("=", 1) if "signed-by" not in word.lower() else _pair(word)
-            for word in (match["options"] or "").split()
-            if "=" in word
-        )
+        words = (word.partition("=") for word in (match["options"] or "").split())
+        options = {name.lower(): value for name, _, value in words}
         found.append(
             Source(
                 match["uri"],
@@ -72,11 +69,6 @@ def parse_one_line(text: str) -> list[Source]:
             )
         )
     return found
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, _, value = word.partition("=")
-    return name.lower(), value
 
 
 def parse_deb822(text: str) -> list[Source]:

@@ -27,7 +27,7 @@ GROUP = "cvdnetwork"
 
 #: What ``ip -d -j`` says about a bridge and a tap of upstream's script. Without multi_queue: a VMM attaches a single
 #: queue, and the kernel refuses that on a multi-queue tap.
-BRIDGE_OPTIONS = (("forward_delay", 0), ("stp_state", 0))
+BRIDGE_OPTIONS = (("stp_state", 0), ("forward_delay", 0))
 TAP_OPTIONS = (
     ("type", "tap"),
     ("pi", False),
@@ -47,11 +47,7 @@ _BRIDGE_SYSCTLS = {"disable_ipv6": "0", "addr_gen_mode": "0", "autoconf": "1"}
 SYSCTLS: Mapping[str, str] = {
     IPV4_FORWARDING: "1",
     IPV6_FORWARDING: "1",
-    **{
-        f"net.ipv6.conf.{bridge.name}.{name}": value
-        for bridge in BRIDGES
-        for name, value in _BRIDGE_SYSCTLS.items()
-    },
+    **{f"net.ipv6.conf.{bridge.name}.{name}": value for bridge in BRIDGES for name, value in _BRIDGE_SYSCTLS.items()},
 }
 
 

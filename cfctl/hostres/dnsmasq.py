@@ -93,10 +93,13 @@ def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[st
     ]
     if bridge != ETHERNET_BRIDGE:
         return Server(bridge.name, tuple(argv))
-    # root's directory, whoever asks: an ordinary user's `host status` compares with what root has started.
-    runtime = paths.current().host_runtime if os.geteuid() == 0 else paths.SYSTEM_RUNTIME / "host"
-    hosts_file = runtime / f"{bridge.name}.hosts"
+    hosts_file = runtime_directory() / f"{bridge.name}.hosts"
     return Server(bridge.name, (*argv, f"--dhcp-hostsfile={hosts_file}"), hosts_file, _hosts())
+
+
+def runtime_directory() -> Path:
+    """Return root's directory, whoever asks: an ordinary user's status compares with what root has started."""
+    return paths.current().host_runtime if os.geteuid() == 0 else paths.SYSTEM_RUNTIME / "host"
 
 
 @functools.cache
@@ -211,12 +214,6 @@ def forget(doomed: Sequence[Path]) -> None:
     """Remove files of servers that have ended."""
     for path in doomed:
         path.unlink(missing_ok=True)
-
-
-def forget_hosts(hosts_file: Path) -> None:
-    """Remove the file of given addresses, and its directory if that is empty now."""
-    hosts_file.unlink(missing_ok=True)
-    files.remove_directory(hosts_file.parent)
 
 
 def guests() -> Iterator[Lease]:

@@ -50,8 +50,7 @@ def make_directory(directory: Path) -> None:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a runtime directory with what killed writers left in it; other files keep it."""
-    with contextlib.suppress(OSError):
-        for leftover in directory.glob(".*.new"):
-            leftover.unlink()
-        directory.rmdir()
+    """Remove a runtime directory of ours with the files in it."""
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()

@@ -68,7 +68,8 @@ def setup(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     _require_root("host setup")
     with _locked():
         work, settings = check(settings, adopt=adopt, force=force)
-        fresh = work.state == "absent"
+        # What was adopted is not taken down: devices may run on it.
+        fresh = work.state == "absent" and not adopt
         try:
             apply.run(work)
         except BaseException:

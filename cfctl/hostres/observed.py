@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CommandFailed
-from cfctl.hostres import dnsmasq, nft, safety
+from cfctl.hostres import background, dnsmasq, nft, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, ETHERNET_BRIDGE, MAX_INSTANCES
 
@@ -34,10 +34,12 @@ class FoundLink:
     """A network interface.
 
     :param carrier: somebody has the tap open: a device runs on it.
+    :param index: the kernel's number of it.
     """
 
     link: Link
-    carrier: bool
+    carrier: bool = False
+    index: int = 0
 
     @property
     def ours(self) -> bool:
@@ -61,7 +63,7 @@ class Observed:
     :param servers: every dnsmasq of one of the bridges.
     :param pid_files: what the pid files say, by bridge.
     :param files: pid and lease files that exist, with their bridge.
-    :param hosts_file: the file of given addresses, if there is one.
+    :param directory: where set-ups keep what they must remember, if it is there.
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
@@ -74,7 +76,7 @@ class Observed:
     servers: tuple[dnsmasq.Running, ...] = ()
     pid_files: Mapping[str, int | None] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
-    hosts_file: Path | None = None
+    directory: Path | None = None
     hosts_file_right: bool = True
     sysctls: Mapping[str, str] = field(default_factory=dict)
     uplinks: tuple[safety.Uplink, ...] = ()
@@ -120,20 +122,24 @@ def read(sysctls: Collection[str]) -> Observed:
     :param sysctls: which of them to read.
     :raises CommandFailed: if the kernel cannot be asked.
     """
-    interfaces = _interfaces()
+    # Beside each other: each of the two waits for programs.
+    with background.running(_tables) as wait:
+        interfaces = _interfaces()
+        tables = wait()
     links = [found_link(raw) for raw in interfaces if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     hosts = dnsmasq.server(ETHERNET_BRIDGE, (), ())
+    directory = dnsmasq.runtime_directory()
     values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
         addresses=tuple((address.cidr, raw["ifname"]) for raw in interfaces for address in _addresses(raw)),
         link_groups=frozenset(str(raw.get("group", "default")) for raw in interfaces),
-        tables=_tables(),
+        tables=tables,
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
         files={path: bridge for bridge in bridges for path in dnsmasq.files_of(bridge)},
-        hosts_file=hosts.hosts_file if hosts.hosts_file and os.path.lexists(hosts.hosts_file) else None,
+        directory=directory if directory.is_dir() else None,
         hosts_file_right=dnsmasq.hosts_file_is_right(hosts),
         sysctls=values,
         uplinks=tuple(safety.remembered()),
@@ -172,7 +178,7 @@ def found_link(raw: Mapping[str, Any]) -> FoundLink:
         up="UP" in flags,
         group=str(raw.get("group", "default")),
     )
-    return FoundLink(link, carrier=kind == "tap" and "LOWER_UP" in flags)
+    return FoundLink(link, carrier=kind == "tap" and "LOWER_UP" in flags, index=raw.get("ifindex", 0))
 
 
 def _addresses(raw: Mapping[str, Any]) -> list[Address]:
@@ -213,9 +219,9 @@ def _group_exists() -> bool:
     return True
 
 
-def link_group(group: int) -> dict[str, bool]:
-    """Return the members of a link group, and whether each is ours."""
-    result = process.run(["ip", "-d", "-j", "link", "show", "group", str(group)], timeout=_TIMEOUT_S)
+def link_group(group: int) -> dict[str, tuple[int, str | None]]:
+    """Return the members of a link group: name -> index and alias."""
+    result = process.run(["ip", "-j", "link", "show", "group", str(group)], timeout=_TIMEOUT_S)
     # iproute2 prints an empty object for each interface that it leaves out.
-    found = [found_link(raw) for raw in json.loads(result.stdout or "[]") if raw]
-    return {member.link.name: member.ours or member.temporary for member in found}
+    found = [raw for raw in json.loads(result.stdout or "[]") if raw]
+    return {raw["ifname"]: (raw["ifindex"], raw.get("ifalias")) for raw in found}

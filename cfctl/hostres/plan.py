@@ -25,7 +25,7 @@ _MISSING = "it is missing"
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, group or uplink.
+    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group or uplink.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -91,9 +91,9 @@ def anything_of_ours(observed: Observed) -> bool:
         or any(table.marked for table in (observed.tables or {}).values())
         or any(server.marked for server in observed.servers)
         or observed.uplinks
-        # Written before the first server starts, removed after everything else: pid and lease files are ours as
-        # long as it is there.
-        or observed.hosts_file
+        # Made before the first server starts, removed after everything else: pid and lease files are ours as long
+        # as it is there.
+        or observed.directory
     )
 
 
@@ -303,8 +303,8 @@ class _Work:
         for path, bridge in self.observed.files.items():
             if bridge not in kept:
                 self._add("remove", "file", str(path), "the server that wrote it ends")
-        if self.observed.hosts_file:
-            self._add("remove", "file", str(self.observed.hosts_file), "the server that reads it ends")
+        if self.observed.directory:
+            self._add("remove", "directory", str(self.observed.directory), "there is nothing to remember")
 
 
 # -- comparing ------------------------------------------------------------------------------------------

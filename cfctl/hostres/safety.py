@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cfctl import paths, process
 from cfctl.errors import DevicesUp, SubnetClash
@@ -170,7 +170,7 @@ def _record() -> Path:
 
 def remembered() -> list[Uplink]:
     """Return the interfaces that a set-up has changed, as they were before."""
-    rows: list[dict[str, Any]] = json.loads(files.read(_record()) or "[]")
+    rows: list[dict[str, str]] = json.loads(files.read(_record()) or "[]")
     return [Uplink(**row) for row in rows]
 
 
@@ -195,4 +195,3 @@ def restore_advertisements(uplinks: Iterable[Uplink]) -> None:
         _set_conf(uplink.interface, "forwarding", uplink.forwarding)
         _set_conf(uplink.interface, "accept_ra", uplink.accept_ra)
     _record().unlink(missing_ok=True)
-    files.remove_directory(_record().parent)

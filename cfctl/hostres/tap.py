@@ -6,6 +6,7 @@ group, mark, bridge and address: a set-up that is killed before leaves no tap be
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -17,7 +18,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from cfctl import paths
-from cfctl.errors import CfctlError, HostLacks
+from cfctl.errors import CfctlError, DevicesUp, HostLacks
 from cfctl.instance import MAX_INSTANCES
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 
-# linux/sockios.h, linux/if.h
-_SIOCGIFFLAGS = 0x8913
-_IFF_RUNNING = 0x40
+# linux/sockios.h, linux/ethtool.h
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GLINK = 0x0000000A
 
 #: struct ifreq: a name, then a union whose first member here is the flags.
 _IFREQ = struct.Struct("16sH22x")
@@ -102,6 +103,12 @@ def _error(name: str, exc: OSError) -> CfctlError:
             "The right to administer the network (CAP_NET_ADMIN) is missing.",
             "In a container: docker run --cap-add NET_ADMIN ...",
         )
+    if exc.errno == errno.EBUSY:
+        return DevicesUp(
+            f"{name} is in use",
+            "It must be opened to be mended, and only one program at a time can have it open.",
+            "Stop the device first: cfctl ps, cfctl stop NAME",
+        )
     return CfctlError(f"{name} cannot be made: {exc.strerror}", None, f"Look at it: ip -d link show {name}")
 
 
@@ -136,9 +143,14 @@ def busy_numbers() -> set[int]:
 
 
 def _running(sock: socket.socket, name: str) -> bool:
+    """Tell whether somebody has the tap open: its carrier, as it is now.
+
+    IFF_RUNNING is not asked: it follows the carrier with up to a second's delay (the kernel's linkwatch), long
+    enough to take a tap for idle whose VM has just been started, or for busy after the VM has ended.
+    """
+    answer = array.array("I", [_ETHTOOL_GLINK, 0])
     try:
-        answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0))
+        fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), answer.buffer_info()[0]))
     except OSError:
         return False  # it went away in the meantime
-    flags: int = _IFREQ.unpack(answer)[1]
-    return bool(flags & _IFF_RUNNING)
+    return bool(answer[1])

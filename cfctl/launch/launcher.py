@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -301,4 +302,7 @@ def _known_cause(evidence: str) -> str | None:
         "Unable to connect to tap interface": "See who uses the tap: cfctl ps, and fuser /dev/net/tun",
         "Tap interface does not exist": "Make the taps: sudo cfctl host setup",
     }
+    # The embedded launcher raises the same errors as cfctl itself.
+    if found := re.search(r"the program '\S+' is not installed.*?Install it: ([^\n/]+)", evidence, re.DOTALL):
+        return f"Install it: {found[1].strip()}"
     return next((help_ for text, help_ in known.items() if text in evidence), None)

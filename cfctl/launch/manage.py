@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import process
 from cfctl.errors import NotRunning, UsageError
-from cfctl.launch import boot, observe, registry, stop
+from cfctl.launch import adb, boot, observe, registry, stop
 from cfctl.launch.observe import Device, State
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def follow(log: Path, *, seconds: float = 0.2) -> Iterator[str]:
         time.sleep(seconds)
 
 
-def adb(name: str, args: list[str]) -> None:
+def run_adb(name: str, args: list[str]) -> None:
     """Become ``adb``, talking to one instance of a device; returns only by raising.
 
     :param name: ``NAME`` or ``NAME/2``.
@@ -125,6 +125,5 @@ def adb(name: str, args: list[str]) -> None:
     """
     device_name, position = target(name)
     serial = instance_of(running(device_name), position).adb
-    # adb keeps one server per user; connecting twice is harmless.
-    process.run(["adb", "connect", serial], timeout=30)
+    adb.connect(serial)
     process.replace(["adb", "-s", serial, *(args or ["shell"])])

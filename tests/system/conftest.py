@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cfctl import paths
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import Sandbox
 
@@ -37,3 +38,18 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """Give the test a host of its own."""
     with sandboxes.sandbox(tmp_path / "sandbox") as box:
         yield box
+
+
+@pytest.fixture(scope="session")
+def host_package() -> Path:
+    """Return the embedded host package, as a sandbox sees it; built outside, where there is a network."""
+    from cfctl.guest import package
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFCTL_PATHS_CACHE", str(sandboxes.CACHE))
+        # What this machine has is not what a sandbox sees.
+        patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
+        # Not what a demo has left in this machine's own cache: a sandbox does not see that.
+        patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
+        made = package.ensure()
+    return Path("/var/cache/cfctl") / made.relative_to(sandboxes.CACHE)

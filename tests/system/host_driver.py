@@ -1,0 +1,244 @@
+"""Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
+
+``python -m tests.system.host_driver crash setup|teardown`` and ``... damage EXAMPLES``; prints how much was tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cfctl import config
+from cfctl.hostres import desired, host
+
+#: What a set-up does to the world; a kill falls just before one of these.
+EVENTS = {
+    "subprocess.Popen",
+    "fcntl.ioctl",
+    "os.chmod",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "shutil.rmtree",
+    "signal.pthread_kill",
+}
+
+
+def wanted(count: int) -> config.Settings:
+    return config.load(flags={"host.instances": count}, environ={})
+
+
+def run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def snapshot() -> dict[str, Any]:
+    """Return everything that a set-up makes, in a form that says what differs."""
+    links = [link for link in json.loads(run("ip", "-j", "addr")) if link["ifname"] != "lo"]
+    return {
+        "links": sorted((link["ifname"], link.get("ifalias"), link.get("group")) for link in links),
+        "rules": run("nft", "list", "ruleset"),
+        "servers": servers(),
+        "files": sorted(
+            str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
+        ),
+    }
+
+
+def servers() -> list[int]:
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (proc / "stat").read_text().rpartition(") ")[2][0]
+            if (proc / "comm").read_text().strip() == "dnsmasq" and state != "Z":
+                found.append(int(proc.name))
+        except OSError:
+            continue
+    return found
+
+
+def changes(count: int) -> list[str]:
+    plan, _ = host.status(wanted(count))
+    return [f"{c.action} {c.object}: {c.reason}" for c in (*plan.changes,)] + [str(c) for c in plan.conflicts]
+
+
+# -- kill -9 at every point --------------------------------------------------------------------------------
+
+
+def killed_at(point: int, work: Callable[[], object]) -> bool:
+    """Do the work in a child that is killed before its ``point``-th event; False if it ended before that."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            nonlocal seen
+            writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+            if event in EVENTS or writes:
+                if seen == point:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                seen += 1
+
+        sys.addaudithook(hook)
+        work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def crash(verb: str) -> int:
+    """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
+    host.setup(wanted(2))
+    host.teardown()
+    clean = snapshot()
+    point = 0
+    while True:
+        if verb == "teardown":
+            host.setup(wanted(2))
+            killed = killed_at(point, host.teardown)
+        else:
+            killed = killed_at(point, lambda: host.setup(wanted(2)))
+        if not killed:
+            host.teardown()
+            assert snapshot() == clean
+            return point
+        if point % 2:
+            host.setup(wanted(2))
+            assert changes(2) == [], f"after a kill at point {point}"
+            assert len(servers()) == 2
+        plan = host.teardown()
+        assert plan.left == ()
+        assert snapshot() == clean, f"after a kill at point {point}"
+        point += 1
+
+
+# -- any damage --------------------------------------------------------------------------------------------
+
+_TAPS = [name for name in desired.build(3).links if "tap" in name or "wifiap" in name]
+_DAMAGES = st.one_of(
+    st.tuples(st.just("delete"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("down"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("nomaster"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("wrong master"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("flush"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("address"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("aside"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
+    st.tuples(st.just("not isolated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("recreated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
+    st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
+    st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
+    st.tuples(st.just("rule twice"), st.just("")),
+    st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
+    st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
+    st.tuples(st.just("second server"), st.just("")),
+    st.tuples(st.just("hosts"), st.just("")),
+    st.tuples(st.just("sysctl"), st.sampled_from(["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"])),
+)
+
+
+def damage(kind: str, what: str) -> None:
+    """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
+    rule = 'add rule ip cuttlefish_nat postrouting ip saddr 192.168.98.0/24 masquerade comment "cfctl"'
+    pid_file = "/run/cuttlefish-dnsmasq-cvd-ebr.pid"
+    script = {
+        "delete": f"ip link del {what}",
+        "down": f"ip link set {what} down",
+        "nomaster": f"ip link set {what} nomaster",
+        "wrong master": f"ip link set {what} master cvd-wbr",
+        "flush": f"ip -4 addr flush dev {what}",
+        "address": f"ip addr add 192.168.98.9/28 dev {what}",
+        "aside": f"ip link set {what} group 4711",
+        "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
+        "not isolated": f"ip link set {what} type bridge_slave isolated off",
+        "recreated": f"ip link del {what}; ip tuntap add {what} mode tap multi_queue; ip link set {what} alias cfctl",
+        "temporary": f"ip link add {what} type bridge",
+        "table": f"nft delete table {what}",
+        "chain": f"nft flush chain {what}",
+        "rule twice": f"nft '{rule}'",
+        "kill": f"kill -{what} $(cat {pid_file})",
+        "pid file": f"echo {what} >{pid_file}" if what else f"rm {pid_file}",
+        "second server": f"sh -c \"$(tr '\\0' ' ' </proc/$(cat {pid_file})/cmdline)\"",
+        "hosts": "echo >/run/cfctl/host/cvd-ebr.hosts",
+        "sysctl": f"echo 0 >/proc/sys/net/{what}",
+    }[kind]
+    subprocess.run(["sh", "-c", script], check=False, capture_output=True)
+
+
+def damages(examples: int) -> int:
+    """From any damaged state, of any number of instances, one set-up mends all and a tear-down removes all."""
+    host.setup(wanted(1))
+    host.teardown()
+    clean = snapshot()
+    tried = 0
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 3), st.lists(_DAMAGES, max_size=5), st.integers(0, 3))
+    def converges(before: int, blows: list[tuple[str, str]], after: int) -> None:
+        nonlocal tried
+        tried += 1
+        host.setup(wanted(before))
+        for blow in blows:
+            damage(*blow)
+        try:
+            host.setup(wanted(after))
+            assert changes(after) == []
+            assert len(servers()) == (2 if after else 0)
+        finally:
+            host.teardown()
+        assert snapshot() == clean
+
+    converges()
+    return tried
+
+
+def timed(seed: int) -> int:
+    """Kill a set-up of 24 instances at some moment, with all the programs that it runs, five times."""
+    host.setup(wanted(1))
+    host.teardown()
+    clean = snapshot()
+    chance = random.Random(seed)
+    for _ in range(5):
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            host.setup(wanted(24))
+            os._exit(0)
+        time.sleep(chance.uniform(0.02, 0.12))
+        # `kill -9` of a service's control group takes its children too. dnsmasq has a session of its own by then.
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        host.setup(wanted(4))
+        assert changes(4) == []
+        host.teardown()
+        assert snapshot() == clean
+    return 5
+
+
+if __name__ == "__main__":
+    mode, argument = sys.argv[1:]
+    print(
+        crash(argument) if mode == "crash" else damages(int(argument)) if mode == "damage" else timed(int(argument))
+    )
