@@ -65,9 +65,7 @@ def main() -> None:
     for name, values in times.items():
         median = statistics.median(values)
         must, goal = _BUDGETS.get(name, (None, None))
-        print(
-            f"{name:<24} {median:9.3f} {max(values):9.3f} {median / floor:9.1f}x {must or '':>6} {goal or '':>6}"
-        )
+        print(f"{name:<24} {median:9.3f} {max(values):9.3f} {median / floor:9.1f}x {must or '':>6} {goal or '':>6}")
         rows[name] = {"median_s": round(median, 4), "worst_s": round(max(values), 4), "must_s": must, "goal_s": goal}
     print(json.dumps(rows))
 

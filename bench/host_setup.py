@@ -1,7 +1,7 @@
 """How long the host's network takes: up, up again, down; cfctl beside a plain shell loop and upstream's script.
 
-Run as root: ``python -m bench.host_setup [--instances 1 10 64 128] [--rounds 3] [--json FILE]``. Each measurement runs
-in network, mount and process namespaces of its own, so the machine is left as it was. Times are medians over the
+Run as root: ``python -m bench.host_setup [--instances 1 10 64 128] [--rounds 3] [--json FILE]``. Each measurement
+runs in network, mount and process namespaces of its own, so the machine is left as it was. Times are medians over the
 rounds; what counts is the ratio of what ran side by side, not the seconds of one machine.
 """
 

@@ -92,7 +92,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
     """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
     from cfctl import gpu
     from cfctl.guest import package
-    from cfctl.launch import images, launcher, registry
+    from cfctl.launch import launcher, registry
 
     for program in ("ip", "nft", "dnsmasq", "adb"):
         process.require(program)
@@ -106,11 +106,13 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
     with report.step("build the guest") as said:
         built = package.ensure()
         said.append(f"kernel, busybox and adbd of the distribution, in {built.name}")
-    with report.step("choose the GPU mode") as said:
-        choice = gpu.choose("auto", vm_manager=gpu.CROSVM, guest_supports_gfxstream=images.supports_gfxstream(built))
-        said.append(choice.mode)
+    request = registry.Request(host_package=os.fspath(built))
+    with report.step("ask the GPU drivers") as said:
+        # For the embedded guest nothing depends on them; for the Android guests that come next everything does.
+        android = gpu.choose("auto", vm_manager=gpu.CROSVM, guest_supports_gfxstream=True)
+        said.append(f"an Android guest would get {android.mode}")
+    outcome["android_gpu"] = {"mode": android.mode, "reason": android.reason}
     with report.step("boot a VM") as said:
-        request = registry.Request(host_package=os.fspath(built), gpu="auto")
         device = launcher.launch(_NAME, request, timeout=_BOOT_S)
         undo.callback(_take_down_device, report)
         said += [f"{Path(p.argv[0]).name}, process {p.pid}" for p in device.processes if p.is_vm]
@@ -179,7 +181,11 @@ def _show(report: _Report, outcome: dict[str, Any], *, keep: bool) -> None:
     """Sum up: the steps have been shown as they were done, so only what they brought is said again."""
     device = outcome["device"]
     results = [(title, progress.duration(seconds), said) for title, seconds, said in report.rows]
-    answers = [("the VM says", outcome["uname"]), ("GPU mode", f"{device['gpu_mode']}: {device['gpu_reason']}")]
+    answers = [
+        ("the VM says", outcome["uname"]),
+        ("GPU mode", f"{device['gpu_mode']}: {device['gpu_reason']}"),
+        ("for Android", "{mode}: {reason}".format(**outcome["android_gpu"])),
+    ]
     if use_colour(sys.stdout):
         from rich.table import Table
         from rich.text import Text

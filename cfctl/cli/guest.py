@@ -21,7 +21,15 @@ def _group() -> None:
 def build(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; a new directory.")],
 ) -> common.Answer:
-    """Write the embedded host package: launch_cvd and the like around a small Linux guest."""
+    """Write the embedded host package: launch_cvd and the like around a small Linux guest.
+
+    It needs no cfctl where it is used, and may be copied to another place or server of this processor.
+
+    \b
+    Examples:
+      cfctl guest build ./guest
+      cfctl launch --host-package ./guest
+    """
     from cfctl.guest import package
 
     made = package.build(directory)

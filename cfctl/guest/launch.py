@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import paths, process
+from cfctl import arch, paths, process
 from cfctl.errors import CfctlError, UsageError
-from cfctl.guest import configuration, gflags, kvm, layout, options, preflight
+from cfctl.guest import configuration, gflags, kvm, layout, options, preflight, vm
 from cfctl.guest.bootlog import LauncherLog
 from cfctl.guest.image import Image
 from cfctl.guest.layout import Places
@@ -120,6 +120,8 @@ def _prepare(
         refuse_live(places.monitor(instance))
     for instance in instances:
         preflight.taps(instance)
+    # Asked now, so that a host without it hears so before anything was made.
+    vm.qemu(arch.host())
     verdict = kvm.usable(Path(entries[0].kernel), device=Path(values["kvm_path"] or paths.KVM))
     layout.prepare(places, instances, assembly_link=Path(values["assembly_dir"]))
     accelerator = "kvm" if verdict.ok else "tcg"

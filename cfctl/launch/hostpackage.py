@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfctl import gpu
+from cfctl.arch import ARCHES
 from cfctl.errors import CfctlError, UsageError
 
 #: For each tool the names to look for, first match wins, in the order of upstream's ``cvd`` (launcher.md section 1).
@@ -28,6 +30,12 @@ class HostPackage:
     path: Path
     start: Path
     stop: Path | None
+
+    @property
+    def vm_manager(self) -> str:
+        """The VM manager that its launcher takes by default: crosvm, where the package brings one."""
+        places = (self.path / "bin", *(self.path / "bin" / arch.triplet for arch in ARCHES.values()))
+        return gpu.CROSVM if any((place / "crosvm").is_file() for place in places) else gpu.QEMU
 
     @classmethod
     def open(cls, path: Path) -> HostPackage:

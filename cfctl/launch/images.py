@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def supports_gfxstream(images: Path | None) -> bool:
+def supports_gfxstream(images: Path) -> bool | None:
     """Tell whether the guest can use gfxstream: ``gfxstream=supported`` in its ``android-info.txt``.
 
-    :param images: the directory with the images; None, or one without the file, is a guest that cannot.
+    :param images: the directory with the images.
+    :return: None if the guest does not say.
     """
-    if images is None:
-        return False
     try:
         lines = (images / "android-info.txt").read_text(errors="replace").splitlines()
     except OSError:
-        return False
+        return None
     return "gfxstream=supported" in (line.strip() for line in lines)

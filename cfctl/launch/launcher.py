@@ -59,7 +59,7 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
         _check_free(name)
     with numbers.allocated(request.num_instances) as locked:
         instances = tuple(lock.instance.number for lock in locked)
-        choice = _choose_gpu(request)
+        choice = choose_gpu(request)
         record = Record(
             name=name or f"cvd-{instances[0]}",
             owner=registry.owner(),
@@ -93,7 +93,7 @@ def restart(record: Record, *, timeout: float, wait: bool = True) -> observe.Dev
             with steps.step(f"stop {record.name}"):
                 stop.stop(record)
         with numbers.taken_again(record.numbers) as locked:
-            choice = _choose_gpu(record.request)
+            choice = choose_gpu(record.request)
             record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
             child = _start(record, package, locked)
     return _follow(record, child, started=started, timeout=timeout, wait=wait, new=False)
@@ -136,14 +136,18 @@ def _check_free(name: str) -> None:
     raise NameTaken(name, device.state.value)
 
 
-def _choose_gpu(request: Request) -> gpu.Decision:
-    vm_manager = "crosvm"
+def choose_gpu(request: Request) -> gpu.Decision:
+    """Return the GPU mode for a request: what the host can do, what the guest and the VM manager support.
+
+    :raises UsageError: for a mode or a VM manager that does not exist.
+    """
+    vm_manager = HostPackage.open(Path(request.host_package)).vm_manager
     for flag in request.flags:
         key, _, value = flag.lstrip("-").partition("=")
         if key == "vm_manager" and value:
             vm_manager = value
-    where = Path(request.images or request.host_package)
-    return gpu.choose(request.gpu, vm_manager=vm_manager, guest_supports_gfxstream=images.supports_gfxstream(where))
+    guest = images.supports_gfxstream(Path(request.images or request.host_package))
+    return gpu.choose(request.gpu, vm_manager=vm_manager, guest_supports_gfxstream=guest)
 
 
 def _flags(record: Record) -> list[str]:

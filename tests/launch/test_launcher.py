@@ -89,10 +89,9 @@ def test_host_package_prefers_the_new_name(tmp_path: Path) -> None:
 
 
 def test_gfxstream_support_is_the_guests_own_word(tmp_path: Path) -> None:
-    assert not images.supports_gfxstream(None)
-    assert not images.supports_gfxstream(tmp_path)
+    assert images.supports_gfxstream(tmp_path) is None
     (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=unsupported\n")
-    assert not images.supports_gfxstream(tmp_path)
+    assert images.supports_gfxstream(tmp_path) is False
     (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=supported\n")
     assert images.supports_gfxstream(tmp_path)
 
@@ -103,3 +102,11 @@ def test_targets() -> None:
     for bad in ("phone/", "phone/x", "phone/0", "phone/-1"):
         with pytest.raises(UsageError):
             manage.target(bad)
+
+
+def test_vm_manager_is_crosvm_where_the_package_brings_one(tmp_path: Path) -> None:
+    package = standins.write(tmp_path, "none")
+    assert HostPackage.open(package).vm_manager == "qemu_cli"
+    (package / "bin/x86_64-linux-gnu").mkdir()
+    (package / "bin/x86_64-linux-gnu/crosvm").touch()
+    assert HostPackage.open(package).vm_manager == "crosvm"
