@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import sys
 from io import StringIO
 from pathlib import Path
@@ -47,7 +48,10 @@ def main() -> None:
     console.print(Text.assemble(("$ ", "bold green"), title))
     for line in final(record(argv)):
         console.print(Text.from_ansi(line))
-    Path(target).write_text(console.export_svg(title="cfctl"))
+    svg = console.export_svg(title="cfctl")
+    # rich asks the web for its font; a picture in a repository asks nobody.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "DejaVu Sans Mono")
+    Path(target).write_text(svg)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.schemas import conforms
 from tests.system.sandbox import INSIDE, REPO, Sandbox
 
 #: Stays on purpose: all holders of the lock must lock the same inode.
@@ -71,4 +72,6 @@ def fails(box: Sandbox, code: int, *args: str, **kwargs: Any) -> str:
 
 def changes(box: Sandbox, *args: str, **kwargs: Any) -> list[tuple[str, str]]:
     """Run ``cfctl ARGS --json``; return the changes as (action, object)."""
-    return [(c["action"], c["object"]) for c in box.json(*args, **kwargs)["changes"]]
+    document = box.json(*args, **kwargs)
+    conforms(document, "host")
+    return [(change["action"], change["object"]) for change in document["changes"]]

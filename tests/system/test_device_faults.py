@@ -163,10 +163,13 @@ def test_name_taken(host: Sandbox, package: Package) -> None:
     host.cfctl("rm", "--force", "phone")
 
 
-def test_interrupt_during_the_boot_removes_the_device(host: Sandbox, package: Package) -> None:
-    launch = host.start(*host.cfctl_argv("launch", "phone", "--host-package", package("hang")))
+@pytest.mark.parametrize("signal", ["INT", "TERM"])
+def test_interrupt_during_the_boot_removes_the_device(host: Sandbox, package: Package, signal: str) -> None:
+    # A suite in the background runs with SIGINT ignored, and its children inherit that.
+    argv = ["env", "--default-signal=INT", *host.cfctl_argv("launch", "phone", "--host-package", package("hang"))]
+    launch = host.start(*argv)
     wait_for_state(host, "booting")
-    host.run("pkill", "-INT", "-f", "cfctl launch phone")
+    host.run("pkill", f"-{signal}", "-f", "cfctl launch phone")
     assert launch.wait(30) == 130
     leaves_nothing(host)
 

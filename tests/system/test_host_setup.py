@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.host_helpers import changes, fails, read_host, snapshot, taps_in_use
+from tests.schemas import conforms
+from tests.system.host_helpers import changes, fails, python_argv, read_host, snapshot, taps_in_use
 from tests.system.sandbox import Sandbox
 
 BRIDGE = {
@@ -192,6 +193,7 @@ def test_status_of_an_empty_a_ready_and_a_damaged_host(sandbox: Sandbox) -> None
 
     sandbox.cfctl("host", "setup", "--instances", "2")
     ready = sandbox.json("host", "status")
+    conforms(ready, "host")
     assert (ready["state"], ready["instances"], ready["changes"]) == ("ready", 2, [])
     assert ready["settings"]["host.instances"] == {"value": 2, "origin": "observed on the host"}
     assert [server["bridge"] for server in ready["servers"]] == ["cvd-ebr", "cvd-wbr"]
@@ -210,7 +212,9 @@ def test_status_of_an_empty_a_ready_and_a_damaged_host(sandbox: Sandbox) -> None
 def test_status_names_devices_that_are_up(sandbox: Sandbox) -> None:
     sandbox.cfctl("host", "setup", "--instances", "2")
     with taps_in_use(sandbox, "cvd-wtap-02"):
-        (guest,) = sandbox.json("host", "status")["guests"]
+        document = sandbox.json("host", "status")
+    conforms(document, "host")
+    (guest,) = document["guests"]
     assert guest == {"number": 2, "mac": "00:1a:11:e1:cf:01", "address": None}
 
 
@@ -304,3 +308,13 @@ def test_a_strict_umask_changes_nothing(sandbox: Sandbox) -> None:
     sandbox.run("sh", "-c", 'umask 077; "$@"', "sh", *argv)
     modes = sandbox.run("stat", "-c", "%a", "/run/cfctl", "/run/cfctl/host", "/run/cfctl/host/cvd-ebr.hosts").stdout
     assert modes.split() == ["755", "755", "644"]
+
+
+def test_anybody_can_ask_which_numbers_are_served_and_busy(sandbox: Sandbox) -> None:
+    ask = "from cfctl.hostres import tap; print(sorted(tap.served_numbers()), sorted(tap.busy_numbers()))"
+    argv = [*python_argv("x")[:1], "-c", ask]
+    assert sandbox.run(*argv, user="tester").stdout == "[] []\n"
+    sandbox.cfctl("host", "setup", "--instances", "3")
+    sandbox.run("ip", "link", "del", "cvd-wifiap-02")
+    with taps_in_use(sandbox, "cvd-mtap-03"):
+        assert sandbox.run(*argv, user="tester").stdout == "[1, 3] [3]\n"

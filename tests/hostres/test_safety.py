@@ -1,0 +1,84 @@
+"""Which routes clash, and what a refusal says."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cfctl import process
+from cfctl.errors import DevicesUp, SubnetClash
+from cfctl.hostres import safety
+from cfctl.hostres.safety import Route
+
+NETS = st.builds(
+    lambda address, prefix: IPv4Network((address, prefix), strict=False),
+    st.integers(0xC0A85D00, 0xC0A862FF),  # 192.168.93.0 to 192.168.98.255
+    st.integers(16, 32),
+)
+
+
+@given(st.lists(NETS, max_size=6), st.lists(NETS, max_size=6))
+def test_a_clash_is_a_common_address(wanted: list[IPv4Network], there: list[IPv4Network]) -> None:
+    found = safety.clashes(wanted, [Route(net, "eth0") for net in there])
+    overlapping = {net for net in there for other in wanted if net.overlaps(other)}
+    assert {route.subnet for _, route in found} == overlapping
+
+
+def _answers(monkeypatch: pytest.MonkeyPatch, stdout: str) -> None:
+    monkeypatch.setattr(process, "run", lambda argv, **_: process.Result(tuple(argv), 0, stdout, ""))
+
+
+def test_which_routes_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    _answers(
+        monkeypatch,
+        """[{"dst":"default","gateway":"10.0.0.1","dev":"eth0"},
+            {"dst":"0.0.0.0/1","dev":"tun0"}, {"dst":"128.0.0.0/1","dev":"tun0"},
+            {"type":"blackhole","dst":"192.168.0.0/16"},
+            {"type":"broadcast","dst":"192.168.98.255","dev":"eth0"},
+            {"dst":"192.168.1.7","dev":"eth0"},
+            {"dst":"10.8.0.0/16","nexthops":[{"gateway":"10.0.0.2","dev":"wg0"},{"gateway":"10.0.0.3","dev":"wg1"}]}]""",
+    )
+    assert [str(route) for route in safety.routes()] == ["192.168.1.7/32 on eth0", "10.8.0.0/16 via 10.0.0.2 on wg0"]
+
+
+def test_what_a_clash_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    _answers(
+        monkeypatch,
+        '[{"dst":"192.168.96.0/20","gateway":"10.0.0.1","dev":"br-1"},{"dst":"192.168.98.0/24","dev":"cvd-ebr"}]',
+    )
+    with pytest.raises(SubnetClash) as caught:
+        safety.require_free([IPv4Network("192.168.98.0/24")], [("192.168.98.1/24", "cvd-ebr")], ours={"cvd-ebr"})
+    assert str(caught.value) == (
+        "the host already routes subnets that the devices need\n"
+        "192.168.98.0/24 is needed, and 192.168.96.0/20 via 10.0.0.1 on br-1 is there.\n"
+        "Nothing was changed: the host would no longer reach what is there.\n"
+        "Move the network on br-1 elsewhere, or take the route away while the host serves devices: "
+        "ip route del 192.168.96.0/20 dev br-1"
+    )
+
+
+def test_what_running_devices_say() -> None:
+    safety.require_idle([], [], "x")
+    with pytest.raises(DevicesUp) as caught:
+        safety.require_idle(["cvd-etap-01", "cvd-etap-02"], [1, 2], "cfctl host teardown --force")
+    assert str(caught.value) == (
+        "devices are up: cvd-1, cvd-2\n"
+        "In use: cvd-etap-01, cvd-etap-02.\n"
+        "A device whose tap is deleted never gets its network back. Nothing was changed.\n"
+        "Stop the devices first (cfctl ps, cfctl stop NAME), or cut them off: cfctl host teardown --force"
+    )
+
+
+def test_the_record_keeps_what_was_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CFCTL_PATHS_RUNTIME", str(tmp_path))
+    assert safety.remembered() == []
+    first = safety.Uplink("eth0.100", "1", "0")
+    safety.remember([first])
+    # A set-up that was killed runs again: now it sees what it has changed itself.
+    safety.remember([safety.Uplink("eth0.100", "2", "1"), safety.Uplink("eth1", "1", "0")])
+    assert set(safety.remembered()) == {first, safety.Uplink("eth1", "1", "0")}
+    assert (tmp_path / "host" / "accept_ra.json").stat().st_mode & 0o777 == 0o600
