@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import standins
+from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 
 Package = Callable[[str], str]
@@ -45,7 +46,9 @@ def refused(sandbox: Sandbox, *args: str, code: int, **kwargs: Any) -> dict[str,
     assert len(done.stderr.splitlines()) <= 40, "one screen"
     done = sandbox.cfctl(*args[: args.index("--")] if "--" in args else args, "--json", check=False, **kwargs)
     assert done.returncode == code, done.stdout + done.stderr
-    error: dict[str, str] = json.loads(done.stdout.splitlines()[-1])["error"]
+    document = json.loads(done.stdout)
+    conforms(document, "error")
+    error: dict[str, str] = document["error"]
     return error
 
 
@@ -92,6 +95,7 @@ def test_guest_that_panics_is_kept_with_its_logs(host: Sandbox, package: Package
     assert "phone did not boot: no init found" in done.stderr
     assert "Kernel panic" in done.stderr
     device = host.json("ps")["devices"][0]
+    conforms(device, "device")
     assert device["state"] == "failed"
     assert device["failure"]["phase"] == "userspace"
     assert "Kernel panic" in host.cfctl("logs", "phone").stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 from tests.system.test_device_faults import leaves_nothing, wait_for_state
 
@@ -36,6 +37,7 @@ def test_whole_life(host: Sandbox) -> None:
     assert phases[-1] == "booted"
     assert {"userspace", "network", "adb"} <= set(phases)
     device = events[-1]["device"]
+    conforms(device, "device")
     assert device["state"] == "running"
     assert device["gpu_mode"] == "guest_swiftshader"
     assert device["instances"][0]["adb"] == "127.0.0.1:6520"
