@@ -199,6 +199,14 @@ class Instance:
         """
         return f"{tmpdir}/cf_avd_{uid}/{self.id}"
 
+    def environment_directory(self, uid: int, tmpdir: str = "/tmp") -> str:  # noqa: S108 (upstream's place)
+        """Return the directory of the sockets that a group shares whose first instance this is.
+
+        :param uid: the user that runs the launcher.
+        :param tmpdir: the launcher's TMPDIR.
+        """
+        return f"{tmpdir}/cf_env_{uid}/env-{self.number}"
+
     @property
     def lock_name(self) -> str:
         """The file that cvd, acloud and cfctl all lock to own the number (``cvd/instances/lock``)."""

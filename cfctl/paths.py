@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfctl.errors import UsageError
+
 #: Read by every user: packages and images that root has unpacked or built.
 SYSTEM_CACHE = Path("/var/cache/cfctl")
 
@@ -98,6 +100,8 @@ def current() -> Paths:
         }
     for name in roots:
         if override := os.environ.get(f"CFCTL_PATHS_{name.upper()}"):
+            if not override.startswith("/"):
+                raise UsageError(f"CFCTL_PATHS_{name.upper()} must be an absolute path, not {override!r}")
             roots[name] = Path(override)
     return Paths(**roots)
 

@@ -46,6 +46,7 @@ def test_table(number: int) -> None:
     assert one.directory("/home/a") == f"/home/a/cuttlefish/instances/cvd-{number}"
     assert one.socket_directory(1000) == f"/tmp/cf_avd_1000/cvd-{number}"
     assert one.socket_directory(0, "/var/tmp") == f"/var/tmp/cf_avd_0/cvd-{number}"
+    assert one.environment_directory(1000) == f"/tmp/cf_env_1000/env-{number}"
     assert one.lock_name == f"local-instance-{number}.lock"
 
 

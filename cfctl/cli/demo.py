@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl import config, process, steps
+from cfctl import config, process, signals, steps
 from cfctl.cli import progress
 from cfctl.cli.common import Answer, console, use_colour, verb
 from cfctl.errors import CfctlError, NeedsRoot
@@ -76,10 +76,16 @@ def demo(
         raise NeedsRoot("demo")
     report = _Report()
     outcome: dict[str, Any] = {}
-    with contextlib.ExitStack() as undo:
+    undo = contextlib.ExitStack()
+    try:
         _run(report, outcome, undo, keep=keep)
-        if keep:
-            undo.pop_all()
+    except BaseException:
+        with signals.undisturbed():
+            undo.close()
+        raise
+    if not keep:
+        with signals.undisturbed():
+            undo.close()
     document = {
         **outcome,
         "steps": [{"title": title, "seconds": round(s, 2), "result": said} for title, s, said in report.rows],

@@ -66,10 +66,10 @@ def setup(
     adopt: Adopt = False,
     force: Force = False,
 ) -> Answer:
-    """Make bridges, taps, addresses, firewall rules and DHCP servers, as far as they are missing.
+    """Make the host ready: taps, bridges, NAT, DHCP.
 
-    Needs root. A second call does nothing; another number adds or removes the difference and leaves running devices
-    alone.
+    Makes what is missing, mends what is not as it should be, removes what is too much. Needs root. A second call does
+    nothing; another number adds or removes the difference and leaves running devices alone.
 
     \b
     Examples:
@@ -86,7 +86,9 @@ def setup(
 
 @verb(app, "plan")
 def plan(*, instances: Instances = None, config: Config = None, adopt: Adopt = False) -> Answer:
-    """Say what setup would do, and why; exit 3 if it would do anything.
+    """Say what setup would do, and why.
+
+    The exit status is 3 if it would do anything.
 
     \b
     Examples:
@@ -101,9 +103,9 @@ def plan(*, instances: Instances = None, config: Config = None, adopt: Adopt = F
 
 @verb(app, "teardown")
 def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
-    """Remove everything that setup has made, whatever the settings say now.
+    """Remove everything that setup has made.
 
-    Needs root. Refuses while devices are up. IP forwarding and group cvdnetwork stay.
+    Whatever the settings say now. Needs root. Refuses while devices are up. IP forwarding and group cvdnetwork stay.
 
     \b
     Examples:
@@ -118,9 +120,9 @@ def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
 
 @verb(app, "status")
 def status(*, instances: Instances = None, config: Config = None) -> Answer:
-    """Tell whether the host is ready; exit 3 if setup would have something to do.
+    """Tell whether the host is ready.
 
-    Anybody may ask; only root can read the firewall rules.
+    The exit status is 3 if setup would have something to do. Anybody may ask; only root can read the firewall rules.
 
     \b
     Examples:
@@ -136,7 +138,6 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
     document |= {
         "served": work.observed.instances,
         "conflicts": [{"object": c.object, "reason": c.reason, "adoptable": c.adoptable} for c in work.conflicts],
-        "unchecked": _unchecked(work),
         "servers": [{"bridge": s.bridge, "pid": s.pid, "ours": s.marked} for s in work.observed.servers],
         "guests": [_guest(number, leases) for number in busy],
     }
@@ -179,6 +180,8 @@ def _answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:
     state = ("ready" if work.desired.instances else "absent") if done else work.state
 
     def show() -> None:
+        for line in _unchecked(work):
+            print(f"unchecked  {line}")
         _show_changes(work.changes, done=done)
         if done and work.desired.instances:
             print(f"The host serves {_plural(work.desired.instances, 'instance')}.")
@@ -193,6 +196,7 @@ def _document(work: Plan, settings: Settings | None, *, state: str) -> dict[str,
         "state": state,
         "instances": work.desired.instances,
         "changes": [{"action": c.action, "object": c.object, "reason": c.reason} for c in work.changes],
+        "unchecked": _unchecked(work),
     }
     if settings is not None:
         document["settings"] = {
@@ -219,11 +223,17 @@ def _show_changes(changes: Sequence[Change], *, done: bool) -> None:
     for (action, kind, reason), group in itertools.groupby(changes, key=lambda c: (c.action, c.kind, _sort(c))):
         several = list(group)
         if len(several) > _SHOWN:
-            print(f"{action:7} {len(several)} {kind}s {several[0].name} ... {several[-1].name}: {reason}")
+            print(f"{action:7} {len(several)} {kind}s {_names(several)}: {reason}")
             continue
         for change in several:
             print(f"{action:7} {change.object}: {change.reason}")
     print(f"{_plural(len(changes), 'change')}{'' if done or not changes else ' to make'}.")
+
+
+def _names(changes: Sequence[Change]) -> str:
+    """Return what says where many changes are: the first and the last tap, the chain of rules."""
+    where, colon, _ = changes[0].name.partition(": ")
+    return f"in {where}" if colon else f"{where} ... {changes[-1].name}"
 
 
 def _sort(change: Change) -> str:

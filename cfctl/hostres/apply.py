@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import random
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -117,8 +117,8 @@ def _recreated(fields: Iterable[str]) -> bool:
 def _unused_group(used: frozenset[str]) -> int:
     while True:
         # 31 bits: iproute2 prints and reads the number as an int.
-        group = random.randrange(1 << 16, 1 << 31)  # noqa: S311 (no secret)
-        if str(group) not in used:
+        group = int.from_bytes(os.urandom(4), "little") >> 1
+        if group and str(group) not in used:
             return group
 
 

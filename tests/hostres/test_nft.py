@@ -85,6 +85,22 @@ def test_any_text_is_parsed(text: str) -> None:
     nft.parse(nft.NAT, text)
 
 
+def test_the_empty_table_is_ours_if_the_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tables keep no comment: both are made in one transaction, and the other one has no rule to mark."""
+    nat, bridge, _ = nft.tables(["192.168.98.0/24"], guest_isolation=True)
+    texts = {nat.id: listed(nat).replace('\tcomment "cfctl"\n', ""), bridge.id: listed(bridge, marked=False)}
+
+    def run(argv: list[str], **_: object) -> process.Result:
+        text = texts.get(" ".join(argv[6:]))
+        missing = "Error: No such file or directory; did you mean table\n"
+        return process.Result(tuple(argv), 0 if text else 1, text or "", "" if text else missing)
+
+    monkeypatch.setattr(process, "run", run)
+    assert {name: table.marked for name, table in nft.read().items()} == {nft.NAT: True, nft.BRIDGE: True}
+    texts[nat.id] = listed(nat, marked=False)
+    assert {name: table.marked for name, table in nft.read().items()} == {nft.NAT: False, nft.BRIDGE: False}
+
+
 def test_lines_of_a_transaction() -> None:
     rule = Rule("postrouting", "ip saddr 192.168.97.0/30 masquerade")
     assert nft.add(nft.NAT, rule) == (

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cfctl import config
@@ -154,27 +154,31 @@ def crash(verb: str) -> int:
 
 # -- any damage --------------------------------------------------------------------------------------------
 
-_TAPS = [name for name in desired.build(3).links if "tap" in name or "wifiap" in name]
-_DAMAGES = st.one_of(
-    st.tuples(st.just("delete"), st.sampled_from([*desired.build(3).links])),
-    st.tuples(st.just("down"), st.sampled_from([*desired.build(3).links])),
-    st.tuples(st.just("nomaster"), st.sampled_from(_TAPS)),
-    st.tuples(st.just("wrong master"), st.sampled_from(_TAPS)),
-    st.tuples(st.just("flush"), st.sampled_from([*desired.build(3).links])),
-    st.tuples(st.just("address"), st.sampled_from([*desired.build(3).links])),
-    st.tuples(st.just("aside"), st.sampled_from([*desired.build(3).links])),
-    st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
-    st.tuples(st.just("not isolated"), st.sampled_from(_TAPS)),
-    st.tuples(st.just("recreated"), st.sampled_from(_TAPS)),
-    st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
-    st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
-    st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
-    st.tuples(st.just("rule twice"), st.just("")),
-    st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
-    st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
-    st.tuples(st.just("second server"), st.just("")),
-    st.tuples(st.just("hosts"), st.just("")),
-    st.tuples(st.just("sysctl"), st.sampled_from(["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"])),
+_LINKS = [*desired.build(3).links]
+_TAPS = [name for name in _LINKS if name not in ("cvd-ebr", "cvd-wbr")]
+_TARGETS = {
+    "delete": _LINKS,
+    "down": _LINKS,
+    "nomaster": _TAPS,
+    "wrong master": _TAPS,
+    "flush": ["cvd-mtap-01", *_LINKS],
+    "address": _LINKS,
+    "aside": _LINKS,
+    "stp": ["cvd-ebr", "cvd-wbr"],
+    "not isolated": _TAPS,
+    "recreated": _TAPS,
+    "temporary": ["cvd-new-ebr", "cvd-new-wbr"],
+    "table": ["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"],
+    "chain": ["ip cuttlefish_nat postrouting", "inet cfctl forward"],
+    "rule twice": [""],
+    "kill": ["TERM", "KILL"],
+    "pid file": ["", "1", "999999", "nonsense"],
+    "second server": [""],
+    "hosts": [""],
+    "sysctl": ["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"],
+}
+_DAMAGES = st.sampled_from(sorted(_TARGETS)).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.sampled_from(_TARGETS[kind]))
 )
 
 
@@ -236,6 +240,9 @@ def damages(examples: int) -> int:
             host.teardown()
         assert snapshot() == clean
 
+    # Each kind of damage by itself, whatever chance finds besides.
+    for kind, targets in _TARGETS.items():
+        converges = example(2, [(kind, targets[0])], 2)(converges)
     converges()
     return tried
 

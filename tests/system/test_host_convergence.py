@@ -20,4 +20,4 @@ def test_a_kill_at_any_time_is_mended(sandbox: Sandbox) -> None:
 
 
 def test_any_damage_is_mended(sandbox: Sandbox) -> None:
-    assert int(python(sandbox, "tests.system.host_driver", "damage", "25").stdout) >= 25
+    assert int(python(sandbox, "tests.system.host_driver", "damage", "15").stdout) >= 15 + 19

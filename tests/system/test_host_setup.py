@@ -123,7 +123,9 @@ def test_equal_to_the_reference(sandbox: Sandbox, count: int) -> None:
 @pytest.mark.parametrize("count", [65, 128])
 def test_many(sandbox: Sandbox, count: int) -> None:
     before = snapshot(sandbox)
-    sandbox.cfctl("host", "setup", "--instances", str(count))
+    done = sandbox.cfctl("host", "setup", "--instances", str(count))
+    assert f"create  {4 * count} taps cvd-etap-01 ... cvd-wifiap-{count}: it is missing\n" in done.stdout
+    assert f"create  {2 + 2 * count} rules in ip cuttlefish_nat postrouting: it is missing\n" in done.stdout
     host = read_host(sandbox)
     assert len(host["links"]) == 2 + 4 * count
     assert len(host["rules"]["ip cuttlefish_nat postrouting"]) == 2 + 2 * count
@@ -284,6 +286,9 @@ def test_an_ordinary_user_may_ask(sandbox: Sandbox) -> None:
     document = sandbox.json("host", "status", user="tester")
     assert (document["state"], document["changes"]) == ("ready", [])
     assert document["unchecked"] == ["firewall rules: only root may read them"]
+    dry = sandbox.cfctl("host", "teardown", "--dry-run", user="tester", check=False)
+    assert dry.returncode == 3
+    assert dry.stdout.startswith("unchecked  firewall rules: only root may read them\nremove  bridge cvd-ebr: ")
     for verb in ("setup", "teardown"):
         said = fails(sandbox, 4, "host", verb, user="tester")
         assert f"host {verb} must run as root" in said
