@@ -274,15 +274,18 @@ def test_one_device_that_fails_does_not_keep_the_others_waiting(host: Sandbox, p
     done = host.cfctl("stop", "nosuch", "a", "--json", check=False)
     assert done.returncode == 1
     document = json.loads(done.stdout)
+    conforms(document, "devices")
     assert [device["state"] for device in document["devices"]] == ["stopped"]
     assert document["errors"][0]["code"] == "no-such-device"
-    host.cfctl("rm", "a")
+    conforms(host.json("rm", "a"), "removed")
 
 
 def test_events_end_with_the_error(host: Sandbox, package: Package) -> None:
     done = host.cfctl("launch", "--events", "--host-package", package("crash"), check=False)
     assert done.returncode == 1
     events = [json.loads(line) for line in done.stdout.splitlines()]
+    for event in events:
+        conforms(event, "event")
     assert events[0]["phase"] == "assemble"
     assert events[-1]["event"] == "error"
     assert events[-1]["error"]["code"] == "launch-failed"

@@ -32,6 +32,8 @@ def end_adb_server(sandbox: Sandbox, user: str = "root") -> None:
 def test_whole_life(host: Sandbox) -> None:
     before = host.snapshot()
     events = [json.loads(line) for line in host.cfctl("launch", "phone", "--events").stdout.splitlines()]
+    for event in events:
+        conforms(event, "event")
     phases = [event["phase"] for event in events if event["event"] == "phase"]
     assert phases[:2] == ["assemble", "vm"]
     assert phases[-1] == "booted"
@@ -43,6 +45,7 @@ def test_whole_life(host: Sandbox) -> None:
     assert device["instances"][0]["adb"] == "127.0.0.1:6520"
     assert device["instances"][0]["vm_pid"] in host.processes()
 
+    conforms(host.json("ps"), "devices")
     assert host.json("ps")["devices"] == [device]
     assert "running" in host.cfctl("ps").stdout
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "phone").stdout
