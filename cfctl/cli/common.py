@@ -195,4 +195,6 @@ def console() -> Console:
             # rich would end the whole program here, with status 1.
             raise BrokenPipeError
 
-    return Board(highlight=False, force_terminal=use_colour(sys.stdout))
+    # Into a pipe or a file nothing is wrapped: whoever reads it may search it.
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 200
+    return Board(highlight=False, force_terminal=use_colour(sys.stdout), width=width)
