@@ -217,7 +217,7 @@ EBR, WBR = READY.servers
             ("change", "dnsmasq cvd-ebr", "its pid file does not name it"),
         ),
         (
-            replace(READY, hosts_file_right=False),
+            replace(READY, hosts=""),
             ("change", "dnsmasq cvd-ebr", "/run/cfctl/host/cvd-ebr.hosts is not as it should be"),
         ),
         (replace(READY, group_exists=False), ("create", "group cvdnetwork", "it is missing")),

@@ -51,13 +51,23 @@ def test_what_a_clash_says(monkeypatch: pytest.MonkeyPatch) -> None:
         '[{"dst":"192.168.96.0/20","gateway":"10.0.0.1","dev":"br-1"},{"dst":"192.168.98.0/24","dev":"cvd-ebr"}]',
     )
     with pytest.raises(SubnetClash) as caught:
-        safety.require_free([IPv4Network("192.168.98.0/24")], [("192.168.98.1/24", "cvd-ebr")], ours={"cvd-ebr"})
+        safety.require_free(
+            [IPv4Network("192.168.98.0/24")],
+            [("192.168.98.1/24", "cvd-ebr")],
+            ours={"cvd-ebr"},
+            settings={
+                "host.ethernet_subnet": IPv4Network("192.168.98.0/24"),
+                "host.wifi_subnet": IPv4Network("192.168.95.0/24"),
+            },
+        )
     assert str(caught.value) == (
         "the host already routes subnets that the devices need\n"
         "192.168.98.0/24 is needed, and 192.168.96.0/20 via 10.0.0.1 on br-1 is there.\n"
         "Nothing was changed: the host would no longer reach what is there.\n"
-        "Move the network on br-1 elsewhere, or take the route away while the host serves devices: "
-        "ip route del 192.168.96.0/20 dev br-1"
+        "Give the devices others, in config.toml or as CFCTL_HOST_...:\n"
+        "[host]\n"
+        'ethernet_subnet = "10.193.98.0/24"\n'
+        "Or take the route away while the host serves devices: ip route del 192.168.96.0/20 dev br-1"
     )
 
 
