@@ -1,6 +1,7 @@
 """Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
 
-``python -m tests.system.host_driver crash setup|teardown`` and ``... damage EXAMPLES``; prints how much was tried.
+``python -m tests.system.host_driver crash setup|teardown|switch``, ``... damage EXAMPLES`` and ``... timed SEED``;
+prints how much was tried.
 """
 
 from __future__ import annotations
@@ -36,8 +37,22 @@ EVENTS = {
 }
 
 
-def wanted(count: int) -> config.Settings:
-    return config.load(flags={"host.instances": count}, environ={})
+#: Settings that a host may have before and after.
+KINDS: dict[str, dict[str, str]] = {
+    "own": {"host.bridge": ""},
+    "other": {
+        "host.bridge": "",
+        "host.ethernet_subnet": "10.0.98.0/24",
+        "host.mobile_subnet": "10.0.97.0/24",
+        "host.wifi_ap_subnet": "192.168.97.0/24",
+        "host.ethernet_ipv6_prefix": "fd00:98::",
+    },
+    "external": {"host.bridge": "lan0"},
+}
+
+
+def wanted(count: int, kind: str = "own") -> config.Settings:
+    return config.load(flags={"host.instances": count, **KINDS[kind]}, environ={})
 
 
 def run(*argv: str) -> str:
@@ -48,7 +63,7 @@ def snapshot() -> dict[str, Any]:
     """Return everything that a set-up makes, in a form that says what differs."""
     links = [link for link in json.loads(run("ip", "-j", "addr")) if link["ifname"] != "lo"]
     return {
-        "links": sorted((link["ifname"], link.get("ifalias"), link.get("group")) for link in links),
+        "links": sorted((link["ifname"], link.get("ifalias") or "", link.get("group")) for link in links),
         "rules": run("nft", "list", "ruleset"),
         "servers": servers(),
         "files": sorted(
@@ -69,8 +84,8 @@ def servers() -> list[int]:
     return found
 
 
-def changes(count: int) -> list[str]:
-    plan, _ = host.status(wanted(count))
+def changes(count: int, kind: str = "own") -> list[str]:
+    plan, _ = host.status(wanted(count, kind))
     return [f"{c.action} {c.object}: {c.reason}" for c in (*plan.changes,)] + [str(c) for c in plan.conflicts]
 
 
@@ -98,30 +113,45 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+#: What is killed: the kind of host before it, and after; None is a host without cfctl.
+WAYS: dict[str, list[tuple[str | None, str | None]]] = {
+    "setup": [(None, "own")],
+    "teardown": [("own", None)],
+    "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+}
+
+
 def crash(verb: str) -> int:
     """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
     host.setup(wanted(2))
     host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
-    point = 0
-    while True:
-        if verb == "teardown":
-            host.setup(wanted(2))
-            killed = killed_at(point, host.teardown)
-        else:
-            killed = killed_at(point, lambda: host.setup(wanted(2)))
-        if not killed:
-            host.teardown()
-            assert snapshot() == clean
-            return point
-        if point % 2:
-            host.setup(wanted(2))
-            assert changes(2) == [], f"after a kill at point {point}"
-            assert len(servers()) == 2
-        plan = host.teardown()
-        assert plan.left == ()
-        assert snapshot() == clean, f"after a kill at point {point}"
-        point += 1
+    points = 0
+    for before, after in WAYS[verb]:
+        point = 0
+        while _crash_at(point, before, after):
+            plan = host.teardown()
+            assert plan.left == ()
+            assert snapshot() == clean, f"after a kill at point {point}"
+            point += 1
+        host.teardown()
+        assert snapshot() == clean
+        points += point
+    return points
+
+
+def _crash_at(point: int, before: str | None, after: str | None) -> bool:
+    """Kill the way from one kind of host to another, and finish it each second time; False if it ended before."""
+    if before:
+        host.setup(wanted(2, before))
+    killed = killed_at(point, lambda: host.setup(wanted(2, after)) if after else host.teardown())
+    if killed and point % 2:
+        kind = after or "own"
+        host.setup(wanted(2, kind))
+        assert changes(2, kind) == [], f"after a kill at point {point}"
+        assert len(servers()) == (0 if kind == "external" else 2)
+    return killed
 
 
 # -- any damage --------------------------------------------------------------------------------------------
@@ -133,6 +163,9 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("nomaster"), st.sampled_from(_TAPS)),
     st.tuples(st.just("wrong master"), st.sampled_from(_TAPS)),
     st.tuples(st.just("flush"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("flush6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("address6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("mac"), st.sampled_from(_TAPS)),
     st.tuples(st.just("address"), st.sampled_from([*desired.build(3).links])),
     st.tuples(st.just("aside"), st.sampled_from([*desired.build(3).links])),
     st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
@@ -149,6 +182,8 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("sysctl"), st.sampled_from(["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"])),
 )
 
+_HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
+
 
 def damage(kind: str, what: str) -> None:
     """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
@@ -160,6 +195,9 @@ def damage(kind: str, what: str) -> None:
         "nomaster": f"ip link set {what} nomaster",
         "wrong master": f"ip link set {what} master cvd-wbr",
         "flush": f"ip -4 addr flush dev {what}",
+        "flush6": f"ip -6 addr flush dev {what} scope global",
+        "address6": f"ip addr add fd00:1::9/64 dev {what}",
+        "mac": f"ip link set {what} address 02:00:00:00:00:01",
         "address": f"ip addr add 192.168.98.9/28 dev {what}",
         "aside": f"ip link set {what} group 4711",
         "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
@@ -179,9 +217,10 @@ def damage(kind: str, what: str) -> None:
 
 
 def damages(examples: int) -> int:
-    """From any damaged state, of any number of instances, one set-up mends all and a tear-down removes all."""
+    """From any damaged state, of any kind and number, one set-up mends all and a tear-down removes all."""
     host.setup(wanted(1))
     host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
     tried = 0
 
@@ -192,17 +231,17 @@ def damages(examples: int) -> int:
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.integers(0, 3), st.lists(_DAMAGES, max_size=5), st.integers(0, 3))
-    def converges(before: int, blows: list[tuple[str, str]], after: int) -> None:
+    @given(_HOSTS, st.lists(_DAMAGES, max_size=5), _HOSTS)
+    def converges(before: tuple[int, str], blows: list[tuple[str, str]], after: tuple[int, str]) -> None:
         nonlocal tried
         tried += 1
-        host.setup(wanted(before))
+        host.setup(wanted(*before))
         for blow in blows:
             damage(*blow)
         try:
-            host.setup(wanted(after))
-            assert changes(after) == []
-            assert len(servers()) == (2 if after else 0)
+            host.setup(wanted(*after))
+            assert changes(*after) == []
+            assert len(servers()) == (2 if after[0] and after[1] != "external" else 0)
         finally:
             host.teardown()
         assert snapshot() == clean
