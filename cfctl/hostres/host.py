@@ -134,7 +134,8 @@ def _as_observed(settings: Settings, found: Observed) -> Settings:
 
 
 def _with_resolvers(settings: Settings) -> Settings:
-    if settings["host.dns"] != "host" or not settings[_INSTANCES]:
+    # Without instances, or on somebody else's bridge, there is no DHCP server to tell it.
+    if settings["host.dns"] != "host" or not settings[_INSTANCES] or settings[_BRIDGE]:
         return settings
     found = resolvers.of_host()
     if not found.ipv4:

@@ -159,14 +159,10 @@ class _Work:
         differences = dict(_differences(link, found.link))
         if not differences:
             return
-        if found.carrier and (needs_opening(differences) or _moves(link, found.link)):
+        if found.carrier and needs_opening(differences):
             self.in_use.append(link.name)
-        elif link.kind == "bridge" and _moves(link, found.link):
-            self.in_use += [
-                port.link.name
-                for port in self.observed.links.values()
-                if port.carrier and port.link.master == link.name
-            ]
+        else:
+            self._look_for_users(link, found)
         self._add("change", link.kind, link.name, "; ".join(differences.values()), tuple(differences))
 
     def _adopt(self, link: Link, found: FoundLink) -> None:
@@ -174,8 +170,15 @@ class _Work:
             reason = "it is not marked as cfctl's, and just as upstream's script makes it"
             self.conflicts.append(Conflict(f"{link.kind} {link.name}", reason, adoptable=True))
             return
+        self._look_for_users(link, found)
         differences = {"alias": "it is upstream's and becomes cfctl's", **dict(_differences(link, found.link))}
         self._add("change", link.kind, link.name, "; ".join(differences.values()), tuple(differences))
+
+    def _look_for_users(self, link: Link, found: FoundLink) -> None:
+        """Note which taps in use would lose their network because a link moves: itself, or the ports of a bridge."""
+        if _moves(link, found.link):
+            taps = (port for port in self.observed.links.values() if link.name in (port.link.name, port.link.master))
+            self.in_use += [tap.link.name for tap in taps if tap.carrier]
 
     def _remove(self, found: FoundLink) -> None:
         name = found.link.name
@@ -331,7 +334,7 @@ def _differences(wanted: Link, found: Link) -> Iterator[tuple[str, str]]:
         if now.get(name) != value:
             yield name, f"{name} is {_word(now.get(name))}, not {_word(value)}"
     if wanted.mac and found.mac != wanted.mac:
-        yield "mac", f"its MAC is {found.mac}, not {wanted.mac}, which no bridge takes as its own"
+        yield "mac", f"its MAC is {_word(found.mac)}, not {wanted.mac}, which no bridge takes as its own"
     if found.master != wanted.master:
         yield "master", f"its bridge is {_word(found.master)}, not {_word(wanted.master)}"
     if found.isolated != wanted.isolated and (found.master == wanted.master or wanted.isolated):
@@ -354,9 +357,8 @@ def _moves(wanted: Link, found: Link) -> bool:
 
     What is only missing can be added under a running guest.
     """
-    there = {cidr for cidr, _ in found.addresses}
-    readdressed = bool(there) and not there >= {cidr for cidr, _ in wanted.addresses}
-    return readdressed or found.master not in (None, wanted.master)
+    there, needed = {cidr for cidr, _ in found.addresses}, {cidr for cidr, _ in wanted.addresses}
+    return bool(there - needed and needed - there) or found.master not in (None, wanted.master)
 
 
 def _word(value: object) -> str:

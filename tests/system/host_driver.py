@@ -72,6 +72,12 @@ def snapshot() -> dict[str, Any]:
     }
 
 
+def require_same(clean: dict[str, Any], when: str) -> None:
+    """Make sure that the host is as it was, and say what is not."""
+    now = snapshot()
+    assert now == clean, f"{when}: " + "; ".join(f"{key}: {now[key]}" for key in clean if now[key] != clean[key])
+
+
 def servers() -> list[int]:
     found = []
     for proc in Path("/proc").glob("[0-9]*"):
@@ -133,10 +139,10 @@ def crash(verb: str) -> int:
         while _crash_at(point, before, after):
             plan = host.teardown()
             assert plan.left == ()
-            assert snapshot() == clean, f"after a kill at point {point}"
+            require_same(clean, f"after a kill at point {point}")
             point += 1
         host.teardown()
-        assert snapshot() == clean
+        require_same(clean, "at the end")
         points += point
     return points
 
@@ -244,7 +250,7 @@ def damages(examples: int) -> int:
             assert len(servers()) == (2 if after[0] and after[1] != "external" else 0)
         finally:
             host.teardown()
-        assert snapshot() == clean
+        require_same(clean, f"{before} {blows} {after}")
 
     converges()
     return tried
@@ -272,7 +278,7 @@ def timed(seed: int) -> int:
         host.setup(wanted(4))
         assert changes(4) == []
         host.teardown()
-        assert snapshot() == clean
+        require_same(clean, "after a tear-down")
     return 5
 
 
