@@ -62,7 +62,9 @@ Adopt = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Delete interfaces of running devices too: they lose their network.", show_default=False
+        "--force",
+        help="Delete or move interfaces of running devices too: they lose their network.",
+        show_default=False,
     ),
 ]
 
