@@ -96,7 +96,7 @@ def test_ipv6_routes_are_read_only_where_needed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(process, "run", answer)
     with pytest.raises(SubnetClash, match=r"fd00::/64 is needed, and fd00::/32 on b is there") as caught:
-        safety.require_free([IPv6Network("fd00::/64")], [], ours=(), settings={})
+        safety.require_free([IPv6Network("fd00::/64"), IPv6Network("2001:db8::/64")], [], ours=(), settings={})
     assert asked == ["-6"]
     assert "on a" not in str(caught.value)
 
