@@ -25,6 +25,14 @@ PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
+#: Which DNS servers the host asks (resolv.conf(5)). The first may name no more than a server on loopback, of
+#: systemd-resolved or NetworkManager, which write down in the others whom it asks.
+RESOLVERS = (
+    Path("/etc/resolv.conf"),
+    Path("/run/systemd/resolve/resolv.conf"),
+    Path("/run/NetworkManager/no-stub-resolv.conf"),
+)
+
 #: Where cvd keeps the locks of the instance numbers, newest place first (launcher.md section 16): cvd's own
 #: before 2025-11, and acloud's, which follows TMPDIR.
 UPSTREAM_LOCKS = (Path("/var/tmp/cvd/lock"), Path("/tmp/cvd/lock"))  # noqa: S108

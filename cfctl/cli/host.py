@@ -11,7 +11,7 @@ import typer
 from cfctl.cli.common import Answer, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cfctl.config import Settings
     from cfctl.hostres.plan import Change, Plan
@@ -36,6 +36,16 @@ Instances = Annotated[
         show_default=False,
     ),
 ]
+Bridge = Annotated[
+    str | None,
+    typer.Option(
+        "--bridge",
+        metavar="IF",
+        help="An existing bridge that the devices become members of, instead of two of cfctl's; '' for cfctl's own. "
+        "Without it: the settings, else as now.",
+        show_default=False,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -52,7 +62,9 @@ Adopt = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Delete interfaces of running devices too: they lose their network.", show_default=False
+        "--force",
+        help="Delete or move interfaces of running devices too: they lose their network.",
+        show_default=False,
     ),
 ]
 
@@ -61,6 +73,7 @@ Force = Annotated[
 def setup(
     *,
     instances: Instances = None,
+    bridge: Bridge = None,
     config: Config = None,
     dry_run: DryRun = False,
     adopt: Adopt = False,
@@ -69,23 +82,28 @@ def setup(
     """Make the host ready: taps, bridges, NAT, DHCP.
 
     Makes what is missing, mends what is not as it should be, removes what is too much. Needs root. A second call does
-    nothing; another number adds or removes the difference and leaves running devices alone.
+    nothing; another number adds or removes the difference and leaves running devices alone. Another bridge or other
+    subnets move the devices, which is refused while they run.
 
     \b
     Examples:
       sudo cfctl host setup
       sudo cfctl host setup --instances 4
+      sudo cfctl host setup --bridge br0
+      sudo CFCTL_HOST_DNS=host cfctl host setup
       cfctl host setup --instances 4 --dry-run
     """
     from cfctl.hostres import host
 
     act = host.check if dry_run else host.setup
-    work, settings = act(_settings(instances, config), adopt=adopt, force=force)
+    work, settings = act(_settings(instances, bridge, config), adopt=adopt, force=force)
     return _answer(work, settings, done=not dry_run)
 
 
 @verb(app, "plan")
-def plan(*, instances: Instances = None, config: Config = None, adopt: Adopt = False) -> Answer:
+def plan(
+    *, instances: Instances = None, bridge: Bridge = None, config: Config = None, adopt: Adopt = False
+) -> Answer:
     """Say what setup would do, and why.
 
     The exit status is 3 if it would do anything.
@@ -94,10 +112,11 @@ def plan(*, instances: Instances = None, config: Config = None, adopt: Adopt = F
     Examples:
       cfctl host plan
       cfctl host plan --instances 64 --json
+      cfctl host plan --bridge br0
     """
     from cfctl.hostres import host
 
-    work, settings = host.check(_settings(instances, config), adopt=adopt, force=True)
+    work, settings = host.check(_settings(instances, bridge, config), adopt=adopt, force=True)
     return _answer(work, settings, done=False)
 
 
@@ -119,7 +138,7 @@ def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
 
 
 @verb(app, "status")
-def status(*, instances: Instances = None, config: Config = None) -> Answer:
+def status(*, instances: Instances = None, bridge: Bridge = None, config: Config = None) -> Answer:
     """Tell whether the host is ready.
 
     The exit status is 3 if setup would have something to do. Anybody may ask; only root can read the firewall rules.
@@ -131,7 +150,7 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
     """
     from cfctl.hostres import dnsmasq, host, tap
 
-    work, settings = host.status(_settings(instances, config))
+    work, settings = host.status(_settings(instances, bridge, config))
     document = _document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
     busy = sorted(tap.busy_numbers())
@@ -146,6 +165,8 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
         served = work.observed.instances
         print(f"{work.state}: {_STATES[work.state].format(_plural(served, 'instance'))}")
         print(f"instances  {settings['host.instances']} ({settings.origin('host.instances')})")
+        for name, value in _chosen(settings):
+            print(f"setting    {name} = {value} ({settings.origin(name)})")
         for server in document["servers"]:
             print(f"dnsmasq    {server['bridge']}, pid {server['pid']}{'' if server['ours'] else ', not of cfctl'}")
         for guest in document["guests"]:
@@ -170,10 +191,18 @@ _STATES = {
 }
 
 
-def _settings(instances: int | None, file: Path | None) -> Settings:
+def _settings(instances: int | None, bridge: str | None, file: Path | None) -> Settings:
     from cfctl import config
 
-    return config.load(config_file=file, flags={"host.instances": instances})
+    return config.load(config_file=file, flags={"host.instances": instances, "host.bridge": bridge})
+
+
+def _chosen(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the settings of the host that somebody has chosen, as one writes them in the environment."""
+    for name, found in settings.values.items():
+        if name.startswith("host.") and name != "host.instances" and found.origin != "built-in":
+            value = ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
+            yield name, value.lower() if isinstance(found.value, bool) else value or "none"
 
 
 def _answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:

@@ -32,6 +32,8 @@ MODULES = (
     "arch.py",
     "distro.py",
     "errors.py",
+    "hostres/__init__.py",
+    "hostres/addresses.py",
     "instance.py",
     "locks.py",
     "paths.py",

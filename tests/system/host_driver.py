@@ -1,6 +1,7 @@
 """Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
 
-``python -m tests.system.host_driver crash setup|teardown`` and ``... damage EXAMPLES``; prints how much was tried.
+``python -m tests.system.host_driver crash setup|teardown|switch``, ``... damage EXAMPLES`` and ``... timed SEED``;
+prints how much was tried.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfctl import config
@@ -36,8 +37,22 @@ EVENTS = {
 }
 
 
-def wanted(count: int) -> config.Settings:
-    return config.load(flags={"host.instances": count}, environ={})
+#: Settings that a host may have before and after.
+KINDS: dict[str, dict[str, str]] = {
+    "own": {"host.bridge": ""},
+    "other": {
+        "host.bridge": "",
+        "host.ethernet_subnet": "10.0.98.0/24",
+        "host.mobile_subnet": "10.0.97.0/24",
+        "host.wifi_ap_subnet": "192.168.97.0/24",
+        "host.ethernet_ipv6_prefix": "fd00:98::",
+    },
+    "external": {"host.bridge": "lan0"},
+}
+
+
+def wanted(count: int, kind: str = "own") -> config.Settings:
+    return config.load(flags={"host.instances": count, **KINDS[kind]}, environ={})
 
 
 def run(*argv: str) -> str:
@@ -73,12 +88,18 @@ def snapshot() -> dict[str, Any]:
     }
 
 
-def fresh(count: int) -> dict[str, Any]:
+def fresh(count: int, kind: str) -> dict[str, Any]:
     """Return what a set-up of a host makes that had nothing of cfctl; it is taken down again."""
-    host.setup(wanted(count))
+    host.setup(wanted(count, kind))
     found = snapshot()
     host.teardown()
     return found
+
+
+def require_same(clean: dict[str, Any], when: str) -> None:
+    """Make sure that the host is as it was, and say what is not."""
+    now = snapshot()
+    assert now == clean, f"{when}: " + "; ".join(f"{key}: {now[key]}" for key in clean if now[key] != clean[key])
 
 
 def servers() -> list[int]:
@@ -93,8 +114,8 @@ def servers() -> list[int]:
     return found
 
 
-def changes(count: int) -> list[str]:
-    plan, _ = host.status(wanted(count))
+def changes(count: int, kind: str = "own") -> list[str]:
+    plan, _ = host.status(wanted(count, kind))
     return [f"{c.action} {c.object}: {c.reason}" for c in (*plan.changes,)] + [str(c) for c in plan.conflicts]
 
 
@@ -127,59 +148,76 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+#: What is killed: the kind of host before it, and after; None is a host without cfctl.
+WAYS: dict[str, list[tuple[str | None, str | None]]] = {
+    "setup": [(None, "own")],
+    "teardown": [("own", None)],
+    "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+}
+
+
 def crash(verb: str) -> int:
     """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
-    ready = fresh(2)
+    host.setup(wanted(2))
+    host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
-    point = 0
-    while True:
-        if verb == "teardown":
-            host.setup(wanted(2))
-            killed = killed_at(point, host.teardown)
-        else:
-            killed = killed_at(point, lambda: host.setup(wanted(2)))
-        if not killed:
-            host.teardown()
-            assert snapshot() == clean
-            return point
-        if point % 2:
-            host.setup(wanted(2))
-            assert changes(2) == [], f"after a kill at point {point}"
-            assert without_leases(snapshot()) == without_leases(ready), f"after a kill at point {point}"
-        plan = host.teardown()
-        assert plan.left == ()
-        assert snapshot() == clean, f"after a kill at point {point}"
-        point += 1
+    points = 0
+    for before, after in WAYS[verb]:
+        point = 0
+        while _crash_at(point, before, after):
+            plan = host.teardown()
+            assert plan.left == ()
+            require_same(clean, f"after a kill at point {point}")
+            point += 1
+        host.teardown()
+        require_same(clean, "at the end")
+        points += point
+    return points
+
+
+def _crash_at(point: int, before: str | None, after: str | None) -> bool:
+    """Kill the way from one kind of host to another, and finish it each second time; False if it ended before."""
+    if before:
+        host.setup(wanted(2, before))
+    killed = killed_at(point, lambda: host.setup(wanted(2, after)) if after else host.teardown())
+    if killed and point % 2:
+        kind = after or "own"
+        host.setup(wanted(2, kind))
+        assert changes(2, kind) == [], f"after a kill at point {point}"
+        assert len(servers()) == (0 if kind == "external" else 2)
+    return killed
 
 
 # -- any damage --------------------------------------------------------------------------------------------
 
-_LINKS = [*desired.build(3).links]
-_TAPS = [name for name in _LINKS if name not in ("cvd-ebr", "cvd-wbr")]
-_TARGETS = {
-    "delete": _LINKS,
-    "down": _LINKS,
-    "nomaster": _TAPS,
-    "wrong master": _TAPS,
-    "flush": ["cvd-mtap-01", *_LINKS],
-    "address": _LINKS,
-    "aside": _LINKS,
-    "stp": ["cvd-ebr", "cvd-wbr"],
-    "not isolated": _TAPS,
-    "recreated": _TAPS,
-    "temporary": ["cvd-new-ebr", "cvd-new-wbr"],
-    "table": ["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"],
-    "chain": ["ip cuttlefish_nat postrouting", "inet cfctl forward"],
-    "rule twice": [""],
-    "kill": ["TERM", "KILL"],
-    "pid file": ["", "1", "999999", "nonsense"],
-    "second server": [""],
-    "hosts": [""],
-    "sysctl": ["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"],
-}
-_DAMAGES = st.sampled_from(sorted(_TARGETS)).flatmap(
-    lambda kind: st.tuples(st.just(kind), st.sampled_from(_TARGETS[kind]))
+_TAPS = [name for name in desired.build(3).links if "tap" in name or "wifiap" in name]
+_DAMAGES = st.one_of(
+    st.tuples(st.just("delete"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("down"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("nomaster"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("wrong master"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("flush"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("flush6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("address6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("mac"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("address"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("aside"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
+    st.tuples(st.just("not isolated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("recreated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
+    st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
+    st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
+    st.tuples(st.just("rule twice"), st.just("")),
+    st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
+    st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
+    st.tuples(st.just("second server"), st.just("")),
+    st.tuples(st.just("hosts"), st.just("")),
+    st.tuples(st.just("sysctl"), st.sampled_from(["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"])),
 )
+
+_HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
 
 
 def damage(kind: str, what: str) -> None:
@@ -192,6 +230,9 @@ def damage(kind: str, what: str) -> None:
         "nomaster": f"ip link set {what} nomaster",
         "wrong master": f"ip link set {what} master cvd-wbr",
         "flush": f"ip -4 addr flush dev {what}",
+        "flush6": f"ip -6 addr flush dev {what} scope global",
+        "address6": f"ip addr add fd00:1::9/64 dev {what}",
+        "mac": f"ip link set {what} address 02:00:00:00:00:01",
         "address": f"ip addr add 192.168.98.9/28 dev {what}",
         "aside": f"ip link set {what} group 4711",
         "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
@@ -203,7 +244,7 @@ def damage(kind: str, what: str) -> None:
         "rule twice": f"nft '{rule}'",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         "pid file": f"echo {what} >{pid_file}" if what else f"rm {pid_file}",
-        "second server": "sh -c \"$(tr '\\0' ' ' </proc/$(pgrep -o -x dnsmasq)/cmdline)\"",
+        "second server": f"sh -c \"$(tr '\\0' ' ' </proc/$(cat {pid_file})/cmdline)\"",
         "hosts": "echo >/run/cfctl/host/cvd-ebr.hosts",
         "sysctl": f"echo 0 >/proc/sys/net/{what}",
     }[kind]
@@ -211,9 +252,12 @@ def damage(kind: str, what: str) -> None:
 
 
 def damages(examples: int) -> int:
-    """From any damaged state, of any number of instances, one set-up mends all and a tear-down removes all."""
-    ready = [fresh(count) for count in range(4)]
+    """From any damaged state, of any kind and number, one set-up mends all and a tear-down removes all."""
+    host.setup(wanted(1))
+    host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
+    ready: dict[tuple[int, str], dict[str, Any]] = {}
     tried = 0
 
     @settings(
@@ -223,26 +267,29 @@ def damages(examples: int) -> int:
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    # A pid file on a host without anything of ours is not ours: there must be something to damage.
-    @given(st.integers(1, 3), st.lists(_DAMAGES, max_size=5), st.integers(0, 3))
-    def converges(before: int, blows: list[tuple[str, str]], after: int) -> None:
+    @given(_HOSTS, st.lists(_DAMAGES, max_size=5), _HOSTS)
+    def converges(before: tuple[int, str], blows: list[tuple[str, str]], after: tuple[int, str]) -> None:
         nonlocal tried
         tried += 1
-        host.setup(wanted(before))
+        host.setup(wanted(*before))
         for blow in blows:
             damage(*blow)
         try:
-            host.setup(wanted(after))
-            assert changes(after) == []
-            if after:
-                assert without_leases(snapshot()) == without_leases(ready[after])
+            host.setup(wanted(*after))
+            assert changes(*after) == []
+            if after[0]:
+                if after not in ready:
+                    host.teardown()
+                    ready[after] = without_leases(fresh(*after))
+                    host.setup(wanted(*before))
+                    for blow in blows:
+                        damage(*blow)
+                    host.setup(wanted(*after))
+                assert without_leases(snapshot()) == ready[after]
         finally:
             host.teardown()
-        assert snapshot() == clean
+        require_same(clean, f"{before} {blows} {after}")
 
-    # Each kind of damage by itself, whatever chance finds besides.
-    for kind, targets in _TARGETS.items():
-        converges = example(2, [(kind, targets[0])], 2)(converges)
     converges()
     return tried
 
@@ -269,7 +316,7 @@ def timed(seed: int) -> int:
         host.setup(wanted(4))
         assert changes(4) == []
         host.teardown()
-        assert snapshot() == clean
+        require_same(clean, "after a tear-down")
     return 5
 
 
