@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Interface
 
     from cfctl.config import Settings
+    from cfctl.hostres.pod import Pod
 
 #: What ours is known by: the alias of a link, the comment of a table and of a rule.
 MARK = "cfctl"
@@ -71,6 +72,7 @@ class Link:
     :param kind: ``bridge`` or ``tap``; whatever else the kernel calls it if it was found.
     :param options: what the kind of link has of its own, in the order of ``BRIDGE_OPTIONS`` and ``TAP_OPTIONS``.
     :param isolated: the bridge passes no frames between two isolated ports.
+    :param mtu: None if it does not matter.
     :param group: the kernel's link group; only a tear-down uses another than ``default``.
     """
 
@@ -81,6 +83,7 @@ class Link:
     addresses: tuple[Address, ...] = ()
     isolated: bool = False
     alias: str | None = MARK
+    mtu: int | None = None
     up: bool = True
     group: str = "default"
 
@@ -93,6 +96,7 @@ class State:
     :param tables: by family and name, ``ip cuttlefish_nat``.
     :param servers: one DHCP server per bridge, by bridge.
     :param sysctls: name -> value; those of a bridge exist only while the bridge does.
+    :param pod: the network of the pod of which the VM has the address; None on a host.
     """
 
     instances: int = 0
@@ -100,6 +104,7 @@ class State:
     tables: Mapping[str, nft.Table] = field(default_factory=dict)
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    pod: Pod | None = None
 
 
 def state(settings: Settings) -> State:

@@ -26,7 +26,7 @@ _START_TIMEOUT_S = 15
 _PATIENCE_S = 3.0
 _PID_FILE = "--pid-file="
 #: Upstream's script never passes it: it tells our servers from upstream's.
-_OURS = "--no-ping"
+OURS = "--no-ping"
 _LEASE_FIELDS = 4
 
 
@@ -89,7 +89,7 @@ def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[st
         f"{_PID_FILE}{paths.dnsmasq_pid_file(bridge.name)}",
         f"--dhcp-leasefile={paths.dnsmasq_lease_file(bridge.name)}",
         "--dhcp-no-override",
-        _OURS,
+        OURS,
     ]
     if bridge != ETHERNET_BRIDGE:
         return Server(bridge.name, tuple(argv))
@@ -124,7 +124,7 @@ def running(bridges: Collection[str]) -> list[Running]:
         argv = process.command_line(pid)
         bridge_ = next((wanted[arg] for arg in argv if arg in wanted), None)
         if bridge_ and process.alive(pid) and _same_network(pid):
-            found.append(Running(bridge_, pid, argv, marked=_OURS in argv))
+            found.append(Running(bridge_, pid, argv, marked=OURS in argv))
     return found
 
 

@@ -24,7 +24,9 @@ NAT = "ip cuttlefish_nat"
 BRIDGE = "bridge cuttlefish_bridge"
 #: Ours alone: keeps guests from meeting by routing through the host.
 ISOLATION = "inet cfctl"
-TABLES = (NAT, BRIDGE, ISOLATION)
+#: Ours alone, and only in a pod: gives the VM's frames the pod's MAC.
+POD = "bridge cfctl_pod"
+TABLES = (NAT, BRIDGE, ISOLATION, POD)
 
 _ISOLATE = 'iifname "cvd-*" oifname "cvd-*" drop'
 
@@ -118,16 +120,51 @@ def tables(subnets: Sequence[str], *, guest_isolation: bool) -> list[Table]:
     return [nat, bridge, isolation] if guest_isolation else [nat, bridge]
 
 
+def pod_table(interface: str, outside: str, guest: str) -> Table:
+    """Return the table that puts the pod's MAC in the place of the guest's, and keeps both sides' DHCP apart.
+
+    :param interface: the port that leads out of the pod.
+    :param outside: the MAC by which the network outside knows the pod.
+    :param guest: the MAC that the guest has.
+    """
+    chains = (
+        # Before the bridge looks where a frame is to go.
+        Chain("prerouting", "type filter hook prerouting priority -300; policy accept;"),
+        Chain("input", "type filter hook input priority 0; policy accept;"),
+        Chain("forward", "type filter hook forward priority 0; policy accept;"),
+        Chain("output", "type filter hook output priority 0; policy accept;"),
+        Chain("postrouting", "type filter hook postrouting priority 300; policy accept;"),
+    )
+    into, out = f'iifname "{interface}"', f'oifname "{interface}"'
+    rules = (
+        Rule("prerouting", f"{into} ether daddr {outside} ether daddr set {guest}"),
+        Rule("prerouting", f"{into} arp daddr ether {outside} arp daddr ether set {guest}"),
+        # The pod itself and the network outside do not meet: its only address there is the VM's.
+        Rule("input", f"{into} drop"),
+        Rule("output", f"{out} drop"),
+        # One server for one client.
+        Rule("forward", f"{into} udp sport 67 drop"),
+        Rule("forward", f"{out} udp dport 67 drop"),
+        # IPv4 and ARP: IPv6 carries MACs where no rule can change them.
+        Rule("forward", f"{out} ether type 0x0800 accept"),
+        Rule("forward", f"{out} ether type 0x0806 accept"),
+        Rule("forward", f"{out} drop"),
+        Rule("postrouting", f"{out} arp saddr ether set {outside}"),
+        Rule("postrouting", f"{out} ether saddr set {outside}"),
+    )
+    return Table(POD, chains, rules)
+
+
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read() -> dict[str, FoundTable]:
-    """Return those of our three tables that exist.
+def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
+    """Return those of our tables that exist.
 
     :raises CommandFailed: if nft cannot read them; an ordinary user may not.
     """
     found = {}
-    for table in TABLES:
+    for table in names:
         result = process.run(
             ["nft", "-a", "-n", "-s", "list", "table", *table.split()], timeout=_TIMEOUT_S, success=None
         )
