@@ -16,7 +16,7 @@ from cfctl.errors import DeadlinePassed, HostLacks, UsageError
 from cfctl.hostres import container, dnsmasq, host, observed, plan, pod, pod_interface, pod_state, tap
 from cfctl.hostres.plan import Plan
 from cfctl.instance import ETHERNET_BRIDGE
-from cfctl.steps import note, step
+from cfctl.steps import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +88,8 @@ def run(
     try:
         assert work.desired.pod is not None  # noqa: S101 (it is what the state is made of)
         address = work.desired.pod.address.partition("/")[0]
-        with step(f"wait for the VM to confirm {address}"):
-            _wait_for_lease(address, deadline_s, stop)
+        note(f"Waiting for a VM to confirm {address}, at most {deadline_s:g} s: cfctl launch NAME")
+        _wait_for_lease(address, deadline_s, stop)
         if not stop.is_set():
             confirmed(address)
         while not stop.wait(_WATCH_S):
