@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import CfctlError, NotAPod, UsageError
@@ -91,19 +91,28 @@ def enter(path: Path) -> None:
             raise _not_a_namespace(path, os.strerror(ctypes.get_errno()))
     finally:
         os.close(fd)
-    directory = paths.current().runtime / "netns" / str(inode)
+    own_run(libc, paths.current().runtime / "netns" / str(inode))
+
+
+def own_run(libc: Any, directory: Path) -> None:
+    """Put a directory in the place of ``/run``, for this process and those that it starts.
+
+    :param libc: the C library.
+    :raises CfctlError: if the kernel refuses.
+    """
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    for failed in (
-        libc.unshare(_CLONE_NEWNS),
-        libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None),
-        libc.mount(os.fsencode(directory), b"/run", None, _MS_BIND, None),
+    private = _MS_REC | _MS_PRIVATE
+    # Each needs the one before: in the mount namespace of everybody, everybody's /run would be gone.
+    if (
+        libc.unshare(_CLONE_NEWNS)
+        or libc.mount(None, b"/", None, private, None)
+        or libc.mount(os.fsencode(directory), b"/run", None, _MS_BIND, None)
     ):
-        if failed:
-            raise CfctlError(
-                f"the namespace {path} cannot be given a /run of its own",
-                os.strerror(ctypes.get_errno()),
-                "Run cfctl inside the container instead",
-            )
+        raise CfctlError(
+            "the network namespace cannot be given a /run of its own",
+            os.strerror(ctypes.get_errno()),
+            "Run cfctl inside the container instead",
+        )
 
 
 def _not_a_namespace(path: Path, why: str | None) -> UsageError:

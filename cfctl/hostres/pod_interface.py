@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cfctl import paths, process
+from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed
-from cfctl.hostres import files
+from cfctl.hostres import dnsmasq, files
 from cfctl.hostres.pod import Pod, mend_routes, route_lines, routes_of
 from cfctl.instance import ETHERNET_BRIDGE
 from cfctl.steps import note
@@ -29,7 +29,7 @@ _TIMEOUT_S = 30
 class Found:
     """What was written down about the pod's interface, and how it is now.
 
-    :param there: the interface still exists, with the MAC that it had.
+    :param there: the interface still exists, and is the one that was described: not another pod's, after a restart.
     :param master: the bridge that it is a port of.
     :param addresses: its IPv4 addresses.
     """
@@ -50,20 +50,29 @@ class Found:
 
 def record() -> Path:
     """Return the file in which the interface is described as it was."""
-    return paths.current().host_runtime / "pod.json"
+    return dnsmasq.runtime_directory() / "pod.json"
 
 
 def found(interfaces: Sequence[Mapping[str, Any]]) -> Found | None:
     """Return the interface that a set-up has described; None if none has.
 
     :param interfaces: what ``ip -d -j addr`` printed.
+    :raises CfctlError: if what was written cannot be read.
     """
     text = files.read(record())
     if not text:
         return None
-    pod = Pod.from_dict(json.loads(text))
+    try:
+        pod = Pod.from_dict(json.loads(text))
+    except (ValueError, TypeError) as exc:
+        raise CfctlError(
+            f"{record()} cannot be read",
+            f"It says how the pod's interface was: {exc}",
+            f"Give the interface its address by hand, and remove the file: rm {record()}",
+        ) from exc
     for raw in interfaces:
-        if raw["ifname"] == pod.interface and raw.get("address") == pod.mac:
+        ours = raw.get("address") == pod.mac or raw.get("master") == ETHERNET_BRIDGE.name
+        if raw["ifname"] == pod.interface and ours:
             inet = [info["local"] for info in raw.get("addr_info", ()) if info.get("family") == "inet"]
             return Found(pod, master=raw.get("master"), addresses=tuple(inet))
     return Found(pod, there=False)
@@ -75,8 +84,11 @@ def routes() -> list[str]:
 
 
 def remember(pod: Pod) -> None:
-    """Write down how the interface is; a set-up that was killed before it took anything may have done so too."""
-    files.write(record(), json.dumps(pod.as_dict()), mode=0o600)
+    """Write down how the interface is; a set-up that was killed before it took anything may have done so too.
+
+    Everybody may read it, for ``host status``; only root may write it.
+    """
+    files.write(record(), json.dumps(pod.as_dict()), mode=0o644)
 
 
 def take(pod: Pod, addresses: Sequence[str]) -> None:
@@ -102,7 +114,9 @@ def give_back(pod: Pod) -> None:
 
     :raises CfctlError: if the kernel refuses; it can be tried again.
     """
-    _ip([f"addr replace {address} dev {pod.interface}" for address in pod.addresses])
+    # It was up, or it would have had no routes.
+    up = f"link set dev {pod.interface} up"
+    _ip([up, *(f"addr replace {address} dev {pod.interface}" for address in pod.addresses)])
     _ip(mend_routes(pod.routes, routes_of(routes(), pod.interface)))
     _ip([f"link set dev {pod.interface} nomaster"])
     note(f"{pod.interface} has {pod.address} again.")

@@ -75,7 +75,7 @@ def run(
 ) -> Plan:
     """Set up, wait until the VM has confirmed its address, and stay until ``stop``; then take everything down.
 
-    A DHCP server that ends, or anything else that goes missing, is set up again.
+    A DHCP server that ends is started again.
 
     :param deadline_s: seconds that the VM has for it.
     :param stop: set by whoever wants it to end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from cfctl.errors import NotAPod
 from cfctl.hostres import container
+from tests.schemas import conforms
 from tests.system import pod
 from tests.system.host_helpers import changes, fails, python
 from tests.system.sandbox import Sandbox
@@ -27,6 +29,8 @@ def test_a_vm_with_the_address_of_the_pod(sandbox: Sandbox, host_package: Path, 
     assert ("change", "pod eth0") in changes(sandbox, "host", "setup", "--pod")
     assert changes(sandbox, "host", "setup", "--pod") == []
     status = sandbox.json("host", "status")
+    conforms(status, "host")
+    assert sandbox.json("host", "status", user="tester")["pod"] == status["pod"]
     assert (status["state"], status["pod"]["mac"], status["pod"]["mtu"]) == ("ready", pod.MAC, pod.MTU)
     assert "10.244.1.5" not in sandbox.run("ip", "addr").stdout
 
@@ -102,6 +106,11 @@ def test_where_it_is_refused(sandbox: Sandbox) -> None:
     assert "is no network namespace that can be entered" in fails(
         sandbox, 2, "host", "setup", "--pod", "--netns", "/etc/passwd"
     )
+    sandbox.run("mkdir", "/tmp/old")
+    sandbox.run("sh", "-c", "printf '#!/bin/sh\n' >/tmp/old/dnsmasq; chmod +x /tmp/old/dnsmasq")
+    old = {"PATH": f"/tmp/old:{os.environ['PATH']}"}
+    assert "dnsmasq is too old for pod mode" in fails(sandbox, 4, "host", "setup", "--pod", env=old)
+    sandbox.run("rm", "-r", "/tmp/old")
     assert "host run needs --pod" in fails(sandbox, 2, "host", "run")
     assert pod.snapshot(sandbox) == before
     # -- one or the other
@@ -130,6 +139,21 @@ def test_a_namespace_that_is_named(sandbox: Sandbox) -> None:
     sandbox.cfctl("host", "teardown", *there)
     assert sandbox.run("ip", "-n", "far", "-d", "-4", "route", "show", "table", "all").stdout == before
     assert "dnsmasq" not in str(sandbox.processes())
+
+
+def test_a_server_that_does_not_start(sandbox: Sandbox) -> None:
+    pod.make(sandbox)
+    before = pod.snapshot(sandbox)
+    hold = "import socket, time; s = socket.socket(type=2); s.bind(('', 67)); print(flush=True); time.sleep(60)"
+    holder = sandbox.start("python3", "-c", hold, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    assert "the DHCP server of cvd-ebr did not start" in fails(sandbox, 1, "host", "setup", "--pod", "--quiet")
+    (pid,) = [pid for pid, args in sandbox.processes().items() if "time.sleep(60)" in args]
+    sandbox.run("kill", str(pid))
+    holder.wait()
+    holder.stdout.close()
+    assert pod.snapshot(sandbox) == before
 
 
 def test_nobody_confirms_the_address(sandbox: Sandbox) -> None:
