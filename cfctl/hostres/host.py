@@ -35,6 +35,7 @@ def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
     """
     found = observed.read(desired.SYSCTLS)
     if found.pod:
+        settings = _with_number(settings, pod_state.INSTANCE.number, "pod mode")
         return plan.compute(pod_state.state(found.pod.pod, settings["host.dns_servers"]), found), settings
     settings = _with_served_number(settings, found)
     return plan.compute(desired.state(settings), found, adopt=adopt), settings
@@ -155,8 +156,11 @@ def _roll_back() -> None:
 def _with_served_number(settings: Settings, found: Observed) -> Settings:
     if settings.origin(_INSTANCES) != "built-in" or not found.instances:
         return settings
-    served = config.Value(found.instances, "observed on the host")
-    return replace(settings, values={**settings.values, _INSTANCES: served})
+    return _with_number(settings, found.instances, "observed on the host")
+
+
+def _with_number(settings: Settings, number: int, origin: str) -> Settings:
+    return replace(settings, values={**settings.values, _INSTANCES: config.Value(number, origin)})
 
 
 def _require_root(what: str) -> None:

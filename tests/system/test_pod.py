@@ -65,6 +65,46 @@ def test_a_vm_with_the_address_of_the_pod(sandbox: Sandbox, host_package: Path, 
     sandbox.run("ip", "netns", "exec", "router", "busybox", "ping", "-c", "1", "-W", "2", pod.ADDRESS)
 
 
+def test_one_client_is_served(sandbox: Sandbox) -> None:
+    pod.make(sandbox)
+    sandbox.run("sh", "-c", "printf 'nameserver 10.96.0.10\nsearch a.b c\n' >/run/resolv.conf")
+    sandbox.run("mount", "--bind", "/run/resolv.conf", "/etc/resolv.conf")
+    sandbox.cfctl("host", "setup", "--pod")
+    for name, mac in (("vm", "00:1a:11:e1:cf:00"), ("other", "00:1a:11:e1:cf:01")):
+        sandbox.run("ip", "netns", "add", name)
+        link = ("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0")
+        sandbox.run(*link, "address", mac, "netns", name)
+        sandbox.run("ip", "link", "set", name, "master", "cvd-ebr", "up")
+        sandbox.run("ip", "-n", name, "link", "set", "eth0", "up")
+    # -- nobody else behind the bridge, and nobody on the pod's network
+    assert lease(sandbox, "other", "eth0") == {}
+    assert lease(sandbox, "router", "pod") == {}
+    given = lease(sandbox, "vm", "eth0")
+    assert (given["ip"], given["mask"], given["mtu"], given["router"]) == (pod.ADDRESS, "24", "1400", pod.GATEWAY)
+    assert (given["dns"], given["search"], given["broadcast"]) == ("10.96.0.10", "a.b c", "10.244.1.255")
+    assert given["staticroutes"] == "203.0.113.0/24 192.0.2.1 10.96.0.0/12 10.244.1.2 0.0.0.0/0 10.244.1.1"
+    # -- and the VM asks nobody on the pod's network
+    sandbox.run("sh", "-c", "kill $(cat /run/cuttlefish-dnsmasq-cvd-ebr.pid)")
+    sandbox.run(
+        *("ip", "netns", "exec", "router", "dnsmasq", "--port=0", "--interface=pod", "--conf-file="),
+        *(
+            "--dhcp-range=10.244.1.50,10.244.1.60",
+            "--pid-file=/run/foreign.pid",
+            "--dhcp-leasefile=/run/foreign.leases",
+        ),
+    )
+    assert lease(sandbox, "vm", "eth0") == {}
+
+
+def lease(sandbox: Sandbox, namespace: str, interface: str) -> dict[str, str]:
+    """Return what a DHCP client is given; empty if nobody answers it."""
+    sandbox.run("sh", "-c", "printf '#!/bin/sh\n[ $1 != bound ] || env\n' >/run/client; chmod +x /run/client")
+    client = ("busybox", "udhcpc", "-f", "-n", "-q", "-i", interface, "-s", "/run/client", "-t", "2", "-T", "1")
+    options = [word for name in ("mtu", "staticroutes", "search") for word in ("-O", name)]
+    done = sandbox.run("ip", "netns", "exec", namespace, *client, *options, check=False)
+    return {name: value for line in done.stdout.splitlines() for name, _, value in [line.partition("=")]}
+
+
 @pytest.mark.parametrize("verb", ["setup", "teardown"])
 def test_killed_at_every_point(sandbox: Sandbox, verb: str) -> None:
     pod.make(sandbox)
