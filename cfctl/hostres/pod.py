@@ -37,6 +37,7 @@ class Pod:
     :param dns: name servers that the VM can reach.
     :param search: the domains in which names are looked for.
     :param hostname: the pod's name; empty if DHCP cannot carry it.
+    :param neighbours: entries for ARP that were made by hand, as ``ip neigh replace`` takes them.
     """
 
     interface: str
@@ -48,6 +49,7 @@ class Pod:
     dns: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     hostname: str = ""
+    neighbours: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes."""
@@ -82,13 +84,22 @@ class Pod:
             if words["type"] != "unicast" or words.get("table", "main") != "main" or foreign:
                 continue
             metric = int(words.get("metric", 0))
+            if "onlink" in line.split():
+                # DHCP cannot say it of a gateway, but of the gateway's own network.
+                found.setdefault(IPv4Network(words["via"]), (0, None))
             if network != own.network and (network not in found or metric < found[network][0]):
                 found[network] = (metric, words.get("via"))
         routes = [(network, gateway) for network, (_, gateway) in found.items()]
         return sorted(routes, key=lambda route: (route[1] is not None, -route[0].prefixlen))
 
 
-def discover(interfaces: Sequence[Mapping[str, Any]], routes: Sequence[str], resolv_conf: str, hostname: str) -> Pod:
+def discover(
+    interfaces: Sequence[Mapping[str, Any]],
+    routes: Sequence[str],
+    resolv_conf: str,
+    hostname: str,
+    neighbours: Sequence[Mapping[str, Any]] = (),
+) -> Pod:
     """Return the pod's network.
 
     The interface is that of the default route with the lowest metric, else ``eth0``.
@@ -96,6 +107,7 @@ def discover(interfaces: Sequence[Mapping[str, Any]], routes: Sequence[str], res
     :param interfaces: what ``ip -d -j addr`` printed.
     :param routes: what ``ip -d -4 route show table all`` printed, see :func:`route_lines`.
     :param resolv_conf: what stands in ``/etc/resolv.conf``.
+    :param neighbours: what ``ip -4 -j neigh show nud permanent`` printed.
     :raises HostLacks: if there is nothing that a VM could be given.
     """
     defaults = [
@@ -140,6 +152,7 @@ def discover(interfaces: Sequence[Mapping[str, Any]], routes: Sequence[str], res
         dns=tuple(_name_servers(resolv_conf)),
         search=tuple(_search(resolv_conf)),
         hostname=label if _LABEL.fullmatch(label := hostname.partition(".")[0]) else "",
+        neighbours=tuple(f"{n['dst']} lladdr {n['lladdr']}" for n in neighbours if n.get("dev") == name),
     )
 
 

@@ -83,6 +83,12 @@ def routes() -> list[str]:
     return route_lines(process.run(["ip", "-d", "-4", "route", "show", "table", "all"], timeout=_TIMEOUT_S).stdout)
 
 
+def neighbours() -> list[dict[str, Any]]:
+    """Return the entries for ARP that were made by hand: some networks give the gateway's MAC that way."""
+    result = process.run(["ip", "-4", "-j", "neigh", "show", "nud", "permanent"], timeout=_TIMEOUT_S)
+    return [raw for raw in json.loads(result.stdout or "[]") if "lladdr" in raw]
+
+
 def remember(pod: Pod) -> None:
     """Write down how the interface is; a set-up that was killed before it took anything may have done so too.
 
@@ -118,6 +124,8 @@ def give_back(pod: Pod) -> None:
     up = f"link set dev {pod.interface} up"
     _ip([up, *(f"addr replace {address} dev {pod.interface}" for address in pod.addresses)])
     _ip(mend_routes(pod.routes, routes_of(routes(), pod.interface)))
+    # The kernel forgets them with the last address.
+    _ip([f"neigh replace {entry} nud permanent dev {pod.interface}" for entry in pod.neighbours])
     _ip([f"link set dev {pod.interface} nomaster"])
     note(f"{pod.interface} has {pod.address} again.")
 

@@ -127,7 +127,9 @@ def _pod(found: observed.Observed) -> pod.Pod:
         resolv_conf = _RESOLV_CONF.read_text(errors="replace")
     except OSError:
         resolv_conf = ""
-    return pod.discover(observed.interfaces(), pod_interface.routes(), resolv_conf, socket.gethostname())
+    return pod.discover(
+        observed.interfaces(), pod_interface.routes(), resolv_conf, socket.gethostname(), pod_interface.neighbours()
+    )
 
 
 def _require_shared_network() -> None:

@@ -52,7 +52,12 @@ nameserver 2001:db8::1
 search default.svc.cluster.local svc.cluster.local.
 options ndots:5
 """
-POD = pod.discover([{"ifname": "lo"}, ETH0], ROUTES, RESOLV_CONF, "phone-0.phones")
+#: From ``ip -4 -j neigh show nud permanent``.
+NEIGHBOURS = [
+    {"dst": "169.254.1.1", "dev": "eth0", "lladdr": "02:00:00:00:00:01", "state": ["PERMANENT"]},
+    {"dst": "10.0.0.1", "dev": "eth1", "lladdr": "02:00:00:00:00:02", "state": ["PERMANENT"]},
+]
+POD = pod.discover([{"ifname": "lo"}, ETH0], ROUTES, RESOLV_CONF, "phone-0.phones", NEIGHBOURS)
 
 
 def test_what_is_found() -> None:
@@ -69,8 +74,10 @@ def test_what_is_found() -> None:
     assert POD.dns == ("10.96.0.10",)
     assert POD.search == ("default.svc.cluster.local", "svc.cluster.local")
     assert POD.hostname == "phone-0"
+    assert POD.neighbours == ("169.254.1.1 lladdr 02:00:00:00:00:01",)
     assert POD.gateway == "10.244.1.1"
     assert [(str(network), gateway) for network, gateway in POD.dhcp_routes] == [
+        ("10.244.1.2/32", None),
         ("169.254.1.1/32", None),
         ("10.96.0.0/12", "10.244.1.2"),
         ("0.0.0.0/0", "10.244.1.1"),
@@ -134,7 +141,7 @@ def test_the_server_answers_one_client() -> None:
         "--dhcp-option=26,1400",
         "--dhcp-option=option:dns-server,10.96.0.10",
         "--dhcp-option=option:router,10.244.1.1",
-        "--dhcp-option=option:classless-static-route,169.254.1.1/32,0.0.0.0,10.96.0.0/12,10.244.1.2,0.0.0.0/0,10.244.1.1",
+        "--dhcp-option=option:classless-static-route,10.244.1.2/32,0.0.0.0,169.254.1.1/32,0.0.0.0,10.96.0.0/12,10.244.1.2,0.0.0.0/0,10.244.1.1",
         "--dhcp-option=option:domain-search,default.svc.cluster.local,svc.cluster.local",
     ):
         assert option in server.argv

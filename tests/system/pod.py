@@ -43,6 +43,7 @@ ip route add default via {GATEWAY} dev eth0 proto static metric 20 mtu 1300
 ip route add 10.96.0.0/12 via 10.244.1.2 dev eth0 src {ADDRESS} metric 5
 ip route add 203.0.113.0/24 via 192.0.2.1 dev eth0 onlink
 ip route add 10.97.0.0/16 dev eth0 scope link table 100
+ip neigh add 10.244.1.9 lladdr 02:00:00:00:00:09 nud permanent dev eth0
 """
 
 #: As Calico does it: the gateway is nobody's neighbour but by a route of its own.
@@ -68,6 +69,7 @@ def snapshot(box: Sandbox) -> dict[str, Any]:
     found["eth0"] = {name: value for name, value in eth0.items() if name not in ("operstate", "addr_info")}
     found["eth0 addresses"] = [info for info in eth0["addr_info"] if info["family"] == "inet"]
     found["routes"] = sorted(box.run("ip", "-d", "-4", "route", "show", "table", "all").stdout.splitlines())
+    found["neighbours"] = box.run("ip", "-4", "neigh", "show", "nud", "permanent").stdout
     return found
 
 

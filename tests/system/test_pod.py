@@ -41,6 +41,7 @@ def test_a_vm_with_the_address_of_the_pod(sandbox: Sandbox, host_package: Path, 
     if addresses == pod.USUAL:
         assert "default via 10.244.1.1 dev eth0" in inside
         assert "10.96.0.0/12 via 10.244.1.2 dev eth0" in inside
+        assert "203.0.113.0/24 via 192.0.2.1 dev eth0" in inside
     else:
         assert "169.254.1.1 dev eth0" in inside
     # -- out, and in; the pod's network has seen no other MAC than the pod's
@@ -82,7 +83,10 @@ def test_one_client_is_served(sandbox: Sandbox) -> None:
     given = lease(sandbox, "vm", "eth0")
     assert (given["ip"], given["mask"], given["mtu"], given["router"]) == (pod.ADDRESS, "24", "1400", pod.GATEWAY)
     assert (given["dns"], given["search"], given["broadcast"]) == ("10.96.0.10", "a.b c", "10.244.1.255")
-    assert given["staticroutes"] == "203.0.113.0/24 192.0.2.1 10.96.0.0/12 10.244.1.2 0.0.0.0/0 10.244.1.1"
+    assert (
+        given["staticroutes"]
+        == "192.0.2.1/32 0.0.0.0 203.0.113.0/24 192.0.2.1 10.96.0.0/12 10.244.1.2 0.0.0.0/0 10.244.1.1"
+    )
     # -- and the VM asks nobody on the pod's network
     sandbox.run("sh", "-c", "kill $(cat /run/cuttlefish-dnsmasq-cvd-ebr.pid)")
     sandbox.run(
