@@ -127,30 +127,29 @@ def pod_table(interface: str, outside: str, guest: str) -> Table:
     :param outside: the MAC by which the network outside knows the pod.
     :param guest: the MAC that the guest has.
     """
+    # Not in chains of the hooks `forward` and `output`: there are kernels that never call them, and say nothing.
     chains = (
         # Before the bridge looks where a frame is to go.
         Chain("prerouting", "type filter hook prerouting priority -300; policy accept;"),
         Chain("input", "type filter hook input priority 0; policy accept;"),
-        Chain("forward", "type filter hook forward priority 0; policy accept;"),
-        Chain("output", "type filter hook output priority 0; policy accept;"),
         Chain("postrouting", "type filter hook postrouting priority 300; policy accept;"),
     )
     into, out = f'iifname "{interface}"', f'oifname "{interface}"'
     rules = (
+        # One server for one client: the VM hears no other server, and no other server hears the VM.
+        Rule("prerouting", f"{into} udp sport 67 drop"),
+        Rule("postrouting", f"{out} udp dport 67 drop"),
         Rule("prerouting", f"{into} ether daddr {outside} ether daddr set {guest}"),
         Rule("prerouting", f"{into} arp daddr ether {outside} arp daddr ether set {guest}"),
         # The pod itself and the network outside do not meet: its only address there is the VM's.
         Rule("input", f"{into} drop"),
-        Rule("output", f"{out} drop"),
-        # One server for one client.
-        Rule("forward", f"{into} udp sport 67 drop"),
-        Rule("forward", f"{out} udp dport 67 drop"),
-        # IPv4 and ARP: IPv6 carries MACs where no rule can change them.
-        Rule("forward", f"{out} ether type 0x0800 accept"),
-        Rule("forward", f"{out} ether type 0x0806 accept"),
-        Rule("forward", f"{out} drop"),
+        Rule("postrouting", f"{out} ether saddr != {guest} drop"),
         Rule("postrouting", f"{out} arp saddr ether set {outside}"),
         Rule("postrouting", f"{out} ether saddr set {outside}"),
+        # IPv4 and ARP: IPv6 carries MACs where no rule can change them.
+        Rule("postrouting", f"{out} ether type 0x0800 accept"),
+        Rule("postrouting", f"{out} ether type 0x0806 accept"),
+        Rule("postrouting", f"{out} drop"),
     )
     return Table(POD, chains, rules)
 

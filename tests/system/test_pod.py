@@ -71,12 +71,8 @@ def test_one_client_is_served(sandbox: Sandbox) -> None:
     sandbox.run("sh", "-c", "printf 'nameserver 10.96.0.10\nsearch a.b c\n' >/run/resolv.conf")
     sandbox.run("mount", "--bind", "/run/resolv.conf", "/etc/resolv.conf")
     sandbox.cfctl("host", "setup", "--pod")
-    for name, mac in (("vm", "00:1a:11:e1:cf:00"), ("other", "00:1a:11:e1:cf:01")):
-        sandbox.run("ip", "netns", "add", name)
-        link = ("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0")
-        sandbox.run(*link, "address", mac, "netns", name)
-        sandbox.run("ip", "link", "set", name, "master", "cvd-ebr", "up")
-        sandbox.run("ip", "-n", name, "link", "set", "eth0", "up")
+    stand_in(sandbox, "vm", "00:1a:11:e1:cf:00")
+    stand_in(sandbox, "other", "00:1a:11:e1:cf:01")
     # -- nobody else behind the bridge, and nobody on the pod's network
     assert lease(sandbox, "other", "eth0") == {}
     assert lease(sandbox, "router", "pod") == {}
@@ -87,17 +83,52 @@ def test_one_client_is_served(sandbox: Sandbox) -> None:
         given["staticroutes"]
         == "192.0.2.1/32 0.0.0.0 203.0.113.0/24 192.0.2.1 10.96.0.0/12 10.244.1.2 0.0.0.0/0 10.244.1.1"
     )
-    # -- and the VM asks nobody on the pod's network
-    sandbox.run("sh", "-c", "kill $(cat /run/cuttlefish-dnsmasq-cvd-ebr.pid)")
-    sandbox.run(
-        *("ip", "netns", "exec", "router", "dnsmasq", "--port=0", "--interface=pod", "--conf-file="),
-        *(
-            "--dhcp-range=10.244.1.50,10.244.1.60",
-            "--pid-file=/run/foreign.pid",
-            "--dhcp-leasefile=/run/foreign.leases",
-        ),
+
+
+def test_the_two_sides_do_not_meet(sandbox: Sandbox) -> None:
+    pod.make(sandbox)
+    sandbox.cfctl("host", "setup", "--pod")
+    stand_in(sandbox, "vm", "00:1a:11:e1:cf:00")
+    router = ("ip", "netns", "exec", "router")
+    # -- the VM hears no other DHCP server
+    hear = (
+        "import socket; s = socket.socket(type=2); s.bind(('', 68)); s.settimeout(2); print(flush=True);\n"
+        "try: print(s.recv(9))\nexcept TimeoutError: print('silence')"
     )
+    speak = (
+        "import socket; s = socket.socket(type=2); s.setsockopt(1, 6, 1); s.setsockopt(1, 25, b'pod');"
+        "s.bind(('', 67)); s.sendto(b'an offer', ('255.255.255.255', 68))"
+    )
+    sandbox.run("ip", "-n", "vm", "addr", "add", f"{pod.ADDRESS}/24", "dev", "eth0")
+    listener = sandbox.start("ip", "netns", "exec", "vm", "python3", "-c", hear, stdout=subprocess.PIPE)
+    assert listener.stdout is not None
+    listener.stdout.readline()
+    sandbox.run(*router, "python3", "-c", speak)
+    assert listener.communicate(timeout=10)[0] == "silence\n"
+    # -- a DHCP server on the pod's network hears nothing of the VM
+    sandbox.run("sh", "-c", "kill $(cat /run/cuttlefish-dnsmasq-cvd-ebr.pid)")
+    log = ("--pid-file=/run/foreign.pid", "--dhcp-leasefile=/run/foreign.leases", "--log-facility=/run/foreign.log")
+    serve = ("dnsmasq", "--port=0", "--interface=pod", "--conf-file=", "--dhcp-range=10.244.1.50,10.244.1.60")
+    sandbox.run(*router, *serve, *log, "--log-dhcp")
     assert lease(sandbox, "vm", "eth0") == {}
+    assert "DHCPDISCOVER" not in sandbox.run("cat", "/run/foreign.log").stdout
+    sandbox.run("sh", "-c", "kill $(cat /run/foreign.pid)")
+    # -- what else runs in the container says nothing to the pod's network, and hears nothing
+    sandbox.run("ip", "addr", "add", "10.244.1.77/24", "dev", "cvd-ebr")
+    sandbox.run("busybox", "ping", "-c", "1", "-W", "1", "-I", "10.244.1.77", pod.GATEWAY, check=False)
+    assert "10.244.1.77" not in sandbox.run("ip", "-n", "router", "neigh").stdout
+    sandbox.run("ip", "neigh", "flush", "dev", "cvd-ebr")
+    sandbox.run(*router, "busybox", "ping", "-c", "1", "-W", "1", "10.244.1.77", check=False)
+    assert pod.GATEWAY not in sandbox.run("ip", "neigh", "show", "dev", "cvd-ebr").stdout
+
+
+def stand_in(sandbox: Sandbox, name: str, mac: str) -> None:
+    """Make a namespace that is a port of the bridge, as a VM is."""
+    sandbox.run("ip", "netns", "add", name)
+    link = ("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0")
+    sandbox.run(*link, "address", mac, "netns", name)
+    sandbox.run("ip", "link", "set", name, "master", "cvd-ebr", "up")
+    sandbox.run("ip", "-n", name, "link", "set", "eth0", "up")
 
 
 def lease(sandbox: Sandbox, namespace: str, interface: str) -> dict[str, str]:
