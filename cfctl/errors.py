@@ -18,6 +18,7 @@ The tree (a test holds it equal to the code)::
     ├── ForeignObject                    something that is not ours stands where we build
     ├── SubnetClash                      the host already routes a subnet that the bridges need
     ├── DevicesUp                        the work would pull the network from under running devices
+    ├── NotAPod                          pod mode was asked for where it would cut off more than a container
     └── GuestImageUnavailable            the embedded guest cannot be built here
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
@@ -231,6 +232,12 @@ class DevicesUp(CfctlError):
     """Devices are using the taps that the work would delete; nothing was changed."""
 
     code = "devices-up"
+
+
+class NotAPod(CfctlError):
+    """Pod mode was asked for in the host's own network, or outside of any container; nothing was changed."""
+
+    code = "not-a-pod"
 
 
 class GuestImageUnavailable(CfctlError):

@@ -27,6 +27,7 @@ CONTRACT = {
     "ForeignObject": (1, "foreign-object"),
     "SubnetClash": (1, "subnet-clash"),
     "DevicesUp": (1, "devices-up"),
+    "NotAPod": (1, "not-a-pod"),
     "GuestImageUnavailable": (1, "guest-image-unavailable"),
 }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cfctl.config import Settings
     from cfctl.hostres.plan import Change, Plan
+    from cfctl.hostres.pod import Pod
 
 app = typer.Typer(
     help="Prepare this host's network for devices, take it down, see how it is.",
@@ -68,6 +69,24 @@ Force = Annotated[
     ),
 ]
 
+PodMode = Annotated[
+    bool,
+    typer.Option(
+        "--pod",
+        help="Give the VM of instance 1 this container's own address; not in the host's network.",
+        show_default=False,
+    ),
+]
+Netns = Annotated[
+    Path | None,
+    typer.Option(
+        "--netns",
+        metavar="PATH",
+        help="Work in this network namespace, for example /proc/PID/ns/net.",
+        show_default=False,
+    ),
+]
+
 
 @verb(app, "setup")
 def setup(
@@ -78,12 +97,15 @@ def setup(
     dry_run: DryRun = False,
     adopt: Adopt = False,
     force: Force = False,
+    pod: PodMode = False,
+    netns: Netns = None,
 ) -> Answer:
     """Make the host ready: taps, bridges, NAT, DHCP.
 
     Makes what is missing, mends what is not as it should be, removes what is too much. Needs root. A second call does
     nothing; another number adds or removes the difference and leaves running devices alone. Another bridge or other
-    subnets move the devices, which is refused while they run.
+    subnets move the devices, which is refused while they run. With --pod the VM gets the address of the container or
+    pod in which it runs (docs/pod.md).
 
     \b
     Examples:
@@ -92,9 +114,13 @@ def setup(
       sudo cfctl host setup --bridge br0
       sudo CFCTL_HOST_DNS=host cfctl host setup
       cfctl host setup --instances 4 --dry-run
+      cfctl host setup --pod
     """
     from cfctl.hostres import host
 
+    if pod:
+        return _set_pod_up(instances, config, netns, adopt=adopt, force=force, dry_run=dry_run)
+    _refuse_netns(netns)
     act = host.check if dry_run else host.setup
     work, settings = act(_settings(instances, bridge, config), adopt=adopt, force=force)
     return _answer(work, settings, done=not dry_run)
@@ -102,7 +128,13 @@ def setup(
 
 @verb(app, "plan")
 def plan(
-    *, instances: Instances = None, bridge: Bridge = None, config: Config = None, adopt: Adopt = False
+    *,
+    instances: Instances = None,
+    bridge: Bridge = None,
+    config: Config = None,
+    adopt: Adopt = False,
+    pod: PodMode = False,
+    netns: Netns = None,
 ) -> Answer:
     """Say what setup would do, and why.
 
@@ -113,32 +145,41 @@ def plan(
       cfctl host plan
       cfctl host plan --instances 64 --json
       cfctl host plan --bridge br0
+      cfctl host plan --pod
     """
     from cfctl.hostres import host
 
+    if pod:
+        return _set_pod_up(instances, config, netns, adopt=adopt, force=True, dry_run=True)
+    _refuse_netns(netns)
     work, settings = host.check(_settings(instances, bridge, config), adopt=adopt, force=True)
     return _answer(work, settings, done=False)
 
 
 @verb(app, "teardown")
-def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
+def teardown(*, dry_run: DryRun = False, force: Force = False, netns: Netns = None) -> Answer:
     """Remove everything that setup has made.
 
     Whatever the settings say now. Needs root. Refuses while devices are up. IP forwarding and group cvdnetwork stay.
+    In pod mode, the container gets its address and routes back.
 
     \b
     Examples:
       sudo cfctl host teardown
       cfctl host teardown --dry-run
+      sudo cfctl host teardown --netns /proc/4711/ns/net
     """
     from cfctl.hostres import host
 
+    _enter(netns, "host teardown")
     work = host.check_teardown(force=force) if dry_run else host.teardown(force=force)
     return _answer(work, None, done=not dry_run)
 
 
 @verb(app, "status")
-def status(*, instances: Instances = None, bridge: Bridge = None, config: Config = None) -> Answer:
+def status(
+    *, instances: Instances = None, bridge: Bridge = None, config: Config = None, netns: Netns = None
+) -> Answer:
     """Tell whether the host is ready.
 
     The exit status is 3 if setup would have something to do. Anybody may ask; only root can read the firewall rules.
@@ -150,6 +191,7 @@ def status(*, instances: Instances = None, bridge: Bridge = None, config: Config
     """
     from cfctl.hostres import dnsmasq, host, tap
 
+    _enter(netns, "host status --netns")
     work, settings = host.status(_settings(instances, bridge, config))
     document = _document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
@@ -160,6 +202,8 @@ def status(*, instances: Instances = None, bridge: Bridge = None, config: Config
         "servers": [{"bridge": s.bridge, "pid": s.pid, "ours": s.marked} for s in work.observed.servers],
         "guests": [_guest(number, leases) for number in busy],
     }
+    if work.desired.pod:
+        document["pod"] = _pod_document(work.desired.pod)
 
     def show() -> None:
         served = work.observed.instances
@@ -167,6 +211,8 @@ def status(*, instances: Instances = None, bridge: Bridge = None, config: Config
         print(f"instances  {settings['host.instances']} ({settings.origin('host.instances')})")
         for name, value in _chosen(settings):
             print(f"setting    {name} = {value} ({settings.origin(name)})")
+        if work.desired.pod:
+            print(f"pod        {work.desired.pod.interface} {work.desired.pod.address}, which is the VM's")
         for server in document["servers"]:
             print(f"dnsmasq    {server['bridge']}, pid {server['pid']}{'' if server['ours'] else ', not of cfctl'}")
         for guest in document["guests"]:
@@ -182,6 +228,83 @@ def status(*, instances: Instances = None, bridge: Bridge = None, config: Config
             print("See what helps: cfctl host plan")
 
     return Answer(document, show, _DIFFERS if work.changes or work.conflicts else 0)
+
+
+@verb(app, "run")
+def run(
+    *,
+    config: Config = None,
+    pod: PodMode = False,
+    netns: Netns = None,
+    deadline: Annotated[
+        float, typer.Option("--deadline", metavar="SECONDS", min=1, help="How long the VM has to take its address.")
+    ] = 180,
+) -> Answer:
+    """Set up, stay in front, and take everything down at the end: a container's entry point.
+
+    Only with --pod. When the VM has not taken the pod's address before the deadline, the pod gets it back, and the
+    exit status is 5. SIGTERM ends it.
+
+    \b
+    Examples:
+      cfctl host run --pod
+      cfctl host run --pod --deadline 600
+    """
+    import signal
+    import threading
+
+    from cfctl.errors import UsageError
+    from cfctl.hostres import pod_mode
+    from cfctl.steps import note
+
+    if not pod:
+        raise UsageError("host run needs --pod", "On a host, setup and teardown are two commands.", None)
+    _enter(netns, "host run --pod")
+    stop = threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+    work = pod_mode.run(
+        _settings(None, None, config),
+        deadline_s=deadline,
+        stop=stop,
+        named=netns is not None,
+        confirmed=lambda address: note(f"The VM has {address}."),
+    )
+    return _answer(work, None, done=True)
+
+
+def _set_pod_up(
+    instances: int | None, config: Path | None, netns: Path | None, *, adopt: bool, force: bool, dry_run: bool
+) -> Answer:
+    from cfctl.errors import UsageError
+    from cfctl.hostres import pod_mode
+
+    if adopt or instances not in (None, 1):
+        raise UsageError("a pod has one address, for one instance", "--pod goes with no --adopt, and no --instances.")
+    _enter(netns, "host setup --pod")
+    act = pod_mode.check if dry_run else pod_mode.setup
+    work = act(_settings(None, None, config), named=netns is not None, force=force)
+    return _answer(work, None, done=not dry_run)
+
+
+def _enter(netns: Path | None, what: str) -> None:
+    if netns is None:
+        return
+    import os
+
+    from cfctl.errors import NeedsRoot
+    from cfctl.hostres import container
+
+    if os.geteuid():
+        raise NeedsRoot(what)
+    container.enter(netns)
+
+
+def _refuse_netns(netns: Path | None) -> None:
+    if netns is not None:
+        from cfctl.errors import UsageError
+
+        raise UsageError("--netns goes with --pod", "A host's devices are served in the host's own network.")
 
 
 _STATES = {
@@ -212,7 +335,9 @@ def _answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:
         for line in _unchecked(work):
             print(f"unchecked  {line}")
         _show_changes(work.changes, done=done)
-        if done and work.desired.instances:
+        if done and work.desired.pod:
+            print(f"The VM of instance 1 gets the pod's address {work.desired.pod.address}.")
+        elif done and work.desired.instances:
             print(f"The host serves {_plural(work.desired.instances, 'instance')}.")
         elif done:
             print("Nothing of cfctl is left on the host.")
@@ -234,6 +359,18 @@ def _document(work: Plan, settings: Settings | None, *, state: str) -> dict[str,
             if name.startswith("host.")
         }
     return document
+
+
+def _pod_document(pod: Pod) -> dict[str, Any]:
+    return {
+        "interface": pod.interface,
+        "address": pod.address,
+        "mac": pod.mac,
+        "mtu": pod.mtu,
+        "routes": [{"network": str(network), "gateway": gateway} for network, gateway in pod.dhcp_routes],
+        "dns": list(pod.dns),
+        "search": list(pod.search),
+    }
 
 
 def _unchecked(work: Plan) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed, ForeignObject, HostLacks
-from cfctl.hostres import background, dnsmasq, files, nft, observed, rtnetlink, safety, tap
+from cfctl.hostres import background, dnsmasq, files, nft, observed, pod_interface, rtnetlink, safety, tap
 from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Address, Link
 from cfctl.hostres.observed import TEMPORARY
 from cfctl.hostres.plan import Plan, rule_name, superfluous
@@ -31,7 +31,7 @@ _OPENING = {name for name, _ in TAP_OPTIONS}
 _UNMENDABLE = ("multi_queue", "type")
 
 #: What a tap that has just been made lacks.
-_EVERYTHING = ("alias", "mac", "master", "isolated", "addresses", "group_")
+_EVERYTHING = ("alias", "mac", "master", "isolated", "addresses", "mtu", "group_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,9 @@ def run(plan: Plan) -> None:
 def steps(plan: Plan) -> list[Step]:
     """Return the work in the order in which it is safe to be interrupted."""
     return [
+        *_remember_pod(plan),
+        # With the addresses, before the bridge goes: an interface whose bridge is deleted is none of its ports.
+        *_give_pod_back(plan),
         *_group(plan),
         *_delete_links(plan),
         # Before its bridge is made anew: a server that stays bound to a bridge that is gone looks right and serves
@@ -80,11 +83,41 @@ def steps(plan: Plan) -> list[Step]:
         # Where a host has IPv6 off for new interfaces, the bridge takes no address before.
         *_ipv6_addresses(plan),
         *_start_servers(plan),
+        # When all is ready that takes the pod's place on its network.
+        *_take_pod(plan),
         *_uplinks(plan),
         # Last of the set-up: a host whose set-up failed does not forward.
         *_forwarding(plan),
         *_files(plan),
     ]
+
+
+# -- the pod's interface --------------------------------------------------------------------------------
+
+
+def _remember_pod(plan: Plan) -> list[Step]:
+    """Write down how the interface is before anything is changed; once it is changed, what was written stays."""
+    wanted, found = plan.desired.pod, plan.observed.pod
+    if not wanted or (found and found.taken):
+        return []
+    return [Step(f"write down how {wanted.interface} is", lambda: pod_interface.remember(wanted))]
+
+
+def _take_pod(plan: Plan) -> list[Step]:
+    wanted, found = plan.desired.pod, plan.observed.pod
+    if not wanted or not plan.of("pod"):
+        # A bridge that is made anew has no ports.
+        return []
+    addresses = found.addresses if found and found.taken else wanted.addresses
+    title = f"give the VM the address of {wanted.interface}"
+    return [Step(title, lambda: pod_interface.take(wanted, addresses))]
+
+
+def _give_pod_back(plan: Plan) -> list[Step]:
+    found = plan.observed.pod
+    if plan.desired.pod or not found or not found.taken:
+        return []
+    return [Step(f"give {found.pod.interface} its address back", lambda: pod_interface.give_back(found.pod))]
 
 
 def _group(plan: Plan) -> list[Step]:
@@ -234,6 +267,8 @@ def _configure(link: Link, fields: Sequence[str], plan: Plan) -> Iterable[str]:
         words += ["address", link.mac]
     if "master" in fields:
         words += ["master", link.master] if link.master else ["nomaster"]
+    if "mtu" in fields and link.mtu:
+        words += ["mtu", str(link.mtu)]
     if "group_" in fields:
         words += ["group", link.group]
     if words:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Interface
 
     from cfctl.config import Settings
+    from cfctl.hostres.pod import Pod
 
 #: What ours is known by: the alias of a link, the comment of a table and of a rule.
 MARK = "cfctl"
@@ -78,6 +79,7 @@ class Link:
     :param kind: ``bridge`` or ``tap``; whatever else the kernel calls it if it was found.
     :param options: what the kind of link has of its own, in the order of ``BRIDGE_OPTIONS`` and ``TAP_OPTIONS``.
     :param isolated: the bridge passes no frames between two isolated ports.
+    :param mtu: None if it does not matter.
     :param group: the kernel's link group; only a tear-down uses another than ``default``.
     :param mac: None where it does not matter.
     """
@@ -89,6 +91,7 @@ class Link:
     addresses: tuple[Address, ...] = ()
     isolated: bool = False
     alias: str | None = MARK
+    mtu: int | None = None
     up: bool = True
     group: str = "default"
     mac: str | None = None
@@ -102,6 +105,7 @@ class State:
     :param tables: by family and name, ``ip cuttlefish_nat``.
     :param servers: one DHCP server per bridge, by bridge.
     :param sysctls: name -> value; those of a bridge exist only while the bridge does.
+    :param pod: the network of the pod of which the VM has the address; None on a host.
     """
 
     instances: int = 0
@@ -109,6 +113,7 @@ class State:
     tables: Mapping[str, nft.Table] = field(default_factory=dict)
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    pod: Pod | None = None
 
 
 def state(settings: Settings) -> State:

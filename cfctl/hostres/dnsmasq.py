@@ -27,7 +27,7 @@ _START_TIMEOUT_S = 15
 _PATIENCE_S = 3.0
 _PID_FILE = "--pid-file="
 #: Upstream's script never passes it: it tells our servers from upstream's.
-_OURS = "--no-ping"
+OURS = "--no-ping"
 _LEASE_FIELDS = 4
 #: dnsmasq takes no other for what it advertises, and guests no other for an address of their own.
 _PREFIX_LENGTH = 64
@@ -99,7 +99,7 @@ def server(
         f"{_PID_FILE}{paths.dnsmasq_pid_file(bridge.name)}",
         f"--dhcp-leasefile={paths.dnsmasq_lease_file(bridge.name)}",
         "--dhcp-no-override",
-        _OURS,
+        OURS,
     ]
     if prefix:
         argv += [f"--dhcp-range={prefix},ra-stateless,{_PREFIX_LENGTH}", "--enable-ra"]
@@ -145,7 +145,7 @@ def running(bridges: Collection[str]) -> list[Running]:
         argv = process.command_line(pid)
         bridge_ = next((wanted[arg] for arg in argv if arg in wanted), None)
         if bridge_ and process.alive(pid) and _same_network(pid):
-            found.append(Running(bridge_, pid, argv, marked=_OURS in argv))
+            found.append(Running(bridge_, pid, argv, marked=OURS in argv))
     return found
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
 from cfctl.errors import ForeignObject, HostLacks, NeedsRoot, UsageError
-from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, resolvers, safety
+from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, pod_state, resolvers, safety
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
 from cfctl.hostres.plan import Plan
 from cfctl.steps import note
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from cfctl.config import Settings
@@ -35,6 +36,9 @@ def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
     :raises HostLacks: if guests are to be told the host's DNS servers, and there are none that they could ask.
     """
     found = observed.read(desired.SYSCTLS, desired.subnets(settings))
+    if found.pod:
+        settings = _with_number(settings, pod_state.INSTANCE.number, "pod mode")
+        return plan.compute(pod_state.state(found.pod.pod, settings["host.dns_servers"]), found), settings
     settings = _with_resolvers(_as_observed(settings, found))
     return plan.compute(desired.state(settings), found, adopt=adopt), settings
 
@@ -53,14 +57,29 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
         for command in ("ip", "nft", "dnsmasq"):
             process.require(command)
     work, settings = status(settings, adopt=adopt)
+    if work.observed.pod:
+        raise UsageError(
+            "the VM has the pod's address here",
+            "Other devices have no network beside it. Nothing was changed.",
+            "Mend it with: cfctl host setup --pod\nOr take it down first: cfctl host teardown",
+        )
+    refuse(work, settings, f"cfctl host setup --instances {settings[_INSTANCES]} --force", force=force)
+    return work, settings
+
+
+def refuse(work: Plan, settings: Settings, command: str, *, force: bool) -> None:
+    """Make sure that a plan does no harm.
+
+    :param command: what goes on regardless of running devices.
+    :raises CfctlError: see :func:`check`; nothing was changed.
+    """
     _refuse_foreign(work)
     _refuse_other_bridge(work, settings)
     _refuse_clash(work, settings)
-    _refuse_in_use(work, f"cfctl host setup --instances {settings[_INSTANCES]} --force", force=force)
+    _refuse_in_use(work, command, force=force)
     # Only root may ask; an ordinary user's plan has no rules in it either.
     if work.observed.tables is not None and any("broute" in change.name for change in work.of("rule", "create")):
         nft.require_broute()
-    return work, settings
 
 
 def setup(settings: Settings, *, adopt: bool = False, force: bool = False) -> tuple[Plan, Settings]:
@@ -73,18 +92,38 @@ def setup(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     :raises CfctlError: see :func:`check`; if a step fails on a host that had nothing of ours, all that was made is
         taken down again.
     """
-    _require_root("host setup")
+    checked: list[Settings] = []
+
+    def compute() -> Plan:
+        work, followed = check(settings, adopt=adopt, force=force)
+        checked.append(followed)
+        return work
+
+    # What was adopted is not taken down: devices may run on it.
+    work = carry_out("host setup", compute, keep=adopt)
+    return work, checked[0]
+
+
+def carry_out(what: str, compute: Callable[[], Plan], *, keep: bool = False) -> Plan:
+    """Carry a plan of a set-up out, as root and alone.
+
+    :param what: the verb.
+    :param compute: makes the plan when nobody else changes the host.
+    :param keep: what was made stays if a step fails; without it, all of it goes if there was nothing before.
+    :return: what was done.
+    :raises NeedsRoot: for an ordinary user, before anything is read.
+    """
+    _require_root(what)
     with _locked():
-        work, settings = check(settings, adopt=adopt, force=force)
-        # What was adopted is not taken down: devices may run on it.
-        fresh = work.state == "absent" and not adopt
+        work = compute()
+        fresh = work.state == "absent" and not keep
         try:
             apply.run(work)
         except BaseException:
             if fresh and work.changes:
                 _roll_back()
             raise
-    return work, settings
+    return work
 
 
 def check_teardown(*, force: bool = False) -> Plan:
@@ -147,6 +186,10 @@ def _with_resolvers(settings: Settings) -> Settings:
     told = {"host.dns_servers": found.ipv4, "host.dns6_servers": found.ipv6}
     values = {name: config.Value(servers, found.origin) for name, servers in told.items()}
     return replace(settings, values={**settings.values, **values})
+
+
+def _with_number(settings: Settings, number: int, origin: str) -> Settings:
+    return replace(settings, values={**settings.values, _INSTANCES: config.Value(number, origin)})
 
 
 def _require_root(what: str) -> None:
@@ -216,6 +259,9 @@ def _refuse_clash(work: Plan, settings: Settings) -> None:
     wanted = [ip_interface(address.cidr).network for link in added for address in link.addresses]
     if wanted:
         ours = {found.link.name for found in work.observed.links.values() if found.link.alias == desired.MARK}
+        if work.desired.pod:
+            # Its addresses and routes go.
+            ours.add(work.desired.pod.interface)
         named = {name: _network(settings[name]) for name in config.NETWORKS if settings[name]}
         safety.require_free(wanted, work.observed.addresses, ours=ours, settings=named)
 

@@ -25,7 +25,9 @@ NAT = "ip cuttlefish_nat"
 BRIDGE = "bridge cuttlefish_bridge"
 #: Ours alone: keeps guests from meeting by routing through the host.
 ISOLATION = "inet cfctl"
-TABLES = (NAT, BRIDGE, ISOLATION)
+#: Ours alone, and only in a pod: gives the VM's frames the pod's MAC.
+POD = "bridge cfctl_pod"
+TABLES = (NAT, BRIDGE, ISOLATION, POD)
 
 #: Ethertypes as nft prints them with -n.
 IPV4 = "0x0800"
@@ -135,16 +137,50 @@ def tables(subnets: Sequence[str], *, routed: Sequence[Rule] = (), guest_isolati
     return [nat, bridge, isolation] if guest_isolation else [nat, bridge]
 
 
+def pod_table(interface: str, outside: str, guest: str) -> Table:
+    """Return the table that puts the pod's MAC in the place of the guest's, and keeps both sides' DHCP apart.
+
+    :param interface: the port that leads out of the pod.
+    :param outside: the MAC by which the network outside knows the pod.
+    :param guest: the MAC that the guest has.
+    """
+    # Not in chains of the hooks `forward` and `output`: there are kernels that never call them, and say nothing.
+    chains = (
+        # Before the bridge looks where a frame is to go.
+        Chain("prerouting", "type filter hook prerouting priority -300; policy accept;"),
+        Chain("input", "type filter hook input priority 0; policy accept;"),
+        Chain("postrouting", "type filter hook postrouting priority 300; policy accept;"),
+    )
+    into, out = f'iifname "{interface}"', f'oifname "{interface}"'
+    rules = (
+        # One server for one client: the VM hears no other server, and no other server hears the VM.
+        Rule("prerouting", f"{into} udp sport 67 drop"),
+        Rule("postrouting", f"{out} udp dport 67 drop"),
+        Rule("prerouting", f"{into} ether daddr {outside} ether daddr set {guest}"),
+        Rule("prerouting", f"{into} arp daddr ether {outside} arp daddr ether set {guest}"),
+        # The pod itself and the network outside do not meet: its only address there is the VM's.
+        Rule("input", f"{into} drop"),
+        Rule("postrouting", f"{out} ether saddr != {guest} drop"),
+        Rule("postrouting", f"{out} arp saddr ether set {outside}"),
+        Rule("postrouting", f"{out} ether saddr set {outside}"),
+        # IPv4 and ARP: IPv6 carries MACs where no rule can change them.
+        Rule("postrouting", f"{out} ether type 0x0800 accept"),
+        Rule("postrouting", f"{out} ether type 0x0806 accept"),
+        Rule("postrouting", f"{out} drop"),
+    )
+    return Table(POD, chains, rules)
+
+
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read() -> dict[str, FoundTable]:
-    """Return those of our three tables that exist.
+def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
+    """Return those of our tables that exist.
 
     :raises CommandFailed: if nft cannot read them; an ordinary user may not.
     """
     found = {}
-    for table in TABLES:
+    for table in names:
         result = process.run(
             ["nft", "-a", "-n", "-s", "list", "table", *table.split()], timeout=_TIMEOUT_S, success=None
         )

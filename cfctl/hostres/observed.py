@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CommandFailed
-from cfctl.hostres import background, dnsmasq, files, nft, safety
+from cfctl.hostres import background, dnsmasq, files, nft, pod_interface, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
@@ -36,11 +36,13 @@ class FoundLink:
 
     :param carrier: somebody has the tap open: a device runs on it.
     :param index: the kernel's number of it.
+    :param mtu: in bytes.
     """
 
     link: Link
     carrier: bool = False
     index: int = 0
+    mtu: int = 0
 
     @property
     def ours(self) -> bool:
@@ -70,6 +72,7 @@ class Observed:
     :param hosts: which address each MAC is given.
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
+    :param pod: the interface of a pod whose address is, or is about to be, the VM's.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
 
@@ -88,6 +91,7 @@ class Observed:
     uplinks: tuple[safety.Uplink, ...] = ()
     advertised: tuple[safety.Uplink, ...] = ()
     group_exists: bool = True
+    pod: pod_interface.Found | None = None
 
     @property
     def ours(self) -> list[FoundLink]:
@@ -137,18 +141,19 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
     """
     # Beside each other: each of the two waits for programs.
     with background.running(_tables) as wait:
-        interfaces = _interfaces()
+        found = interfaces()
+        pod = pod_interface.found(found)
         tables = wait()
-    links = [found_link(raw) for raw in interfaces if raw["ifname"].startswith("cvd-")]
+    links = [found_link(raw) for raw in found if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     directory = dnsmasq.runtime_directory()
     values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
-        addresses=tuple((address.cidr, raw["ifname"]) for raw in interfaces for address in _addresses(raw)),
-        kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in interfaces},
+        addresses=tuple((address.cidr, raw["ifname"]) for raw in found for address in _addresses(raw)),
+        kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in found},
         subnets=subnets,
-        link_groups=frozenset(str(raw.get("group", "default")) for raw in interfaces),
+        link_groups=frozenset(str(raw.get("group", "default")) for raw in found),
         tables=tables,
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
@@ -160,10 +165,11 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
         # Only the change from 0 to 1 makes the kernel drop such a route.
         advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
         group_exists=_group_exists(),
+        pod=pod,
     )
 
 
-def _interfaces() -> list[dict[str, Any]]:
+def interfaces() -> list[dict[str, Any]]:
     """Return all interfaces with their addresses: one exec tells both."""
     result = process.run(["ip", "-d", "-j", "addr"], timeout=_TIMEOUT_S)
     return [raw for raw in json.loads(result.stdout or "[]") if raw]
@@ -193,7 +199,9 @@ def found_link(raw: Mapping[str, Any]) -> FoundLink:
         group=str(raw.get("group", "default")),
         mac=raw.get("address"),
     )
-    return FoundLink(link, carrier=kind == "tap" and "LOWER_UP" in flags, index=raw.get("ifindex", 0))
+    return FoundLink(
+        link, carrier=kind == "tap" and "LOWER_UP" in flags, index=raw.get("ifindex", 0), mtu=raw.get("mtu", 0)
+    )
 
 
 def _addresses(raw: Mapping[str, Any]) -> list[Address]:
@@ -206,8 +214,10 @@ def _addresses(raw: Mapping[str, Any]) -> list[Address]:
 
 
 def _tables() -> Mapping[str, nft.FoundTable] | None:
+    # The record of a pod is made before the rules of a pod.
+    names = nft.TABLES if pod_interface.record().exists() else [name for name in nft.TABLES if name != nft.POD]
     try:
-        return nft.read()
+        return nft.read(names)
     except CommandFailed:
         if os.geteuid() == 0:
             raise

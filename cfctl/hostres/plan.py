@@ -20,12 +20,15 @@ Action = Literal["create", "change", "remove"]
 
 _MISSING = "it is missing"
 
+#: For its chains, which are the same in every pod.
+_POD_TABLE = nft.pod_table("", "", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group or uplink.
+    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group, uplink or pod.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -105,6 +108,7 @@ def compute(wanted: State, observed: Observed, *, adopt: bool = False) -> Plan:
     """
     work = _Work(wanted, observed, adopt=adopt)
     work.group()
+    work.pod()
     work.links()
     for table in nft.TABLES:
         work.table(table)
@@ -135,6 +139,14 @@ class _Work:
         if self.wanted.links and not self.observed.group_exists:
             self._add("create", "group", GROUP, _MISSING)
 
+    def pod(self) -> None:
+        """Look at the interface of a pod whose address is the VM's."""
+        wanted, found = self.wanted.pod, self.observed.pod
+        if wanted and not (found and found.taken and found.master and not found.addresses):
+            self._add("change", "pod", wanted.interface, f"{wanted.address} is to be the VM's")
+        elif not wanted and found and found.taken:
+            self._add("change", "pod", found.pod.interface, f"it gets {found.pod.address} back")
+
     # -- links ---------------------------------------------------------------------------------------
 
     def links(self) -> None:
@@ -157,6 +169,8 @@ class _Work:
 
     def _mend(self, link: Link, found: FoundLink) -> None:
         differences = dict(_differences(link, found.link))
+        if link.mtu and found.mtu != link.mtu:
+            differences["mtu"] = f"its MTU is {found.mtu}, not {link.mtu}"
         if not differences:
             return
         if found.carrier and needs_opening(differences):
@@ -416,12 +430,13 @@ def table_as_upstream_makes_it(found: nft.FoundTable, wanted: nft.Table | None =
 
 def _strange(found: nft.FoundTable, wanted: nft.Table | None = None, *, marked_is_ours: bool = False) -> str:
     """Return the first thing in a table that cfctl would not make itself; empty if there is none."""
-    chains = {table.id: table.chains for table in nft.tables([], guest_isolation=True)}[found.id]
+    chains = {table.id: table.chains for table in (*nft.tables([], guest_isolation=True), _POD_TABLE)}[found.id]
     for chain in found.chains:
         if chain.name not in {like.name for like in chains} or (not marked_is_ours and chain not in chains):
             return f"chain {chain.name}"
+    # Upstream knows no pods.
     known: set[nft.Rule] = set()
-    if not marked_is_ours:
+    if not marked_is_ours and found.id != nft.POD:
         known = {*desired.catalogue().tables[found.id].rules, *(wanted.rules if wanted else ())}
     for rule in found.rules:
         if not (rule.marked and marked_is_ours) and (marked_is_ours or rule.rule not in known):
