@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     _refuse_foreign(work)
     _refuse_other_bridge(work, settings)
     _refuse_clash(work, settings)
-    _refuse_in_use(work, f"cfctl host setup --instances {settings[_INSTANCES]} --force", force=force)
+    bridge = f" --bridge {shlex.quote(settings[_BRIDGE])}" if settings.origin(_BRIDGE) == "--bridge" else ""
+    _refuse_in_use(work, f"cfctl host setup --instances {settings[_INSTANCES]}{bridge} --force", force=force)
     # Only root may ask; an ordinary user's plan has no rules in it either.
     if work.observed.tables is not None and any("broute" in change.name for change in work.of("rule", "create")):
         nft.require_broute()
