@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
@@ -63,7 +64,8 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
             "Other devices have no network beside it. Nothing was changed.",
             "Mend it with: cfctl host setup --pod\nOr take it down first: cfctl host teardown",
         )
-    refuse(work, settings, f"cfctl host setup --instances {settings[_INSTANCES]} --force", force=force)
+    bridge = f" --bridge {shlex.quote(settings[_BRIDGE])}" if settings.origin(_BRIDGE) == "--bridge" else ""
+    refuse(work, settings, f"cfctl host setup --instances {settings[_INSTANCES]}{bridge} --force", force=force)
     return work, settings
 
 

@@ -243,8 +243,10 @@ def damage(kind: str, what: str) -> None:
         "chain": f"nft flush chain {what}",
         "rule twice": f"nft '{rule}'",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
-        "pid file": f"echo {what} >{pid_file}" if what else f"rm {pid_file}",
-        "second server": f"sh -c \"$(tr '\\0' ' ' </proc/$(cat {pid_file})/cmdline)\"",
+        # Where cfctl has no server, it would be somebody else's file, which stays.
+        "pid file": f"[ ! -e {pid_file} ] || echo {what} >{pid_file}" if what else f"rm {pid_file}",
+        # The file may name another program by now.
+        "second server": f"cd /proc/$(cat {pid_file}) && grep -q dnsmasq comm && sh -c \"$(tr '\\0' ' ' <cmdline)\"",
         "hosts": "echo >/run/cfctl/host/cvd-ebr.hosts",
         "sysctl": f"echo 0 >/proc/sys/net/{what}",
     }[kind]

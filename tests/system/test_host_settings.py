@@ -148,6 +148,7 @@ def test_devices_that_are_up_do_not_move(sandbox: Sandbox) -> None:
         with unchanged(sandbox):
             said = fails(sandbox, 1, "host", "setup", "--bridge", "br0")
             assert "devices are up: cvd-2\n  In use: cvd-wtap-02." in said
+            assert "cut them off: cfctl host setup --instances 2 --bridge br0 --force" in said
             # The tap itself stays as it is, but its guest would lose the gateway.
             wifi = {"CFCTL_HOST_WIFI_SUBNET": "10.193.96.0/24"}
             assert "devices are up: cvd-2" in fails(sandbox, 1, "host", "setup", env=wifi)
