@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "cfctl"
 
 #: Everything a floor may import from: itself and whatever stands lower. ``guest`` stands beside ``launch``.
-FOUNDATION = {"config", "locks", "arch", "instance", "paths", "process", "errors", "distro", "steps"}
+FOUNDATION = {"config", "locks", "arch", "instance", "paths", "process", "errors", "distro", "steps", "elf"}
 MIDDLE = {"hostres", "gpu", "control"}
 MAY_IMPORT = {
     "cli": {"docker", "relay", "launch", "guest"} | MIDDLE | FOUNDATION,
