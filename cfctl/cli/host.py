@@ -22,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: Exit status: the host lacks something.
+_LACKS = 4
 #: Exit status: the state differs from what it should be.
 _DIFFERS = 3
 #: More changes of one sort than this are shown as a range.
@@ -160,6 +162,66 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
             print("See what helps: cfctl host plan")
 
     return Answer(document, show, _DIFFERS if work.changes or work.conflicts else 0)
+
+
+@verb(app, "doctor")
+def doctor(
+    *,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Load missing modules, make the group, open the device files to it.", show_default=False
+        ),
+    ] = False,
+    host_package: Annotated[
+        Path | None,
+        typer.Option(
+            "--host-package",
+            metavar="DIR",
+            help="Look also for the shared libraries of this package's programs.",
+            show_default=False,
+        ),
+    ] = None,
+    instances: Instances = None,
+    config: Config = None,
+) -> Answer:
+    """Look at everything that decides whether devices run here, and say what mends it; exit 4 if something lacks.
+
+    Changes nothing without --fix, which needs root. Anybody may ask; what only root can see is said to be unknown.
+
+    \b
+    Examples:
+      cfctl host doctor
+      sudo cfctl host doctor --instances 20
+      sudo cfctl host doctor --fix
+      cfctl host doctor --host-package ./cvd-host_package
+      cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
+    """
+    from cfctl.cli import doctor as shown
+    from cfctl.guest import kvm
+    from cfctl.hostres import doctor as examination
+    from cfctl.hostres.doctor import facts
+    from cfctl.hostres.doctor import fix as repair
+    from cfctl.steps import step
+
+    if fix:
+        repair.require_root()
+    count = _settings(instances, config)["host.instances"]
+
+    def look() -> examination.Report:
+        with step("boot a kernel under KVM"):
+            verdict = kvm.usable()
+        trial = facts.Kvm(verdict.ok if verdict.known else None, verdict.reason)
+        with step("look at the host"):
+            return examination.examine(facts.gather(trial, instances=count), host_package=host_package)
+
+    report = look()
+    mended: list[str] = []
+    if fix:
+        mended = repair.run(finding for findings in report.values() for finding in findings)
+        report = look() if mended else report
+    document = examination.document(report, mended)
+    return Answer(document, lambda: shown.show(report, mended), _LACKS if document["result"] == "fail" else 0)
 
 
 _STATES = {

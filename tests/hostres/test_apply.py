@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cfctl import process
+from cfctl import config, process
 from cfctl.errors import CfctlError, CommandFailed, DevicesUp, ForeignObject, HostLacks
-from cfctl.hostres import apply, desired, dnsmasq, host, nft, observed, plan, rtnetlink, tap
+from cfctl.hostres import apply, desired, dnsmasq, host, nft, observed, plan, rtnetlink, safety, tap
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed
 from tests.hostres import hosts
@@ -117,7 +117,7 @@ def test_a_link_group_with_a_stranger_is_not_deleted(monkeypatch: pytest.MonkeyP
     ]
     for stranger in strangers:
         monkeypatch.setattr(observed, "link_group", lambda _, stranger=stranger: {**there, **stranger})
-        with pytest.raises(ForeignObject, match="holds interfaces that are not ours: (eth0|cvd-ebr)") as caught:
+        with pytest.raises(ForeignObject, match=r"holds interfaces that are not ours: (eth0|cvd-ebr)") as caught:
             delete.run()
         assert caught.value.resolution == "Run it again: another group will be chosen."
     assert ran == []
@@ -190,8 +190,8 @@ def test_a_failed_setup_of_an_empty_host_is_taken_down_and_of_others_is_not(monk
     monkeypatch.setattr(host, "_require_root", lambda _: None)
     monkeypatch.setattr(host, "_locked", contextlib.nullcontext)
     monkeypatch.setattr(process, "require", lambda name: name)
-    monkeypatch.setattr(host.safety, "require_free", lambda *_, **__: None)
-    settings = host.config.load(flags={"host.instances": 1}, environ={}, upstream_file=Path("/none"))
+    monkeypatch.setattr(safety, "require_free", lambda *_, **__: None)
+    settings = config.load(flags={"host.instances": 1}, environ={}, upstream_file=Path("/none"))
     for there, adopt, runs in (
         (EMPTY, False, 2),
         (hosts.upstream(1), True, 1),
