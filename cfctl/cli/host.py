@@ -200,13 +200,14 @@ def doctor(
     from cfctl.cli import doctor as shown
     from cfctl.guest import kvm
     from cfctl.hostres import doctor as examination
+    from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
     from cfctl.hostres.doctor import fix as repair
     from cfctl.steps import step
 
     if fix:
         repair.require_root()
-    count = _settings(instances, config)["host.instances"]
+    count = host.expected_instances(_settings(instances, config))
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):

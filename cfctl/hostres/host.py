@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
-from cfctl.errors import ForeignObject, NeedsRoot
+from cfctl.errors import CfctlError, ForeignObject, NeedsRoot
 from cfctl.hostres import apply, desired, observed, plan, safety
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
@@ -112,6 +113,15 @@ def _roll_back() -> None:
     """Take down what a set-up made that failed; its error is the one that counts."""
     note("Taking down again what was made.")
     apply.run(plan.compute(State(), observed.read(())))
+
+
+def expected_instances(settings: Settings) -> int:
+    """Return how many instances the host is to serve: as the settings say, else as many as now; needs nothing."""
+    # Without iproute2 nothing has been set up either.
+    with contextlib.suppress(CfctlError):
+        settings = _with_served_number(settings, observed.read(()))
+    number: int = settings[_INSTANCES]
+    return number
 
 
 def _with_served_number(settings: Settings, found: Observed) -> Settings:

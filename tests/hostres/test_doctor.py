@@ -431,7 +431,7 @@ CASES: dict[str, Case] = {
         "docker forward",
         "warn",
         "Docker has made ip filter FORWARD drop what is not its own: guests do not reach the outside",
-        "sudo iptables -I DOCKER-USER -i cvd-+ -j ACCEPT",
+        "sudo nft insert rule ip filter DOCKER-USER iifname 'cvd-*' counter accept",
     ),
     "input drop": (
         changed(ruleset=[chain("input", "input", family="inet", table="mine")]),
@@ -450,6 +450,20 @@ CASES: dict[str, Case] = {
     "bridge drop": (
         changed(ruleset=[chain("forward", "forward", family="bridge", table="mine")]),
         *("forward drop", "warn", "bridge mine forward drops by default: no frame crosses a bridge", "cvd-*"),
+    ),
+    "legacy forward drop": (
+        changed(legacy="-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n"),
+        "legacy forward drop",
+        "warn",
+        "FORWARD of iptables-legacy drops by default: guests do not reach the outside",
+        "sudo iptables-legacy -I DOCKER-USER -i cvd-+ -j ACCEPT",
+    ),
+    "legacy input drop": (
+        changed(legacy="-P INPUT DROP\n-P FORWARD ACCEPT\n"),
+        "legacy input drop",
+        "warn",
+        "INPUT of iptables-legacy drops by default: guests get no address",
+        "sudo iptables-legacy -I INPUT -i cvd-+ -p udp --dport 67 -j ACCEPT",
     ),
     "rules unknown": (
         changed(ruleset=None),

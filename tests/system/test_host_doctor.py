@@ -44,7 +44,7 @@ def test_exit_status_is_the_worst_finding(sandbox: Sandbox) -> None:
 def test_a_set_up_host_is_no_clash_with_itself(sandbox: Sandbox) -> None:
     sandbox.cfctl("host", "setup", "--instances", "2")
     assert doctor(sandbox)["subnets"]["found"] == "free for 2 devices"
-    sandbox.run("ip", "link", "add", "lan0", "type", "dummy")
+    sandbox.run("ip", "link", "add", "lan0", "type", "bridge")
     sandbox.run("ip", "addr", "add", "192.168.97.200/24", "dev", "lan0")
     sandbox.run("ip", "link", "set", "lan0", "up")
     assert doctor(sandbox)["subnets"]["found"] == "taken: 192.168.97.0/24 on lan0"
@@ -54,8 +54,11 @@ def test_a_set_up_host_is_no_clash_with_itself(sandbox: Sandbox) -> None:
 
 
 def test_what_docker_drops(sandbox: Sandbox) -> None:
-    for rule in ("-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN", "-P FORWARD DROP"):
-        sandbox.run("iptables", *rule.split())
+    rules = (
+        "table ip filter { chain DOCKER-USER { return; }; "
+        "chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }"
+    )
+    sandbox.run("nft", "-f", "-", stdin=rules)
     finding = doctor(sandbox)["docker forward"]
     assert finding["result"] == "warn"
     carry_out(sandbox, finding)
@@ -66,8 +69,8 @@ def test_what_docker_drops(sandbox: Sandbox) -> None:
 
 def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
     rules = (
-        "table inet mine { chain in { type filter hook input priority 0; policy drop; } "
-        "chain fwd { type filter hook forward priority 0; policy drop; } }"
+        "table inet mine { chain input { type filter hook input priority 0; policy drop; }; "
+        "chain forward { type filter hook forward priority 0; policy drop; }; }"
     )
     sandbox.run("nft", "-f", "-", stdin=rules)
     found = doctor(sandbox)
@@ -79,10 +82,10 @@ def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
 
 
 def test_a_port_that_is_taken(sandbox: Sandbox) -> None:
-    listener = sandbox.start("busybox", "nc", "-l", "-p", "6520", "-s", "127.0.0.1")
+    listener = sandbox.start("busybox", "nc", "-l", "-p", "6520")
     try:
         for _ in range(100):
-            if ":1978 " in sandbox.run("cat", "/proc/net/tcp").stdout:
+            if ":1978 " in sandbox.run("cat", "/proc/net/tcp", "/proc/net/tcp6").stdout:
                 break
         assert doctor(sandbox, "--instances", "1")["ports"]["found"] == "taken: 6520 (ADB of cvd-1)"
     finally:

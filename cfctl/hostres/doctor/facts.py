@@ -91,6 +91,7 @@ class Facts:
     :param devices: that directory.
     :param routes: of the host; None if they could not be read.
     :param ruleset: ``nft -j list ruleset``; None if it could not be read.
+    :param legacy: ``iptables-legacy -S`` where it has rules; None elsewhere.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
     :param programs: where programs are.
     """
@@ -111,6 +112,7 @@ class Facts:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     routes: tuple[Route, ...] | None = None
     ruleset: list[dict[str, Any]] | None = None
+    legacy: str | None = None
     probes: Mapping[str, str] | None = None
     programs: Mapping[str, Path] = field(default_factory=dict)
 
@@ -230,6 +232,7 @@ def gather(kvm: Kvm, *, instances: int, sysroot: Path = Path("/")) -> Facts:
         nodes={name: node for name in NODES if (node := _node(sysroot / name))},
         routes=_routes(),
         ruleset=_ruleset() if root else None,
+        legacy=_legacy(sysroot) if root else None,
         probes=_probe() if root else None,
         programs={name: found for name in PROGRAMS if (found := process.find(name))},
     )
@@ -306,6 +309,16 @@ def _ruleset() -> list[dict[str, Any]] | None:
     except (CfctlError, ValueError):
         return None
     return rules
+
+
+def _legacy(sysroot: Path) -> str | None:
+    try:
+        # The kernel lists here the tables of iptables-legacy alone; asking the program would make them.
+        if "filter" not in (sysroot / "proc/net/ip_tables_names").read_text().split():
+            return None
+        return process.run(["iptables-legacy", "-S"], timeout=_TIMEOUT_S).stdout
+    except (OSError, CfctlError):
+        return None
 
 
 def _probe() -> dict[str, str] | None:

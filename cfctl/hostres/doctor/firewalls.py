@@ -119,8 +119,28 @@ def _rules(facts: Facts) -> Iterator[Finding]:
             continue
         bad += 1
         yield _drop(chain)
-    if not bad:
+    legacy = list(_legacy(facts))
+    yield from legacy
+    if not bad and not legacy:
         yield Finding("firewall rules", "ok", "nothing else drops what guests send", _WHY_FORWARD)
+
+
+def _legacy(facts: Facts) -> Iterator[Finding]:
+    """Check the rules that iptables-legacy has made, which nft does not show."""
+    lines = (facts.legacy or "").splitlines()
+    if "-P FORWARD DROP" in lines and not any(" cvd-" in line for line in lines):
+        chain = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
+        insert = f"sudo iptables-legacy -I {chain}"
+        commands = (
+            f"{insert} -i cvd-+ -j ACCEPT",
+            f"{insert} -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        )
+        found = "FORWARD of iptables-legacy drops by default: guests do not reach the outside"
+        yield Finding("legacy forward drop", "warn", found, _WHY_FORWARD, "\n".join(commands))
+    if "-P INPUT DROP" in lines and not any("-i cvd-" in line and line.startswith("-A INPUT") for line in lines):
+        command = "sudo iptables-legacy -I INPUT -i cvd-+ -p udp --dport 67 -j ACCEPT"
+        found = "INPUT of iptables-legacy drops by default: guests get no address"
+        yield Finding("legacy input drop", "warn", found, _WHY_INPUT, command)
 
 
 def _chains(ruleset: list[dict[str, Any]]) -> tuple[list[_Chain], dict[str, list[str]]]:
@@ -150,9 +170,11 @@ def _is_docker(chain: _Chain, others: dict[str, list[str]]) -> bool:
 
 
 def _docker(chain: _Chain) -> Finding:
+    # Not iptables, which may be the other backend's: the chain was seen through nft.
+    insert = f"sudo nft insert rule {chain.family} {chain.table} DOCKER-USER"
     lines = (
-        "sudo iptables -I DOCKER-USER -i cvd-+ -j ACCEPT",
-        "sudo iptables -I DOCKER-USER -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"{insert} iifname 'cvd-*' counter accept",
+        f"{insert} oifname 'cvd-*' ct state established,related counter accept",
     )
     found = f"Docker has made {chain} drop what is not its own: guests do not reach the outside"
     return Finding("docker forward", "warn", found, _WHY_FORWARD, "\n".join(lines))
