@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.schemas import conforms
@@ -91,3 +92,16 @@ def test_a_port_that_is_taken(sandbox: Sandbox) -> None:
     finally:
         listener.kill()
         listener.wait()
+
+
+def test_kvm_is_tried_with_the_embedded_kernel(sandbox: Sandbox, host_package: Path) -> None:
+    """The verdict may be either here, but it is one, and is kept: the second look takes no trial."""
+    assert host_package.is_absolute()
+    first = doctor(sandbox)["kvm"]
+    if first["found"].startswith("/dev/kvm cannot be opened"):
+        return
+    assert first["found"].startswith(
+        ("a kernel booted under KVM", "a kernel printed nothing", "QEMU ended under KVM")
+    )
+    assert first["result"] == ("ok" if "booted" in first["found"] else "fail")
+    assert doctor(sandbox)["kvm"] == first
