@@ -23,7 +23,7 @@ def show(report: Report, mended: Sequence[str]) -> None:
     from rich.text import Text
 
     board = console()
-    colour = board.is_terminal
+    colour = board.is_terminal and board.encoding.startswith("utf")
     width = max((len(finding.check) for findings in report.values() for finding in findings), default=0)
     for family, findings in report.items():
         board.print(Text(family, style="bold"))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cfctl.config import Settings
+    from cfctl.hostres.doctor.facts import Kvm
     from cfctl.hostres.plan import Change, Plan
 
 app = typer.Typer(
@@ -198,7 +199,6 @@ def doctor(
       cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
     """
     from cfctl.cli import doctor as shown
-    from cfctl.guest import kvm
     from cfctl.hostres import doctor as examination
     from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
@@ -211,18 +211,26 @@ def doctor(
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
-            verdict = kvm.usable()
-        trial = facts.Kvm(verdict.ok if verdict.known else None, verdict.reason)
+            trial = _trial()
         with step("look at the host"):
             return examination.examine(facts.gather(trial, instances=count), host_package=host_package)
 
-    report = look()
-    mended: list[str] = []
-    if fix:
-        mended = repair.run(finding for findings in report.values() for finding in findings)
-        report = look() if mended else report
+    report, mended = repair.until_done(look) if fix else (look(), [])
     document = examination.document(report, mended)
     return Answer(document, lambda: shown.show(report, mended), _LACKS if document["result"] == "fail" else 0)
+
+
+def _trial() -> Kvm:
+    """Ask the embedded guest, which the doctor itself must not know, whether KVM works."""
+    from cfctl.errors import CfctlError
+    from cfctl.guest import kvm
+    from cfctl.hostres.doctor.facts import Kvm
+
+    try:
+        verdict = kvm.usable()
+    except (CfctlError, OSError) as exc:
+        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
+    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
 
 
 _STATES = {

@@ -198,6 +198,13 @@ CASES: dict[str, Case] = {
         changed(kvm=Kvm(ok=None, reason="not known: there is no embedded guest yet to try it with")),
         *("kvm", "warn", "not known: there is no embedded guest yet to try it with", "cfctl launch"),
     ),
+    "no qemu to try kvm with": (
+        changed(kvm=Kvm(ok=None, reason="the program 'qemu-system-x86_64' is not installed")),
+        "kvm",
+        "warn",
+        "not known: the program 'qemu-system-x86_64' is not installed",
+        "sudo apt-get install --no-install-recommends qemu-system-x86",
+    ),
     "kvm module not loaded": (
         steps(node("dev/kvm", None), changed(kvm=patients.NO_KVM)),
         *("kvm", "fail", patients.NO_KVM.reason, "sudo modprobe kvm_intel"),
@@ -264,7 +271,12 @@ CASES: dict[str, Case] = {
         changed(
             probes={"broute": "/dev/stdin:1:95-111: Error: syntax error, unexpected broute, known keys are a, b"}
         ),
-        *("nft bridge meta", "warn", "refused: syntax error, unexpected broute", "-t trixie-backports nftables"),
+        *(
+            "nft bridge meta",
+            "warn",
+            "refused: syntax error, unexpected broute",
+            "nft 1.0.8 (Debian 13, Ubuntu 24.04)",
+        ),
     ),
     "no bridge family": (
         changed(probes={"bridge": "/dev/stdin:1:1-9: Error: Could not process rule: Not supported"}),
@@ -693,6 +705,20 @@ def test_fix_does_the_safe_ones_in_order(tmp_path: Path, repairs: Path) -> None:
         "chmod 0660 /dev/vhost-vsock",
     ]
     assert done == [line for line in called if not line.endswith("vhost_net")]
+
+
+def test_a_module_brings_a_device_file_that_wants_mending_too(tmp_path: Path, repairs: Path) -> None:
+    facts = steps(without_module("vhost_vsock"), node("dev/vhost-vsock", None))(healthy(tmp_path))
+
+    def look() -> doctor.Report:
+        loaded = "modprobe" in repairs.read_text()
+        return doctor.examine(node("dev/vhost-vsock", LOCKED)(facts) if loaded else facts)
+
+    report, mended = fix.until_done(look)
+    # What does not help is not tried a second time.
+    assert mended == ["modprobe vhost_vsock", "chgrp kvm /dev/vhost-vsock", "chmod 0660 /dev/vhost-vsock"]
+    assert repairs.read_text().splitlines() == mended
+    assert any(finding.fixable for finding in report["rights"])
 
 
 def test_fix_of_a_healthy_host_runs_nothing(tmp_path: Path, repairs: Path) -> None:

@@ -10,9 +10,10 @@ from cfctl.errors import CfctlError, NeedsRoot
 from cfctl.steps import note, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from cfctl.hostres.doctor.finding import Finding
+    from cfctl.hostres.doctor import Report
+    from cfctl.hostres.doctor.finding import Finding, Mend
 
 _TIMEOUT_S = 30
 
@@ -26,6 +27,29 @@ def require_root() -> None:
         raise NeedsRoot("host doctor --fix")
 
 
+def until_done(look: Callable[[], Report]) -> tuple[Report, list[str]]:
+    """Look, repair, and look again, until a repair makes no new one possible: a module brings its device file.
+
+    :param look: examines the host.
+    :return: the last report, and the commands that were carried out.
+    """
+    report, mended = look(), list[str]()
+    tried: set[Mend] = set()
+    while due := {mend for finding in _findings(report) for mend in _due(finding)} - tried:
+        tried |= due
+        mended += run(finding for finding in _findings(report) if due & set(_due(finding)))
+        report = look()
+    return report, mended
+
+
+def _findings(report: Report) -> list[Finding]:
+    return [finding for several in report.values() for finding in several]
+
+
+def _due(finding: Finding) -> tuple[Mend, ...]:
+    return () if finding.result == "ok" else finding.mends
+
+
 def run(findings: Iterable[Finding]) -> list[str]:
     """Carry out the repairs of all findings that have one; one that fails hinders none of the others.
 
@@ -34,7 +58,7 @@ def run(findings: Iterable[Finding]) -> list[str]:
     :return: the commands that were carried out.
     """
     done = []
-    mends = dict.fromkeys(mend for finding in findings if finding.result != "ok" for mend in finding.mends)
+    mends = dict.fromkeys(mend for finding in findings for mend in _due(finding))
     for mend in sorted(mends, key=lambda mend: mend.argv[0] in ("chgrp", "chmod")):
         command = " ".join(mend.argv)
         try:

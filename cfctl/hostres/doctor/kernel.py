@@ -96,6 +96,10 @@ def _kvm(facts: Facts) -> Finding:
     kvm = facts.kvm
     if kvm.ok:
         return Finding("kvm", "ok", kvm.reason, why)
+    if kvm.ok is None and "not installed" in kvm.reason:
+        arm = facts.machine == "aarch64"
+        qemu = facts.install("qemu-system-arm" if arm else "qemu-system-x86", "qemu-kvm")
+        return Finding("kvm", "warn", f"not known: {kvm.reason}", why, qemu)
     if kvm.ok is None:
         return Finding("kvm", "warn", kvm.reason, why, "Start the embedded guest once, then ask again: cfctl launch")
     node = facts.nodes.get("dev/kvm")
@@ -269,10 +273,10 @@ def _brief(said: str) -> str:
 def _newer(facts: Facts, said: str) -> str:
     """Return what helps against a refusal: another nft, the right to ask, or another kernel."""
     if "syntax error" in said:
-        codename = facts.release.get("VERSION_CODENAME")
-        if facts.release.get("ID") == "debian" and codename:
-            return f"sudo apt-get install -t {codename}-backports nftables"
-        return facts.install("nftables", "nftables") + "   (1.0.8 or newer; if there is none, a newer release)"
+        release = (
+            "a release with nft 1.0.8 (Debian 13, Ubuntu 24.04)" if facts.debian else "sudo dnf upgrade nftables"
+        )
+        return f"Let your bridge carry both, as it does by default; else: {release}"
     if "not permitted" in said:
         if facts.container:
             return facts.container_option("--cap-add NET_ADMIN")
