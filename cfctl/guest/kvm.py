@@ -37,7 +37,7 @@ class Verdict:
 
     :param ok: it does.
     :param reason: why it is believed, in one sentence.
-    :param known: a kernel was tried, or there was nothing to try it with; else something was missing for a trial.
+    :param known: a kernel was tried, or KVM cannot even be opened; False if something that a trial needs is missing.
     """
 
     ok: bool

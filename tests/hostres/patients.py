@@ -82,6 +82,7 @@ def healthy(root: Path, *, release: str = DEBIAN, kernel: str = DEBIAN_KERNEL, *
         synchronised=True,
         year=2026,
         free_mb=500 * 1024,
+        devices=Path("/var/lib/cfctl/devices"),
         nodes=dict(_NODES),
         routes=(Route(IPv4Network("10.0.0.0/24"), "eth0"),),
         ruleset=[],

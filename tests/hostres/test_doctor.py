@@ -166,7 +166,12 @@ CASES: dict[str, Case] = {
             written("sys/module/apparmor/parameters/enabled", "Y\n"),
             written("etc/apparmor.d/usr.sbin.dnsmasq", "profile dnsmasq {}\n"),
         ),
-        *("apparmor", "warn", "dnsmasq is confined", "sudo apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq"),
+        "apparmor",
+        "warn",
+        "dnsmasq is confined",
+        "printf '/run/cuttlefish-dnsmasq-*.pid rw,\\n/run/cuttlefish-dnsmasq-*.leases rw,\\n/run/cfctl/host/* r,\\n' | "
+        "sudo tee -a /etc/apparmor.d/local/usr.sbin.dnsmasq && "
+        "sudo apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq",
     ),
     "clock of 1970": (
         changed(year=1970),

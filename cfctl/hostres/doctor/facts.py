@@ -108,7 +108,7 @@ class Facts:
     synchronised: bool | None = None
     year: int = 0
     free_mb: int | None = None
-    devices: Path = Path("/var/lib/cfctl/devices")
+    devices: Path = field(default_factory=lambda: paths.current().devices)
     nodes: Mapping[str, Node] = field(default_factory=dict)
     routes: tuple[Route, ...] | None = None
     ruleset: list[dict[str, Any]] | None = None

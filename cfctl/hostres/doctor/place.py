@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cfctl import paths
 from cfctl.hostres.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def _apparmor(facts: Facts) -> Iterator[Finding]:
     if "cuttlefish" in facts.read(local) or "cuttlefish" in facts.read(profile):
         yield Finding(check, "ok", "dnsmasq is confined, with leave for these files", why)
         return
-    rules = "/run/cuttlefish-dnsmasq-*.{pid,leases} rw,\\n/run/cfctl/host/* r,\\n"
+    written = f"{paths.dnsmasq_pid_file('*')} rw,\\n{paths.dnsmasq_lease_file('*')} rw,\\n"
+    rules = f"{written}{paths.SYSTEM_RUNTIME}/host/* r,\\n"
     command = f"printf '{rules}' | sudo tee -a /{local} && sudo apparmor_parser -r /{profile}"
     yield Finding(check, "warn", "dnsmasq is confined", why, command)
 
