@@ -161,6 +161,10 @@ CASES: dict[str, Case] = {
         steps(gone("sys/fs/cgroup/cgroup.controllers"), written("sys/fs/cgroup/memory/tasks", "")),
         *("cgroups", "warn", "version 1: devices run, but without limits of their own", "sudo update-grub"),
     ),
+    "no cgroups": (
+        gone("sys/fs/cgroup/cgroup.controllers"),
+        *("cgroups", "warn", "not mounted: devices run, but without limits of their own", "sudo reboot"),
+    ),
     "apparmor": (
         steps(
             written("sys/module/apparmor/parameters/enabled", "Y\n"),
@@ -169,8 +173,8 @@ CASES: dict[str, Case] = {
         "apparmor",
         "warn",
         "dnsmasq is confined",
-        "printf '/run/cuttlefish-dnsmasq-*.pid rw,\\n/run/cuttlefish-dnsmasq-*.leases rw,\\n/run/cfctl/host/* r,\\n' | "
-        "sudo tee -a /etc/apparmor.d/local/usr.sbin.dnsmasq && "
+        "printf '/run/cuttlefish-dnsmasq-*.pid rw,\\n/run/cuttlefish-dnsmasq-*.leases rw,\\n/run/cfctl/host/* r,\\n' "
+        "| sudo tee -a /etc/apparmor.d/local/usr.sbin.dnsmasq && "
         "sudo apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq",
     ),
     "clock of 1970": (
@@ -239,6 +243,13 @@ CASES: dict[str, Case] = {
         written("sys/module/kvm_intel/parameters/nested", "N\n"),
         *("nested virtualisation", "warn", "kvm_intel does not offer it to guests", "options kvm_intel nested=1"),
     ),
+    "nesting unknown": (
+        gone("sys/module/kvm_intel/parameters/nested"),
+        "nested virtualisation",
+        "warn",
+        "not known: neither kvm_intel nor kvm_amd is loaded",
+        "See the finding on kvm.",
+    ),
     "vhost_vsock not loaded": (
         without_module("vhost_vsock"),
         *("module vhost_vsock", "fail", "there, but not loaded", "sudo modprobe vhost_vsock && echo vhost_vsock"),
@@ -282,6 +293,12 @@ CASES: dict[str, Case] = {
             "refused: syntax error, unexpected broute",
             "nft 1.0.8 (Debian 13, Ubuntu 24.04)",
         ),
+    ),
+    "nft in a container without rights": (
+        steps(
+            changed(probes={"bridge": "/dev/stdin:1:1-9: Error: Operation not permitted"}), written(".dockerenv", "")
+        ),
+        *("nft bridge", "fail", "refused: Operation not permitted", "docker run --cap-add NET_ADMIN ..."),
     ),
     "no bridge family": (
         changed(probes={"bridge": "/dev/stdin:1:1-9: Error: Could not process rule: Not supported"}),
@@ -442,6 +459,10 @@ CASES: dict[str, Case] = {
     "ufw": (
         written("etc/ufw/ufw.conf", "ENABLED=yes\n"),
         *("ufw", "warn", "is on, without rules for cvd-*", "sudo ufw allow in on $i to any port 67 proto udp"),
+    ),
+    "ufw, asked by a user": (
+        steps(changed(**ALICE), written("etc/ufw/ufw.conf", "ENABLED=yes\n")),
+        *("ufw", "warn", "is on; only root may read its rules", "sudo cfctl host doctor"),
     ),
     "docker forward": (
         changed(ruleset=[chain("FORWARD", "forward"), user_chain("DOCKER-USER")]),

@@ -66,7 +66,7 @@ def _ufw(facts: Facts) -> Iterator[Finding]:
     if "cvd-" in facts.read("etc/ufw/user.rules"):
         yield Finding("ufw", "ok", "is on, and has rules for cvd-*", _WHY_FORWARD)
         return
-    if facts.exists("etc/ufw/user.rules") and not facts.read("etc/ufw/user.rules"):
+    if not facts.root and not facts.read("etc/ufw/user.rules"):
         yield Finding("ufw", "warn", "is on; only root may read its rules", _WHY_FORWARD, "sudo cfctl host doctor")
         return
     names = "$(ls /sys/class/net | grep -E '^cvd-(ebr|wbr|mtap|wifiap)')"
