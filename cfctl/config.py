@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import UsageError
-from cfctl.instance import MAX_INSTANCES
+from cfctl.instance import MAX_INSTANCES, UPSTREAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,60 @@ def _addresses(kind: type[IPv4Address] | type[IPv6Address]) -> Parse:
             raise ValueError(f"a list of {kind.__name__[:4]} addresses is needed: {exc}") from exc
 
     return parse
+
+
+def _one_of(*words: str) -> Parse:
+    def parse(raw: Any) -> str:
+        if raw not in words:
+            raise ValueError(f"it must be one of: {', '.join(words)}")
+        return str(raw)
+
+    return parse
+
+
+#: Names that the kernel takes and that need no quoting anywhere (15 bytes, linux/if.h IFNAMSIZ).
+_INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+
+
+def _bridge_name(raw: Any) -> str:
+    if raw == "":
+        return ""
+    if not isinstance(raw, str) or not _INTERFACE.fullmatch(raw):
+        raise ValueError("the name of a network interface is needed, or nothing at all")
+    if raw.startswith("cvd-"):
+        raise ValueError("interfaces called cvd-... are cfctl's own; without the setting it makes its own bridges")
+    return raw
+
+
+def _slash24(raw: Any) -> str:
+    try:
+        network = IPv4Network(str(raw))
+    except ValueError as exc:
+        raise ValueError(f"a subnet such as 10.0.98.0/24 is needed: {exc}") from exc
+    if network.prefixlen != _SUBNET_PREFIX:
+        raise ValueError(f"a /24 is needed, such as 10.0.98.0/24: {network} is a /{network.prefixlen}")
+    if network.is_multicast or network.is_loopback or network.is_link_local or any(map(network.subnet_of, _NOWHERE)):
+        raise ValueError(f"no interface can have an address in {network}")
+    return str(network)
+
+
+def _ipv6_prefix(raw: Any) -> str:
+    if raw == "":
+        return ""
+    try:
+        network = IPv6Network((str(raw), _IPV6_PREFIX))
+    except ValueError as exc:
+        raise ValueError(f"a prefix such as fd00:98:: is needed, nothing after its first 64 bits: {exc}") from exc
+    if network.is_multicast or network.is_link_local or network.overlaps(IPv6Network((0, _IPV6_PREFIX))):
+        raise ValueError(f"no bridge can have an address in {network}")
+    return str(network.network_address)
+
+
+_SUBNET_PREFIX = 24
+#: Guests make their own addresses of 64 bits (RFC 4862 section 5.5.3); dnsmasq takes no other length either.
+_IPV6_PREFIX = 64
+#: 0.0.0.0/8 (RFC 1122 section 3.2.1.3) and 240.0.0.0/4 (RFC 1112 section 4).
+_NOWHERE = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +157,66 @@ KEYS: dict[str, Key] = {
             upstream="dns6_servers",
         ),
         Key(
+            "host.dns",
+            "servers",
+            _one_of("servers", "host"),
+            "Which DNS servers guests are told: servers (dns_servers and dns6_servers), or host (those that the host "
+            "asks itself, for networks that let nobody ask others).",
+        ),
+        Key(
+            "host.bridge",
+            "",
+            _bridge_name,
+            "An existing bridge that all ethernet and Wi-Fi taps become ports of: their guests are in its network, "
+            "which gives them addresses. Empty: cfctl makes two bridges, with DHCP servers.",
+            upstream="bridge_interface",
+        ),
+        Key(
+            "host.ipv4_bridge",
+            default=True,
+            parse=_boolean,
+            doc="With host.bridge: pass IPv4 frames on. If not, the host takes them and routes (nftables 1.0.8).",
+            upstream="ipv4_bridge",
+        ),
+        Key(
+            "host.ipv6_bridge",
+            default=True,
+            parse=_boolean,
+            doc="With host.bridge: pass IPv6 frames on, likewise.",
+            upstream="ipv6_bridge",
+        ),
+        *(
+            key
+            for bridge, name in (("ethernet", "cvd-ebr"), ("wifi", "cvd-wbr"))
+            for key in (
+                Key(
+                    f"host.{bridge}_ipv6_prefix",
+                    "",
+                    _ipv6_prefix,
+                    f"The IPv6 prefix of {name}, such as fd00:98::, which is advertised to its guests. Empty: none.",
+                    upstream=f"{bridge}_ipv6_prefix",
+                ),
+                Key(
+                    f"host.{bridge}_ipv6_prefix_length",
+                    _IPV6_PREFIX,
+                    _integer(_IPV6_PREFIX, _IPV6_PREFIX),
+                    "Its length: guests choose the other 64 bits themselves.",
+                    upstream=f"{bridge}_ipv6_prefix_length",
+                ),
+            )
+        ),
+        *(
+            Key(f"host.{name}_subnet{half}", str(getattr(UPSTREAM, name + half)), _slash24, doc)
+            for name, half, doc in (
+                ("ethernet", "", "The /24 behind cvd-ebr; the host has .1."),
+                ("wifi", "", "The /24 behind cvd-wbr; the host has .1."),
+                ("mobile", "", "The /24 of the mobile networks of instances 1 to 64."),
+                ("mobile", "_high", "The /24 of the mobile networks of instances 65 to 128."),
+                ("wifi_ap", "", "The /24 of the Wi-Fi access points of instances 1 to 64."),
+                ("wifi_ap", "_high", "The /24 of the Wi-Fi access points of instances 65 to 128."),
+            )
+        ),
+        Key(
             "host.guest_isolation",
             default=True,
             parse=_boolean,
@@ -115,18 +229,6 @@ KEYS: dict[str, Key] = {
             "Seconds that a device may take to boot.",
         ),
     )
-}
-
-#: Variables of upstream's file that ask for what cfctl cannot do yet. To ignore one would build another network
-#: than the administrator asked for.
-_UNSUPPORTED = {
-    "bridge_interface": "",
-    "ipv4_bridge": "1",
-    "ipv6_bridge": "1",
-    "wifi_ipv6_prefix": "",
-    "wifi_ipv6_prefix_length": "",
-    "ethernet_ipv6_prefix": "",
-    "ethernet_ipv6_prefix_length": "",
 }
 
 
@@ -175,7 +277,26 @@ def load(
     for name, raw in (flags or {}).items():
         if raw is not None:
             values[name] = _value(KEYS[name], raw, f"--{name.partition('.')[2].replace('_', '-')}")
-    return Settings(values)
+    settings = Settings(values)
+    _require_apart(settings)
+    return settings
+
+
+#: Settings of which no two may name the same network.
+NETWORKS = tuple(name for name in KEYS if name.endswith(("_subnet", "_subnet_high", "_ipv6_prefix")))
+
+
+def _require_apart(settings: Settings) -> None:
+    """Make sure that no two networks are the same; all are equally long, so they cannot overlap otherwise."""
+    seen: dict[str, str] = {}
+    for name in NETWORKS:
+        other = seen.setdefault(settings[name], name)
+        if settings[name] and other != name:
+            raise UsageError(
+                f"{name} and {other} are the same network, {settings[name]}",
+                f"From {settings.origin(name)} and {settings.origin(other)}.",
+                "Give each a network of its own.",
+            )
 
 
 def _value(key: Key, raw: Any, origin: str) -> Value:
@@ -232,12 +353,6 @@ def _from_upstream(file: Path) -> dict[str, Value]:
         origin = f"{file}:{line}"
         if name in by_variable and raw:
             values[by_variable[name].name] = _value(by_variable[name], raw, origin)
-        elif raw != _UNSUPPORTED.get(name, raw):
-            raise UsageError(
-                f"{origin}: {name} is not supported yet",
-                "This version of cfctl builds its own two bridges, with IPv4 only.",
-                f"Take the line {name}={raw} out of the file, or keep upstream's script for this host.",
-            )
     return values
 
 

@@ -11,6 +11,7 @@ The tree (a test holds it equal to the code)::
     ├── DeadlinePassed          exit 5   it did not finish in time
     ├── CommandFailed                    a program that we ran ended badly
     ├── NoSuchDevice                     no device has that name
+    ├── DamagedRecord                    a device's record cannot be read
     ├── NameTaken                        a device of that name is there already
     ├── NumberTaken                      an instance number is held by somebody else
     ├── LaunchFailed                     the launcher gave up before the device had booted
@@ -159,6 +160,23 @@ class NoSuchDevice(CfctlError):
         )
 
 
+class DamagedRecord(CfctlError):
+    """The record of a device cannot be read; its processes and files are as they were.
+
+    :param name: the device.
+    :param why: what is wrong with the record.
+    """
+
+    code = "damaged-record"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the record of device {name!r} is damaged",
+            why,
+            f"Stop what runs of it, and remove it: cfctl rm --force {name}",
+        )
+
+
 class NameTaken(CfctlError):
     """A device of that name exists already.
 
@@ -173,7 +191,7 @@ class NameTaken(CfctlError):
             f"a device named {name!r} is there already, {state}",
             "Nothing was changed.",
             f"Start it again with: cfctl restart {name}\n"
-            f"Remove it with: cfctl rm {name}\n"
+            f"Remove it with: cfctl rm --force {name}\n"
             "Or choose another name: cfctl launch NAME",
         )
 

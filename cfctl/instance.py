@@ -9,7 +9,7 @@ wherever it runs. The numbers are upstream's: android-cuttlefish
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -20,6 +20,7 @@ MAX_INSTANCES = 128
 
 #: Half of the numbers live in one /24, half in another.
 _INSTANCES_PER_NET = 64
+_POINT_TO_POINT_PREFIX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,6 @@ class Bridge:
         return self.network.network_address + 2, self.network.broadcast_address - 1
 
 
-ETHERNET_BRIDGE = Bridge("cvd-ebr", IPv4Interface("192.168.98.1/24"))
-WIFI_BRIDGE = Bridge("cvd-wbr", IPv4Interface("192.168.96.1/24"))
-BRIDGES = (ETHERNET_BRIDGE, WIFI_BRIDGE)
-
-
 @dataclass(frozen=True, slots=True)
 class PointToPoint:
     """A tap with a network of its own: the host on one side, one guest on the other.
@@ -74,22 +70,75 @@ class PointToPoint:
         return self.gateway.ip + 1
 
 
-def _slash30(number: int, low: str, high: str) -> IPv4Interface:
+@dataclass(frozen=True, slots=True)
+class Subnets:
+    """The /24s that all instances live in; ``UPSTREAM`` are upstream's.
+
+    :param ethernet: behind ``cvd-ebr``.
+    :param wifi: behind ``cvd-wbr``.
+    :param mobile: the modems' /30s of 1 to 64.
+    :param mobile_high: of 65 to 128.
+    :param wifi_ap: the OpenWRT access points' /30s of 1 to 64.
+    :param wifi_ap_high: of 65 to 128.
+    """
+
+    ethernet: IPv4Network
+    wifi: IPv4Network
+    mobile: IPv4Network
+    mobile_high: IPv4Network
+    wifi_ap: IPv4Network
+    wifi_ap_high: IPv4Network
+
+    @property
+    def bridges(self) -> tuple[Bridge, Bridge]:
+        """The ethernet and the Wi-Fi bridge; the host has the first address of each."""
+        return _bridge("cvd-ebr", self.ethernet), _bridge("cvd-wbr", self.wifi)
+
+    def number_of(self, network: IPv4Network) -> int | None:
+        """Return the instance of which ``network`` is the mobile /30; None for any other network."""
+        for first, subnet in ((1, self.mobile), (1 + _INSTANCES_PER_NET, self.mobile_high)):
+            if network.prefixlen == _POINT_TO_POINT_PREFIX and network.subnet_of(subnet):
+                return first + (int(network.network_address) - int(subnet.network_address)) // 4
+        return None
+
+
+def _bridge(name: str, network: IPv4Network) -> Bridge:
+    return Bridge(name, IPv4Interface((network.network_address + 1, network.prefixlen)))
+
+
+UPSTREAM = Subnets(
+    ethernet=IPv4Network("192.168.98.0/24"),
+    wifi=IPv4Network("192.168.96.0/24"),
+    mobile=IPv4Network("192.168.97.0/24"),
+    mobile_high=IPv4Network("192.168.93.0/24"),
+    wifi_ap=IPv4Network("192.168.94.0/24"),
+    wifi_ap_high=IPv4Network("192.168.95.0/24"),
+)
+BRIDGES = UPSTREAM.bridges
+ETHERNET_BRIDGE, WIFI_BRIDGE = BRIDGES
+
+
+def _slash30(number: int, low: IPv4Network, high: IPv4Network) -> IPv4Interface:
     """Return the gateway of the /30 of ``number``: ``low`` is the /24 of 1..64, ``high`` of 65..128."""
-    base = IPv4Address(low if number <= _INSTANCES_PER_NET else high)
+    base = (low if number <= _INSTANCES_PER_NET else high).network_address
     index = (number - 1) % _INSTANCES_PER_NET
-    return IPv4Interface((base + 4 * index + 1, 30))
+    return IPv4Interface((base + 4 * index + 1, _POINT_TO_POINT_PREFIX))
 
 
 @dataclass(frozen=True)
 class Instance:
     """One virtual device's numbers, names, addresses, ports and paths.
 
+    The addresses hold where the host was set up with ``subnets``: who runs on a host that is set up already asks the
+    kernel (:mod:`cfctl.hostres.addresses`).
+
     :param number: 1 to 128.
+    :param subnets: where its addresses come from.
     :raises UsageError: for any other number.
     """
 
     number: int
+    subnets: Subnets = field(default=UPSTREAM, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= MAX_INSTANCES:
@@ -117,13 +166,15 @@ class Instance:
 
     @cached_property
     def mobile(self) -> PointToPoint:
-        """The modem's network: 192.168.97.0/24 up to 64, 192.168.93.0/24 from 65."""
-        return PointToPoint(f"cvd-mtap-{self.number:02d}", _slash30(self.number, "192.168.97.0", "192.168.93.0"))
+        """The modem's network: 192.168.97.0/24 up to 64, 192.168.93.0/24 from 65, if the subnets are upstream's."""
+        nets = self.subnets.mobile, self.subnets.mobile_high
+        return PointToPoint(f"cvd-mtap-{self.number:02d}", _slash30(self.number, *nets))
 
     @cached_property
     def wifi_ap(self) -> PointToPoint:
-        """The OpenWRT access point's network: 192.168.94.0/24 up to 64, 192.168.95.0/24 from 65."""
-        return PointToPoint(f"cvd-wifiap-{self.number:02d}", _slash30(self.number, "192.168.94.0", "192.168.95.0"))
+        """The OpenWRT access point's network: 192.168.94.0/24 up to 64, 192.168.95.0/24 from 65, likewise."""
+        nets = self.subnets.wifi_ap, self.subnets.wifi_ap_high
+        return PointToPoint(f"cvd-wifiap-{self.number:02d}", _slash30(self.number, *nets))
 
     @property
     def taps(self) -> tuple[str, str, str, str]:
@@ -156,7 +207,7 @@ class Instance:
 
         Ours: upstream leaves it to chance. dnsmasq is told to give exactly this one to ``ethernet_mac``.
         """
-        return ETHERNET_BRIDGE.network.network_address + 1 + self.number
+        return self.subnets.ethernet.network_address + 1 + self.number
 
     # -- ports and ids -------------------------------------------------------------------------------
 
@@ -199,14 +250,24 @@ class Instance:
         """
         return f"{tmpdir}/cf_avd_{uid}/{self.id}"
 
+    def environment_directory(self, uid: int, tmpdir: str = "/tmp") -> str:  # noqa: S108 (upstream's place)
+        """Return the directory of the sockets that a group shares whose first instance this is.
+
+        :param uid: the user that runs the launcher.
+        :param tmpdir: the launcher's TMPDIR.
+        """
+        return f"{tmpdir}/cf_env_{uid}/env-{self.number}"
+
     @property
     def lock_name(self) -> str:
         """The file that cvd, acloud and cfctl all lock to own the number (``cvd/instances/lock``)."""
         return f"local-instance-{self.number}.lock"
 
 
-def instances(count: int) -> list[Instance]:
+def instances(count: int, subnets: Subnets = UPSTREAM) -> list[Instance]:
     """Return instances 1 to ``count``; ``count`` 0 is an empty list.
+
+    :param subnets: where their addresses come from.
 
     :raises UsageError: for a count below 0 or above 128.
     """
@@ -215,4 +276,4 @@ def instances(count: int) -> list[Instance]:
             f"the number of instances must be 0 to {MAX_INSTANCES}, not {count}",
             "Each instance needs a mobile /30 network of its own, and there are 128 of them.",
         )
-    return [Instance(number) for number in range(1, count + 1)]
+    return [Instance(number, subnets) for number in range(1, count + 1)]

@@ -149,6 +149,12 @@ def _open(path: Path) -> int:
 
 def _unwritable(path: Path, exc: OSError) -> CfctlError:
     directory = path.parent
+    if exc.errno == errno.ELOOP:
+        return CfctlError(
+            f"{path} is a symbolic link",
+            "A lock behind a link could be anybody's file; it was not touched.",
+            f"Look where it leads, and remove the link: ls -l {path}; sudo rm {path}",
+        )
     owner = "nobody knows whom"
     with contextlib.suppress(OSError, KeyError):
         owner = pwd.getpwuid(directory.stat().st_uid).pw_name

@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfctl.errors import UsageError
+
 #: Read by every user: packages and images that root has unpacked or built.
 SYSTEM_CACHE = Path("/var/cache/cfctl")
 
@@ -22,6 +24,14 @@ PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
+
+#: Which DNS servers the host asks (resolv.conf(5)). The first may name no more than a server on loopback, of
+#: systemd-resolved or NetworkManager, which write down in the others whom it asks.
+RESOLVERS = (
+    Path("/etc/resolv.conf"),
+    Path("/run/systemd/resolve/resolv.conf"),
+    Path("/run/NetworkManager/no-stub-resolv.conf"),
+)
 
 #: Where cvd keeps the locks of the instance numbers, newest place first (launcher.md section 16): cvd's own
 #: before 2025-11, and acloud's, which follows TMPDIR.
@@ -98,6 +108,8 @@ def current() -> Paths:
         }
     for name in roots:
         if override := os.environ.get(f"CFCTL_PATHS_{name.upper()}"):
+            if not override.startswith("/"):
+                raise UsageError(f"CFCTL_PATHS_{name.upper()} must be an absolute path, not {override!r}")
             roots[name] = Path(override)
     return Paths(**roots)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -243,6 +244,19 @@ def alive(pid: int) -> bool:
     return state(pid) not in ("X", "Z")
 
 
+def _wait(pidfds: Iterable[int], seconds: float) -> None:
+    """Wait until all processes have ended; a pidfd can be read from then on (pidfd_open(2))."""
+    waiting = set(pidfds)
+    poll = select.poll()
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(1000 * left):
+            poll.unregister(fd)
+            waiting.discard(fd)
+
+
 def end(targets: Collection[int], *, patience: float, by: int = signal.SIGTERM) -> list[int]:
     """End processes: signal them, wait, and kill what is left.
 
@@ -263,9 +277,7 @@ def end(targets: Collection[int], *, patience: float, by: int = signal.SIGTERM) 
             for fd in held.values():
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(fd, sig)
-            deadline = time.monotonic() + seconds
-            while any(alive(pid) for pid in held) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            _wait(held.values(), seconds)
             held = {pid: fd for pid, fd in held.items() if alive(pid)}
             if not held:
                 break

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+from referencing import Registry, Resource
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "docs" / "schema"
 
@@ -19,4 +20,6 @@ def schema(name: str) -> dict[str, Any]:
 
 def conforms(document: Any, name: str) -> None:
     """Fail with the place that is wrong unless ``document`` is as ``docs/schema/NAME.json`` says."""
-    jsonschema.Draft202012Validator(schema(name)).validate(document)
+    known = [(path.name, Resource.from_contents(schema(path.stem))) for path in DIRECTORY.glob("*.json")]
+    registry: Registry[Any] = Registry().with_resources(known)
+    jsonschema.Draft202012Validator(schema(name), registry=registry).validate(document)

@@ -89,9 +89,11 @@ log.write("U-Boot 2026.01\n[    0.000000] Linux version 6.6.0\nVIRTUAL_DEVICE_BO
 if fault == "panic":
     log.write("Kernel panic - not syncing: no init found\nVIRTUAL_DEVICE_BOOT_FAILED: no init found\n")
     sys.exit(11)
-if fault not in ("hang", "liar"):
+if fault not in ("hang", "liar", "deaf-boot"):
     log.write("VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED\ninit: starting service 'adbd'...\n")
     log.write("VIRTUAL_DEVICE_BOOT_COMPLETED\n")
+if fault == "deaf-boot":
+    time.sleep(600)
 while True:
     client, _ = server.accept()
     request = client.recv(1)
@@ -110,8 +112,9 @@ while True:
 def write(directory: Path, fault: str) -> Path:
     """Write a host package with one fault into ``directory``; return it.
 
-    :param fault: crash, garbage, kill (the launcher itself); liar (exits 0 without a boot); hang, panic (the boot);
-        deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves a child), none.
+    :param fault: crash, garbage, kill (the launcher itself); liar (exits 0 without a boot); hang, panic (the boot),
+        deaf-boot (hangs and never answers); deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves
+        a child), none.
     """
     python = Path(sys.executable).resolve()
     for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):

@@ -214,11 +214,91 @@ def test_wrong_values_name_file_and_line(tmp_path: Path) -> None:
     assert error.brief.startswith(f"{tmp_path}/upstream:2: '1000' is not a value")
 
 
-def test_what_is_not_supported_is_not_ignored(tmp_path: Path) -> None:
-    error = refused(tmp_path, upstream="bridge_interface=eth0\n")
-    assert "bridge_interface is not supported yet" in error.brief
-    assert "bridge_interface=eth0" in (error.resolution or "")
-    load(tmp_path, upstream="bridge_interface=\nipv4_bridge=1\nunknown=to us\n".replace("to us", "x"))
+def test_every_variable_of_upstream(tmp_path: Path) -> None:
+    text = """\
+num_cvd_accounts=4
+bridge_interface=br0
+ipv4_bridge=0
+ipv6_bridge=1
+dns_servers=192.0.2.1,192.0.2.2
+dns6_servers="2001:db8::1"
+wifi_ipv6_prefix=fd00:96::
+wifi_ipv6_prefix_length=64
+ethernet_ipv6_prefix=fd00:98::
+ethernet_ipv6_prefix_length=64
+of_a_later_version=1
+"""
+    settings = load(tmp_path, upstream=text)
+    by_upstream = {key.upstream: key.name for key in KEYS.values() if key.upstream}
+    found = {variable: settings[name] for variable, name in by_upstream.items()}
+    assert found == {
+        "num_cvd_accounts": 4,
+        "bridge_interface": "br0",
+        "ipv4_bridge": False,
+        "ipv6_bridge": True,
+        "dns_servers": ("192.0.2.1", "192.0.2.2"),
+        "dns6_servers": ("2001:db8::1",),
+        "wifi_ipv6_prefix": "fd00:96::",
+        "wifi_ipv6_prefix_length": 64,
+        "ethernet_ipv6_prefix": "fd00:98::",
+        "ethernet_ipv6_prefix_length": 64,
+    }
+    assert settings.origin("host.bridge") == f"{tmp_path}/upstream:2"
+    # As upstream ships it: all lines there, some without a value.
+    empty = load(tmp_path, upstream="bridge_interface=\nipv4_bridge=\nwifi_ipv6_prefix=\n")
+    assert (empty["host.bridge"], empty["host.ipv4_bridge"], empty["host.wifi_ipv6_prefix"]) == ("", True, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "why"),
+    [
+        ("host.bridge", "br 0", "the name of a network interface is needed, or nothing at all"),
+        ("host.bridge", "a-name-that-is-too-long", "the name of a network interface is needed"),
+        ("host.bridge", "-br", "the name of a network interface is needed"),
+        ("host.bridge", "cvd-ebr", "interfaces called cvd-... are cfctl's own"),
+        ("host.dns", "both", "it must be one of: servers, host"),
+        ("host.wifi_subnet", "10.0.98.1/24", "a subnet such as 10.0.98.0/24 is needed: 10.0.98.1/24 has host bits"),
+        ("host.wifi_subnet", "many", "a subnet such as 10.0.98.0/24 is needed"),
+        ("host.wifi_subnet", "10.0.0.0/16", "a /24 is needed, such as 10.0.98.0/24: 10.0.0.0/16 is a /16"),
+        ("host.wifi_subnet", "10.0.98.0", "a /24 is needed, such as 10.0.98.0/24: 10.0.98.0/32 is a /32"),
+        ("host.wifi_subnet", "127.0.0.0/24", "no interface can have an address in 127.0.0.0/24"),
+        ("host.wifi_subnet", "224.0.0.0/24", "no interface can have an address"),
+        ("host.wifi_subnet", "169.254.0.0/24", "no interface can have an address"),
+        ("host.wifi_subnet", "0.0.1.0/24", "no interface can have an address"),
+        ("host.wifi_subnet", "255.255.255.0/24", "no interface can have an address"),
+        ("host.wifi_ipv6_prefix", "fd00:96::1", "a prefix such as fd00:98:: is needed, nothing after its first 64"),
+        ("host.wifi_ipv6_prefix", "192.168.1.0", "a prefix such as fd00:98:: is needed"),
+        ("host.wifi_ipv6_prefix", "fd00:96::/64", "a prefix such as fd00:98:: is needed"),
+        ("host.wifi_ipv6_prefix", "fe80::", "no bridge can have an address in fe80::/64"),
+        ("host.wifi_ipv6_prefix", "ff02::", "no bridge can have an address"),
+        ("host.wifi_ipv6_prefix", "::", "no bridge can have an address"),
+        ("host.wifi_ipv6_prefix_length", "48", "it must be 64 to 64"),
+    ],
+)
+def test_networks_that_make_no_sense(tmp_path: Path, name: str, raw: str, why: str) -> None:
+    error = refused(tmp_path, environ={KEYS[name].variable: raw})
+    assert error.brief == f"{KEYS[name].variable}: {raw!r} is not a value for {name}"
+    assert why in (error.details or "")
+
+
+def test_networks_are_written_as_everybody_writes_them(tmp_path: Path) -> None:
+    environ = {"CFCTL_HOST_WIFI_IPV6_PREFIX": "FD00:0096:0:0::", "CFCTL_HOST_WIFI_SUBNET": "10.0.96.0/255.255.255.0"}
+    settings = load(tmp_path, environ=environ)
+    assert settings["host.wifi_ipv6_prefix"] == "fd00:96::"
+    assert settings["host.wifi_subnet"] == "10.0.96.0/24"
+
+
+def test_two_networks_must_not_be_the_same(tmp_path: Path) -> None:
+    error = refused(tmp_path, toml='[host]\nwifi_subnet = "192.168.98.0/24"\n')
+    assert str(error) == (
+        "host.wifi_subnet and host.ethernet_subnet are the same network, 192.168.98.0/24\n"
+        f"From {tmp_path}/config.toml and built-in.\n"
+        "Give each a network of its own."
+    )
+    environ = {"CFCTL_HOST_WIFI_IPV6_PREFIX": "fd00::", "CFCTL_HOST_ETHERNET_IPV6_PREFIX": "fd00::"}
+    assert (
+        "host.wifi_ipv6_prefix and host.ethernet_ipv6_prefix are the same" in refused(tmp_path, environ=environ).brief
+    )
 
 
 def outcome(call: Callable[[], object]) -> UsageError | None:
@@ -237,7 +317,7 @@ lines = st.lists(
         st.text(max_size=30),
         st.builds(
             "{}={}".format,
-            st.sampled_from(["num_cvd_accounts", "dns_servers", "ipv4_bridge", "x", "export y"]),
+            st.sampled_from(["num_cvd_accounts", "dns_servers", "bridge_interface", "x", "export y"]),
             st.text(max_size=20),
         ),
     ),

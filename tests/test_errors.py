@@ -20,6 +20,7 @@ CONTRACT = {
     "DeadlinePassed": (5, "timed-out"),
     "CommandFailed": (1, "command-failed"),
     "NoSuchDevice": (1, "no-such-device"),
+    "DamagedRecord": (1, "damaged-record"),
     "NameTaken": (1, "name-taken"),
     "NumberTaken": (1, "number-taken"),
     "LaunchFailed": (1, "launch-failed"),
@@ -99,11 +100,15 @@ def test_three_parts() -> None:
             errors.NoSuchDevice("a", ["b", "c"]),
             "there is no device 'a'\nDevices: b, c.\nList them with: cfctl ps",
         ),
+        (
+            errors.DamagedRecord("a", "no JSON"),
+            "the record of device 'a' is damaged\nno JSON\nStop what runs of it, and remove it: cfctl rm --force a",
+        ),
         (errors.NoSuchDevice("a", []), "there is no device 'a'\nThere are no devices.\nList them with: cfctl ps"),
         (
             errors.NameTaken("a", "stopped"),
             "a device named 'a' is there already, stopped\nNothing was changed.\n"
-            "Start it again with: cfctl restart a\nRemove it with: cfctl rm a\n"
+            "Start it again with: cfctl restart a\nRemove it with: cfctl rm --force a\n"
             "Or choose another name: cfctl launch NAME",
         ),
     ],

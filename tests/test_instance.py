@@ -10,7 +10,16 @@ import pytest
 
 from cfctl import instance
 from cfctl.errors import UsageError
-from cfctl.instance import BRIDGES, ETHERNET_BRIDGE, MAX_INSTANCES, WIFI_BRIDGE, Instance, instances
+from cfctl.instance import (
+    BRIDGES,
+    ETHERNET_BRIDGE,
+    MAX_INSTANCES,
+    UPSTREAM,
+    WIFI_BRIDGE,
+    Instance,
+    Subnets,
+    instances,
+)
 
 #: number -> taps' digits, mobile gateway, Wi-Fi AP gateway, last byte of the MACs, ethernet, ADB, CID.
 TABLE = {
@@ -46,6 +55,7 @@ def test_table(number: int) -> None:
     assert one.directory("/home/a") == f"/home/a/cuttlefish/instances/cvd-{number}"
     assert one.socket_directory(1000) == f"/tmp/cf_avd_1000/cvd-{number}"
     assert one.socket_directory(0, "/var/tmp") == f"/var/tmp/cf_avd_0/cvd-{number}"
+    assert one.environment_directory(1000) == f"/tmp/cf_env_1000/env-{number}"
     assert one.lock_name == f"local-instance-{number}.lock"
 
 
@@ -107,6 +117,29 @@ def test_every_guest_is_inside_the_dhcp_range() -> None:
     low, high = ETHERNET_BRIDGE.dhcp_range
     for one in instances(MAX_INSTANCES):
         assert low <= one.ethernet_address <= high
+
+
+#: Six /24s, all elsewhere.
+OTHERS = Subnets(*(IPv4Network(f"10.{index}.{index}.0/24") for index in range(6)))
+
+
+def test_other_subnets() -> None:
+    first, last = Instance(1, OTHERS), Instance(128, OTHERS)
+    assert first == Instance(1), "which instance it is does not depend on where it is"
+    assert first.subnets == OTHERS
+    assert [str(bridge.address) for bridge in OTHERS.bridges] == ["10.0.0.1/24", "10.1.1.1/24"]
+    assert [str(one.ethernet_address) for one in (first, last)] == ["10.0.0.2", "10.0.0.129"]
+    assert [str(one.mobile.gateway) for one in (first, last)] == ["10.2.2.1/30", "10.3.3.253/30"]
+    assert [str(one.wifi_ap.gateway) for one in (first, last)] == ["10.4.4.1/30", "10.5.5.253/30"]
+    assert [one.taps for one in (first, last)] == [Instance(1).taps, Instance(128).taps]
+
+
+@pytest.mark.parametrize("subnets", [UPSTREAM, OTHERS])
+def test_a_mobile_network_tells_its_number(subnets: Subnets) -> None:
+    for one in instances(MAX_INSTANCES, subnets):
+        assert subnets.number_of(one.mobile.network) == one.number
+        assert subnets.number_of(one.wifi_ap.network) is None
+    assert subnets.number_of(subnets.mobile) is None
 
 
 def test_every_property_is_tested_above() -> None:

@@ -18,8 +18,7 @@ A setting may be given in five places. The later one wins:
 
 1. what is built in;
 2. `/etc/default/cuttlefish-host-resources`, the file of upstream's package. cfctl reads its `name=value` lines and
-   never executes it: a line that only a shell understands is an error, and so is a variable that asks for something
-   that cfctl cannot do;
+   never executes it: a line that only a shell understands is an error that names the line;
 3. `config.toml` in `/etc/cfctl` (root) or `~/.config/cfctl` (any other user);
 4. the environment;
 5. the flags of the command line.
@@ -47,7 +46,9 @@ def _shown(value: Any) -> str:
     """Return a value as one writes it in TOML."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "[" + ", ".join(f'"{item}"' for item in value) + "]" if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _row(key: Key) -> str:

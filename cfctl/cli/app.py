@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import common, demo, device, gpu, guest, host
+from cfctl.cli import access, common, demo, device, gpu, guest, host
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def cfctl_(
 
 
 device.register(app)
+access.register(app)
 demo.register(app)
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
@@ -50,10 +51,12 @@ app.add_typer(host.app, name="host")
 
 def run(argv: list[str]) -> int:
     """Run one command line; return its exit status (DESIGN: 0 done, 1 failed, 2 usage, 3, 4, 5, 130)."""
-    # `kill` and `systemctl stop` are to undo half-done work just as Ctrl-C does.
+    # `kill`, `systemctl stop` and a closed terminal are to undo half-done work as Ctrl-C does; nohup stays nohup.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        status = app(argv, standalone_mode=False)
+        status = app(argv, prog_name="cfctl", standalone_mode=False)
     except click.UsageError as error:
         if "--json" in argv:
             common.show_error(UsageError(error.format_message()), json_=True)
@@ -61,6 +64,5 @@ def run(argv: list[str]) -> int:
             error.show(sys.stderr)
         return UsageError.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)
-        return common.INTERRUPTED
+        return common.interrupted(json_="--json" in argv)
     return status if isinstance(status, int) else 0

@@ -103,26 +103,48 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
     try:
         with steps.reporting(steps.Silent() if quiet else progress.reporter()):
             answer = call()
-        if answer is None:
-            return 0
-        if json_:
-            print_json(answer.document)
-        else:
-            answer.show()
-        sys.stdout.flush()
+        if answer is not None:
+            _write(answer, json_=json_)
     except CfctlError as error:
         show_error(error, json_=json_)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(json_=json_)
     except BrokenPipeError:
         # The reader has seen enough (`cfctl ps | head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 (whatever it is, --json promises a document)
         return _show_bug(error, json_=json_)
-    return answer.exit_code
+    return answer.exit_code if answer is not None else 0
+
+
+def _write(answer: Answer, *, json_: bool) -> None:
+    """Show an answer on standard output.
+
+    :raises CfctlError: if it cannot be written: the disk behind it is full, say.
+    """
+    try:
+        if json_:
+            print_json(answer.document)
+        else:
+            answer.show()
+        if sys.stdout is not None:  # it is, when it was closed before we began
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise CfctlError(f"the answer could not be written: {exc.strerror}") from exc
+
+
+def interrupted(*, json_: bool) -> int:
+    """Say that the verb was interrupted; return its exit status."""
+    if json_:
+        print_json({"error": {"code": "interrupted", "brief": "Interrupted", "details": None, "resolution": None}})
+    else:
+        print("Interrupted.", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _show_bug(error: Exception, *, json_: bool) -> int:
@@ -144,6 +166,8 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def show_error(error: CfctlError, *, json_: bool) -> None:
     """Print an error for people on standard error, or as JSON on standard output."""
+    if os.geteuid() == 0:
+        error.resolution = error.resolution and error.resolution.replace("sudo ", "")
     if json_:
         print_json({"error": error.as_dict()})
         return
@@ -157,7 +181,9 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
 
 def use_colour(stream: Any) -> bool:
     """Tell whether to colour what goes to ``stream`` (NO_COLOR, no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and bool(stream.isatty())
+    # A closed stream is None.
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or stream is None
+    return not plain and bool(stream.isatty())
 
 
 def console() -> Console:
@@ -169,4 +195,6 @@ def console() -> Console:
             # rich would end the whole program here, with status 1.
             raise BrokenPipeError
 
-    return Board(highlight=False, force_terminal=use_colour(sys.stdout))
+    # Into a pipe or a file nothing is wrapped: whoever reads it may search it.
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 200
+    return Board(highlight=False, force_terminal=use_colour(sys.stdout), width=width)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl import config, process, steps
+from cfctl import config, process, signals, steps
 from cfctl.cli import progress
 from cfctl.cli.common import Answer, console, use_colour, verb
+from cfctl.cli.device import embedded_package
 from cfctl.errors import CfctlError, NeedsRoot
 
 if TYPE_CHECKING:
@@ -76,10 +77,16 @@ def demo(
         raise NeedsRoot("demo")
     report = _Report()
     outcome: dict[str, Any] = {}
-    with contextlib.ExitStack() as undo:
+    undo = contextlib.ExitStack()
+    try:
         _run(report, outcome, undo, keep=keep)
-        if keep:
-            undo.pop_all()
+    except BaseException:
+        with signals.undisturbed():
+            undo.close()
+        raise
+    if not keep:
+        with signals.undisturbed():
+            undo.close()
     document = {
         **outcome,
         "steps": [{"title": title, "seconds": round(s, 2), "result": said} for title, s, said in report.rows],
@@ -91,7 +98,6 @@ def demo(
 def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *, keep: bool) -> None:
     """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
     from cfctl import gpu
-    from cfctl.guest import package
     from cfctl.launch import launcher, registry
 
     for program in ("ip", "nft", "dnsmasq", "adb"):
@@ -104,7 +110,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
         )
     _prepare_host(report, undo)
     with report.step("build the guest") as said:
-        built = package.ensure()
+        built = embedded_package()
         said.append(f"kernel, busybox and adbd of the distribution, in {built.name}")
     request = registry.Request(host_package=os.fspath(built))
     with report.step("ask the GPU drivers") as said:

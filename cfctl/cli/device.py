@@ -1,4 +1,4 @@
-"""The verbs of a device: launch, stop, restart, ps, status, logs, adb, rm."""
+"""The life of a device: launch, stop, restart, ps, status, rm."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
-from cfctl.cli.common import Answer, print_json, verb
+from cfctl.cli.common import Answer, print_json, show_error, verb
+from cfctl.cli.complete import device_names, gpu_modes
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from cfctl.launch.observe import Device
 
 
-def _names() -> list[str]:
-    from cfctl.launch import registry
-
-    return [record.name for record in registry.load_all()]
-
-
-Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=_names)]
-Target = Annotated[
-    str,
-    typer.Argument(help="The device; NAME/2 is its second instance.", metavar="NAME", autocompletion=_names),
+Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=device_names)]
+Names = Annotated[
+    list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
 Timeout = Annotated[int | None, typer.Option(help="Seconds that it may take to boot [default: 600].", min=1)]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has booted, or when it is started.")]
@@ -42,8 +36,6 @@ def register(app: typer.Typer) -> None:
     verb(app, "restart")(restart)
     verb(app, "ps")(ps)
     verb(app, "status")(status)
-    verb(app, "logs")(logs)
-    verb(app, "adb", passes_flags=True)(adb)
     verb(app, "rm")(rm)
 
 
@@ -57,7 +49,10 @@ def launch(
             show_default=False,
         ),
     ] = None,
-    gpu: Annotated[str, typer.Option(help="auto, or a GPU mode (see cfctl gpu probe).", metavar="MODE")] = "auto",
+    gpu: Annotated[
+        str,
+        typer.Option(help="auto, or a GPU mode (see cfctl gpu probe).", metavar="MODE", autocompletion=gpu_modes),
+    ] = "auto",
     cpus: Annotated[int | None, typer.Option(help="Virtual processors of each instance.")] = None,
     memory_mb: Annotated[int | None, typer.Option(help="Memory of each instance in MiB.")] = None,
     num_instances: Annotated[int, typer.Option(help="How many instances the device has.")] = 1,
@@ -88,30 +83,37 @@ def launch(
       cfctl launch farm --num-instances 4 --no-wait
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
     """
+    options: dict[str, Any] = {
+        "host_package": host_package,
+        "gpu": gpu,
+        "cpus": cpus,
+        "memory_mb": memory_mb,
+        "num_instances": num_instances,
+        "images": os.fspath(images.absolute()) if images else None,
+    }
+    seconds = _timeout(timeout, wait=wait)
+    if not events:
+        device = _launch(words or [], options, timeout=seconds, wait=wait)
+        return Answer(device.as_dict(), lambda: _show_up(device))
+    with steps.reporting(Events()):
+        try:
+            device = _launch(words or [], options, timeout=seconds, wait=wait)
+        except CfctlError as error:
+            document = {"event": "error", "error": error.as_dict()}
+            return Answer(document, lambda: print_json(document), error.exit_code)
+    document = {"event": "device", "device": device.as_dict()}
+    return Answer(document, lambda: print_json(document))
+
+
+def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
     from cfctl.launch import launcher
     from cfctl.launch.registry import Request
 
-    name, flags = _split(words or [])
-    request = Request(
-        host_package=os.fspath(_package(host_package)),
-        gpu=gpu,
-        cpus=cpus,
-        memory_mb=memory_mb,
-        num_instances=num_instances,
-        images=os.fspath(images.absolute()) if images else None,
-        flags=tuple(flags),
+    name, flags = _split(words)
+    package = os.fspath(_package(options.pop("host_package")))
+    return launcher.launch(
+        name, Request(host_package=package, flags=tuple(flags), **options), timeout=timeout, wait=wait
     )
-    if not events:
-        device = launcher.launch(name, request, timeout=_timeout(timeout), wait=wait)
-        return Answer(device.as_dict(), lambda: _show_up(device))
-    try:
-        with steps.reporting(Events()):
-            device = launcher.launch(name, request, timeout=_timeout(timeout), wait=wait)
-    except CfctlError as error:
-        print_json({"event": "error", "error": error.as_dict()})
-        raise
-    print_json({"event": "device", "device": device.as_dict()})
-    return None
 
 
 def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer:
@@ -121,13 +123,13 @@ def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer
     Examples:
       cfctl restart phone
     """
-    from cfctl.launch import launcher, registry
+    from cfctl.launch import launcher
 
-    device = launcher.restart(registry.load(name), timeout=_timeout(timeout), wait=wait)
+    device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
     return Answer(device.as_dict(), lambda: _show_up(device))
 
 
-def stop(*, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The devices.")]) -> Answer:
+def stop(*, names: Names) -> Answer:
     """Stop devices. Their disks and logs are kept.
 
     \b
@@ -137,19 +139,19 @@ def stop(*, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="
     """
     from cfctl.launch import manage
 
-    stopped = []
-    for name in names:
-        with steps.step(f"stop {name}"):
-            device, said = manage.stop_device(name)
-        for line in said:
-            steps.note(line)
+    def one(name: str) -> list[str]:
+        device, said = manage.stop_device(name)
         stopped.append(device)
-    return Answer(_devices(stopped), lambda: None)
+        return said
+
+    stopped: list[Device] = []
+    errors = _each("stop", names, one)
+    return _answer({"devices": [device.as_dict() for device in stopped]}, errors)
 
 
 def rm(
     *,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The devices.")],
+    names: Names,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Stop it first if it is up.", show_default=False)
     ] = False,
@@ -163,12 +165,43 @@ def rm(
     """
     from cfctl.launch import manage
 
-    for name in names:
-        with steps.step(f"remove {name}"):
-            said = manage.remove_device(name, force=force)
+    def one(name: str) -> list[str]:
+        said = manage.remove_device(name, force=force)
+        removed.append(name)
+        return said
+
+    removed: list[str] = []
+    errors = _each("remove", names, one)
+    return _answer({"removed": removed}, errors)
+
+
+def _each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
+    """Do the same to several devices; one that fails does not keep the others from their turn."""
+    errors: list[CfctlError] = []
+    for name in dict.fromkeys(names):
+        try:
+            with steps.step(f"{what} {name}"):
+                said = one(name)
+        except CfctlError as error:
+            errors.append(error)
+            continue
         for line in said:
             steps.note(line)
-    return Answer({"removed": names}, lambda: None)
+    if len(names) == 1 and errors:
+        raise errors[0]
+    return errors
+
+
+def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
+    """Return the answer about several devices: what was done, and what could not be."""
+    if errors:
+        document["errors"] = [error.as_dict() for error in errors]
+
+    def show() -> None:
+        for error in errors:
+            show_error(error, json_=False)
+
+    return Answer(document, show, errors[0].exit_code if errors else 0)
 
 
 def ps(
@@ -217,76 +250,6 @@ def status(*, name: Name) -> Answer:
     return Answer(device.as_dict(), lambda: _show(device), 0 if device.state.is_up else 3)
 
 
-def logs(
-    *,
-    target: Target,
-    which: Annotated[
-        str, typer.Option(help="kernel (the guest's console), launcher (run_cvd), launch (launch_cvd).")
-    ] = "kernel",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.", show_default=False)] = False,
-    lines: Annotated[int | None, typer.Option("--lines", "-n", help="Only the last so many lines.", min=0)] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print each line as a JSON document.", show_default=False)
-    ] = False,
-) -> None:
-    """Print a log of a device.
-
-    \b
-    Examples:
-      cfctl logs phone
-      cfctl logs phone/2 --which launcher -f
-      cfctl logs phone -n 20
-    """
-    from cfctl.launch import boot, manage, observe
-
-    name, position = manage.target(target)
-    log = manage.log_file(observe.device(name), position, which)
-
-    def show(line: str) -> None:
-        if json_:
-            print_json({"line": line})
-        else:
-            print(line, flush=follow)
-
-    if not log.exists():
-        raise UsageError(
-            f"{name} has no {which} log yet", f"It would be {log}.", f"See its state: cfctl status {name}"
-        )
-    source: Iterable[str]
-    if follow:
-        source = manage.follow(log)
-    elif lines is not None:
-        source = boot.last_lines(log, lines) if lines else []
-    else:
-        source = log.read_text(errors="replace").splitlines()
-    for line in source:
-        show(line)
-
-
-def adb(
-    *,
-    target: Target,
-    args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARGS]", help="What adb is to do [default: shell].", show_default=False),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", hidden=True)] = False,
-) -> None:
-    """Run adb against a device; everything after the name is adb's.
-
-    \b
-    Examples:
-      cfctl adb phone
-      cfctl adb phone shell getprop ro.product.model
-      cfctl adb phone/2 install app.apk
-    """
-    from cfctl.launch import manage
-
-    if json_:
-        raise UsageError("adb is interactive and has no --json")
-    manage.run_adb(target, args or [])
-
-
 class Events:
     """The reporter of ``--events``: one JSON document per line on standard output."""
 
@@ -317,15 +280,26 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _package(given: Path | None) -> Path:
-    if given is not None:
-        return given.expanduser().absolute()
-    from cfctl.guest import package
-
-    return package.ensure()
+    return given.expanduser().absolute() if given is not None else embedded_package()
 
 
-def _timeout(flag: int | None) -> int:
+def embedded_package() -> Path:
+    """Return the embedded host package, built if need be, on a host of which it is known whether KVM works."""
+    from cfctl.guest import kvm, package
+
+    built = package.ensure()
+    if not kvm.known():
+        # The launcher would find out as well, but three seconds without a word look like a fault.
+        with steps.step("try whether a kernel boots under KVM (once per boot of the host)"):
+            kvm.usable(package.kernel(built))
+    return built
+
+
+def _timeout(flag: int | None, *, wait: bool) -> int:
     from cfctl import config
+
+    if flag is not None and not wait:
+        raise UsageError("--timeout and --no-wait contradict each other", "Without waiting nobody watches the clock.")
 
     seconds: int = config.load(flags={"launch.timeout": flag})["launch.timeout"]
     return seconds

@@ -11,7 +11,7 @@ import typer
 from cfctl.cli.common import Answer, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cfctl.config import Settings
     from cfctl.hostres.doctor.facts import Kvm
@@ -39,6 +39,16 @@ Instances = Annotated[
         show_default=False,
     ),
 ]
+Bridge = Annotated[
+    str | None,
+    typer.Option(
+        "--bridge",
+        metavar="IF",
+        help="An existing bridge that the devices become members of, instead of two of cfctl's; '' for cfctl's own. "
+        "Without it: the settings, else as now.",
+        show_default=False,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -55,7 +65,9 @@ Adopt = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Delete interfaces of running devices too: they lose their network.", show_default=False
+        "--force",
+        help="Delete or move interfaces of running devices too: they lose their network.",
+        show_default=False,
     ),
 ]
 
@@ -64,49 +76,58 @@ Force = Annotated[
 def setup(
     *,
     instances: Instances = None,
+    bridge: Bridge = None,
     config: Config = None,
     dry_run: DryRun = False,
     adopt: Adopt = False,
     force: Force = False,
 ) -> Answer:
-    """Make bridges, taps, addresses, firewall rules and DHCP servers, as far as they are missing.
+    """Make the host ready: taps, bridges, NAT, DHCP.
 
-    Needs root. A second call does nothing; another number adds or removes the difference and leaves running devices
-    alone.
+    Makes what is missing, mends what is not as it should be, removes what is too much. Needs root. A second call does
+    nothing; another number adds or removes the difference and leaves running devices alone. Another bridge or other
+    subnets move the devices, which is refused while they run.
 
     \b
     Examples:
       sudo cfctl host setup
       sudo cfctl host setup --instances 4
+      sudo cfctl host setup --bridge br0
+      sudo CFCTL_HOST_DNS=host cfctl host setup
       cfctl host setup --instances 4 --dry-run
     """
     from cfctl.hostres import host
 
     act = host.check if dry_run else host.setup
-    work, settings = act(_settings(instances, config), adopt=adopt, force=force)
+    work, settings = act(_settings(instances, bridge, config), adopt=adopt, force=force)
     return _answer(work, settings, done=not dry_run)
 
 
 @verb(app, "plan")
-def plan(*, instances: Instances = None, config: Config = None, adopt: Adopt = False) -> Answer:
-    """Say what setup would do, and why; exit 3 if it would do anything.
+def plan(
+    *, instances: Instances = None, bridge: Bridge = None, config: Config = None, adopt: Adopt = False
+) -> Answer:
+    """Say what setup would do, and why.
+
+    The exit status is 3 if it would do anything.
 
     \b
     Examples:
       cfctl host plan
       cfctl host plan --instances 64 --json
+      cfctl host plan --bridge br0
     """
     from cfctl.hostres import host
 
-    work, settings = host.check(_settings(instances, config), adopt=adopt, force=True)
+    work, settings = host.check(_settings(instances, bridge, config), adopt=adopt, force=True)
     return _answer(work, settings, done=False)
 
 
 @verb(app, "teardown")
 def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
-    """Remove everything that setup has made, whatever the settings say now.
+    """Remove everything that setup has made.
 
-    Needs root. Refuses while devices are up. IP forwarding and group cvdnetwork stay.
+    Whatever the settings say now. Needs root. Refuses while devices are up. IP forwarding and group cvdnetwork stay.
 
     \b
     Examples:
@@ -120,10 +141,10 @@ def teardown(*, dry_run: DryRun = False, force: Force = False) -> Answer:
 
 
 @verb(app, "status")
-def status(*, instances: Instances = None, config: Config = None) -> Answer:
-    """Tell whether the host is ready; exit 3 if setup would have something to do.
+def status(*, instances: Instances = None, bridge: Bridge = None, config: Config = None) -> Answer:
+    """Tell whether the host is ready.
 
-    Anybody may ask; only root can read the firewall rules.
+    The exit status is 3 if setup would have something to do. Anybody may ask; only root can read the firewall rules.
 
     \b
     Examples:
@@ -132,14 +153,13 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
     """
     from cfctl.hostres import dnsmasq, host, tap
 
-    work, settings = host.status(_settings(instances, config))
+    work, settings = host.status(_settings(instances, bridge, config))
     document = _document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
     busy = sorted(tap.busy_numbers())
     document |= {
         "served": work.observed.instances,
         "conflicts": [{"object": c.object, "reason": c.reason, "adoptable": c.adoptable} for c in work.conflicts],
-        "unchecked": _unchecked(work),
         "servers": [{"bridge": s.bridge, "pid": s.pid, "ours": s.marked} for s in work.observed.servers],
         "guests": [_guest(number, leases) for number in busy],
     }
@@ -148,6 +168,8 @@ def status(*, instances: Instances = None, config: Config = None) -> Answer:
         served = work.observed.instances
         print(f"{work.state}: {_STATES[work.state].format(_plural(served, 'instance'))}")
         print(f"instances  {settings['host.instances']} ({settings.origin('host.instances')})")
+        for name, value in _chosen(settings):
+            print(f"setting    {name} = {value} ({settings.origin(name)})")
         for server in document["servers"]:
             print(f"dnsmasq    {server['bridge']}, pid {server['pid']}{'' if server['ours'] else ', not of cfctl'}")
         for guest in document["guests"]:
@@ -184,6 +206,7 @@ def doctor(
         ),
     ] = None,
     instances: Instances = None,
+    bridge: Bridge = None,
     config: Config = None,
 ) -> Answer:
     """Look at everything that decides whether devices run here, and say what mends it; exit 4 if something lacks.
@@ -207,13 +230,15 @@ def doctor(
 
     if fix:
         repair.require_root()
-    count = host.expected_instances(_settings(instances, config))
+    count, subnets = host.expected(_settings(instances, bridge, config))
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
             trial = _trial()
         with step("look at the host"):
-            return examination.examine(facts.gather(trial, instances=count), host_package=host_package)
+            return examination.examine(
+                facts.gather(trial, instances=count, subnets=subnets), host_package=host_package
+            )
 
     report, mended = repair.until_done(look) if fix else (look(), [])
     document = examination.document(report, mended)
@@ -240,16 +265,26 @@ _STATES = {
 }
 
 
-def _settings(instances: int | None, file: Path | None) -> Settings:
+def _settings(instances: int | None, bridge: str | None, file: Path | None) -> Settings:
     from cfctl import config
 
-    return config.load(config_file=file, flags={"host.instances": instances})
+    return config.load(config_file=file, flags={"host.instances": instances, "host.bridge": bridge})
+
+
+def _chosen(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the settings of the host that somebody has chosen, as one writes them in the environment."""
+    for name, found in settings.values.items():
+        if name.startswith("host.") and name != "host.instances" and found.origin != "built-in":
+            value = ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
+            yield name, value.lower() if isinstance(found.value, bool) else value or "none"
 
 
 def _answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:
     state = ("ready" if work.desired.instances else "absent") if done else work.state
 
     def show() -> None:
+        for line in _unchecked(work):
+            print(f"unchecked  {line}")
         _show_changes(work.changes, done=done)
         if done and work.desired.instances:
             print(f"The host serves {_plural(work.desired.instances, 'instance')}.")
@@ -264,6 +299,7 @@ def _document(work: Plan, settings: Settings | None, *, state: str) -> dict[str,
         "state": state,
         "instances": work.desired.instances,
         "changes": [{"action": c.action, "object": c.object, "reason": c.reason} for c in work.changes],
+        "unchecked": _unchecked(work),
     }
     if settings is not None:
         document["settings"] = {
@@ -290,11 +326,17 @@ def _show_changes(changes: Sequence[Change], *, done: bool) -> None:
     for (action, kind, reason), group in itertools.groupby(changes, key=lambda c: (c.action, c.kind, _sort(c))):
         several = list(group)
         if len(several) > _SHOWN:
-            print(f"{action:7} {len(several)} {kind}s {several[0].name} ... {several[-1].name}: {reason}")
+            print(f"{action:7} {len(several)} {kind}s {_names(several)}: {reason}")
             continue
         for change in several:
             print(f"{action:7} {change.object}: {change.reason}")
     print(f"{_plural(len(changes), 'change')}{'' if done or not changes else ' to make'}.")
+
+
+def _names(changes: Sequence[Change]) -> str:
+    """Return what says where many changes are: the first and the last tap, the chain of rules."""
+    where, colon, _ = changes[0].name.partition(": ")
+    return f"in {where}" if colon else f"{where} ... {changes[-1].name}"
 
 
 def _sort(change: Change) -> str:

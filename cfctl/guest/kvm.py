@@ -73,6 +73,16 @@ def usable(kernel: Path | None = None, *, device: Path = paths.KVM) -> Verdict:
     return verdict
 
 
+def known(device: Path = paths.KVM) -> bool:
+    """Tell whether :func:`usable` would answer at once."""
+    if not os.access(device, os.R_OK | os.W_OK):
+        return True
+    try:
+        return _cached(_key(arches.host())) is not None
+    except CfctlError:
+        return True
+
+
 def _try(arch: Arch, kernel: Path) -> Verdict:
     """Boot the kernel under KVM and wait for its first byte."""
     machine = vm.Machine(arch, "kvm")

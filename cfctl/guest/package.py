@@ -33,6 +33,8 @@ MODULES = (
     "distro.py",
     "elf.py",
     "errors.py",
+    "hostres/__init__.py",
+    "hostres/addresses.py",
     "instance.py",
     "locks.py",
     "paths.py",
@@ -55,6 +57,10 @@ main(package)
 
 #: The oldest Python that the code runs on.
 _PYTHON = (3, 11)
+
+
+#: Where the kernel and the initramfs lie in a package.
+_IMAGES = "images"
 
 
 def ensure() -> Path:
@@ -102,6 +108,11 @@ def build(directory: Path) -> Path:
     return target
 
 
+def kernel(package: Path) -> Path:
+    """Return the kernel of a package that :func:`ensure` or :func:`build` has made."""
+    return image.Image(package / _IMAGES).kernel
+
+
 def _write(target: Path, *, link: bool) -> None:
     """Write the package beside ``target``, and put it there when it is whole."""
     arch = arches.host()
@@ -144,14 +155,14 @@ def _fill(directory: Path, guest: image.Image, *, link: bool) -> None:
         (programs / name).write_text(_SCRIPT.format(python=python))
     for alias, name in entry.ALIASES.items():
         (programs / alias).symlink_to(name)
-    image.copy(guest, directory / "images", link=link)
+    image.copy(guest, directory / _IMAGES, link=link)
     marker = directory / MARKER
     marker.parent.mkdir()
     about = {"cfctl": cfctl.__version__, "id": _name(), "guest": image.describe(guest)}
     marker.write_text(json.dumps(about, indent=1) + "\n")
     # Whatever the umask: other users run it.
     for path in (directory, *directory.rglob("*")):
-        if not path.is_symlink() and not path.is_relative_to(directory / "images"):
+        if not path.is_symlink() and not path.is_relative_to(directory / _IMAGES):
             path.chmod(0o755 if path.is_dir() or path.parent == programs else 0o644)
 
 

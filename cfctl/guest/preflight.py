@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import paths
 from cfctl.errors import HostLacks, NumberTaken
+from cfctl.hostres import addresses
 
 if TYPE_CHECKING:
     from cfctl.instance import Instance
@@ -23,11 +24,12 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 def taps(instance: Instance) -> None:
     """Take hold of each tap of an instance for a moment.
 
-    :raises HostLacks: if one does not exist, or may not be used by this user.
+    :raises HostLacks: if one does not exist, may not be used by this user, or lacks its address.
     :raises NumberTaken: if one is in use.
     """
     for name in (instance.wifi_tap, instance.mobile.tap, instance.ethernet_tap):
         _tap(name, instance)
+    addresses.mobile(instance)
 
 
 def _tap(name: str, instance: Instance) -> None:

@@ -23,6 +23,7 @@ from cfctl.guest.bootlog import Event, Hit, LauncherLog, Lines
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.monitor import Server
 from cfctl.guest.options import default_number
+from cfctl.hostres import addresses
 from cfctl.instance import Instance
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Supervisor:
     :param instance: which of its instances.
     :param parent: the pipe to the launcher; -1 for none.
     :param boot_timeout: seconds; 0 or less means no limit.
+    :raises HostLacks: if its mobile tap has no address.
     """
 
     def __init__(self, configuration: Configuration, instance: Instance, *, parent: int, boot_timeout: int) -> None:
@@ -75,7 +77,8 @@ class Supervisor:
         )
         self._monitor = Server(places.monitor(instance), self)
         self._reachable = asyncio.Event()
-        self._adb = forward.AdbForwarder(instance.adb_port, instance.mobile.guest, self._reachable)
+        self._network = addresses.mobile(instance)
+        self._adb = forward.AdbForwarder(instance.adb_port, self._network.guest, self._reachable)
         self._lines = Lines()
         self._qmp = places.qmp(instance)
         self._sockets = (self._qmp, places.vnc(instance))
@@ -165,7 +168,7 @@ class Supervisor:
             self._timeout = loop.call_later(self._boot_timeout, self._boot_too_long)
         places = self._configuration.places
         machine = vm.Machine(arch.host(), self._configuration.document.get("cfctl_accelerator", "tcg"))
-        argv = vm.command(machine, self._instance, self._part, places)
+        argv = vm.command(machine, self._instance, self._part, places, self._network)
         self._log.write("I", f"starting {' '.join(argv)}")
         # It keeps the locks of the instance number too, so that the number stays taken while any part of it lives.
         self._vm = process.start(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cfctl.arch import Arch
     from cfctl.guest.layout import Places
-    from cfctl.instance import Instance
+    from cfctl.instance import Instance, PointToPoint
 
 #: RHEL and CentOS have their only emulator here, under this name.
 _RHEL_QEMU = Path("/usr/libexec/qemu-kvm")
@@ -75,13 +75,15 @@ def qemu(arch: Arch) -> str:
     raise MissingCommand(arch.qemu, distro.install_command(arch.qemu))
 
 
-def command(machine: Machine, instance: Instance, part: Mapping[str, Any], places: Places) -> list[str]:
+def command(
+    machine: Machine, instance: Instance, part: Mapping[str, Any], places: Places, network: PointToPoint
+) -> list[str]:
     """Return the command that runs an instance.
 
     :param part: the instance's part of the config.
+    :param network: its mobile network, as the host has it.
     """
     internal = places.instance(instance) / "internal"
-    network = instance.mobile
     arguments = [
         machine.cmdline(),
         f"cfctl.mobile={network.guest}/{network.network.prefixlen},{network.gateway.ip}",

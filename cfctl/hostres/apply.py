@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import random
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed, ForeignObject, HostLacks
 from cfctl.hostres import background, dnsmasq, files, nft, observed, rtnetlink, safety, tap
-from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Link
+from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Address, Link
 from cfctl.hostres.observed import TEMPORARY
 from cfctl.hostres.plan import Plan, rule_name, superfluous
 from cfctl.steps import step
@@ -29,6 +29,9 @@ _TIMEOUT_S = 60
 #: A tap with one of these wrong must be opened to be mended; multi_queue cannot be mended at all.
 _OPENING = {name for name, _ in TAP_OPTIONS}
 _UNMENDABLE = ("multi_queue", "type")
+
+#: What a tap that has just been made lacks.
+_EVERYTHING = ("alias", "mac", "master", "isolated", "addresses", "group_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ def steps(plan: Plan) -> list[Step]:
         *_bridges(plan),
         *_taps(plan),
         *_bridge_sysctls(plan),
+        # Where a host has IPv6 off for new interfaces, the bridge takes no address before.
+        *_ipv6_addresses(plan),
         *_start_servers(plan),
         *_uplinks(plan),
         # Last of the set-up: a host whose set-up failed does not forward.
@@ -117,8 +122,8 @@ def _recreated(fields: Iterable[str]) -> bool:
 def _unused_group(used: frozenset[str]) -> int:
     while True:
         # 31 bits: iproute2 prints and reads the number as an int.
-        group = random.randrange(1 << 16, 1 << 31)  # noqa: S311 (no secret)
-        if str(group) not in used:
+        group = int.from_bytes(os.urandom(4), "little") >> 1
+        if group and str(group) not in used:
             return group
 
 
@@ -184,9 +189,8 @@ def _bridges(plan: Plan) -> list[Step]:
 
 def _taps(plan: Plan) -> list[Step]:
     changes = plan.of("tap", "create", "change")
-    everything = ("alias", "master", "isolated", "addresses", "group_")
     opening = [
-        (plan.desired.links[change.name], everything)
+        (plan.desired.links[change.name], _EVERYTHING)
         if change.action == "create" or _recreated(change.fields)
         else (plan.desired.links[change.name], change.fields)
         for change in changes
@@ -225,6 +229,9 @@ def _configure(link: Link, fields: Sequence[str], plan: Plan) -> Iterable[str]:
     words = []
     if "alias" in fields:
         words += ["alias", MARK]
+    if "mac" in fields and link.mac:
+        # In the same message, and the kernel does this first: the bridge never sees the old one.
+        words += ["address", link.mac]
     if "master" in fields:
         words += ["master", link.master] if link.master else ["nomaster"]
     if "group_" in fields:
@@ -235,14 +242,34 @@ def _configure(link: Link, fields: Sequence[str], plan: Plan) -> Iterable[str]:
     if link.master and ("isolated" in fields or ("master" in fields and link.isolated)):
         yield f"link set dev {link.name} type bridge_slave isolated {'on' if link.isolated else 'off'}"
     if "addresses" in fields:
-        found = plan.observed.links.get(link.name)
-        there = found.link.addresses if found and found.ours else ()
-        for address in there:
-            if address not in link.addresses:
-                yield f"addr del {address.cidr} dev {link.name}"
-        for address in link.addresses:
-            if address not in there:
-                yield f"addr replace {address.cidr} broadcast {address.broadcast} dev {link.name}"
+        missing, unwanted = _address_changes(link, fields, plan, ipv6=False)
+        yield from (f"addr del {address.cidr} dev {link.name}" for address in unwanted)
+        for address in missing:
+            yield f"addr replace {address.cidr} broadcast {address.broadcast} dev {link.name}"
+
+
+def _address_changes(
+    link: Link, fields: Sequence[str], plan: Plan, *, ipv6: bool
+) -> tuple[list[Address], list[Address]]:
+    """Return the addresses of one family that a link lacks, and those that it has too many."""
+    found = plan.observed.links.get(link.name)
+    there = found.link.addresses if found and fields is not _EVERYTHING else ()
+    return (
+        [address for address in link.addresses if address not in there and address.is_ipv6 == ipv6],
+        [address for address in there if address not in link.addresses and address.is_ipv6 == ipv6],
+    )
+
+
+def _ipv6_addresses(plan: Plan) -> list[Step]:
+    lines = []
+    for change in (*plan.of("bridge", "create", "change"), *plan.of("tap", "change")):
+        if change.action == "change" and ("addresses" not in change.fields or _recreated(change.fields)):
+            continue
+        missing, unwanted = _address_changes(plan.desired.links[change.name], change.fields, plan, ipv6=True)
+        lines += [f"addr del {address.cidr} dev {change.name}" for address in unwanted]
+        # Nobody else can have it, and no guest shall be able to say so.
+        lines += [f"addr replace {address.cidr} dev {change.name} nodad" for address in missing]
+    return [Step("set IPv6 addresses", lambda: _ip(lines))] if lines else []
 
 
 def _ip(lines: Iterable[str]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from cfctl.hostres import dnsmasq, nft
-from cfctl.instance import BRIDGES, ETHERNET_BRIDGE, MAX_INSTANCES, WIFI_BRIDGE, Bridge, instances
+from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Subnets, instances
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Interface
@@ -43,18 +44,19 @@ IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 #: Of the bridges: IPv6 on, EUI-64 addresses, and addresses from router advertisements, as upstream has it.
 _BRIDGE_SYSCTLS = {"disable_ipv6": "0", "addr_gen_mode": "0", "autoconf": "1"}
 
-#: The same for every number of instances but 0.
+_FORWARDING: Mapping[str, str] = {IPV4_FORWARDING: "1", IPV6_FORWARDING: "1"}
+
+#: The same for every number of instances but 0; on somebody else's bridge no more than forwarding.
 SYSCTLS: Mapping[str, str] = {
-    IPV4_FORWARDING: "1",
-    IPV6_FORWARDING: "1",
+    **_FORWARDING,
     **{f"net.ipv6.conf.{bridge.name}.{name}": value for bridge in BRIDGES for name, value in _BRIDGE_SYSCTLS.items()},
 }
 
 
 class Address(NamedTuple):
-    """An IPv4 address of a link.
+    """An address of a link.
 
-    The broadcast address is not optional: assemble_cvd reads it to find the guest's address.
+    The broadcast address of IPv4 is not optional: assemble_cvd reads it to find the guest's address.
 
     :param cidr: address and prefix length, ``192.168.97.1/30``.
     :param broadcast: its broadcast address, or None where there is none.
@@ -62,6 +64,11 @@ class Address(NamedTuple):
 
     cidr: str
     broadcast: str | None
+
+    @property
+    def is_ipv6(self) -> bool:
+        """It is an IPv6 address."""
+        return ":" in self.cidr
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Link:
     :param options: what the kind of link has of its own, in the order of ``BRIDGE_OPTIONS`` and ``TAP_OPTIONS``.
     :param isolated: the bridge passes no frames between two isolated ports.
     :param group: the kernel's link group; only a tear-down uses another than ``default``.
+    :param mac: None where it does not matter.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Link:
     alias: str | None = MARK
     up: bool = True
     group: str = "default"
+    mac: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +113,44 @@ class State:
 
 def state(settings: Settings) -> State:
     """Return the state that the settings ask for; 0 instances need nothing."""
+    prefixes = {
+        bridge.name: settings[f"host.{name}_ipv6_prefix"]
+        for bridge, name in zip(BRIDGES, ("ethernet", "wifi"), strict=True)
+    }
+    external = External(settings["host.bridge"], ipv4=settings["host.ipv4_bridge"], ipv6=settings["host.ipv6_bridge"])
     return build(
         settings["host.instances"],
         dns_servers=settings["host.dns_servers"],
         dns6_servers=settings["host.dns6_servers"],
         guest_isolation=settings["host.guest_isolation"],
+        subnets=subnets(settings),
+        ipv6_prefixes={bridge: prefix for bridge, prefix in prefixes.items() if prefix},
+        external=external if external.bridge else None,
     )
+
+
+def subnets(settings: Settings) -> Subnets:
+    """Return the subnets that the settings ask for."""
+    return Subnets(**{net.name: IPv4Network(settings[subnet_setting(net.name)]) for net in fields(Subnets)})
+
+
+def subnet_setting(name: str) -> str:
+    """Return the setting of one of the ``Subnets``."""
+    stem = name.removesuffix("_high")
+    return f"host.{stem}_subnet{name.removeprefix(stem)}"
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Somebody else's bridge, which the taps become ports of.
+
+    :param ipv4: the bridge passes IPv4 frames from and to guests; otherwise the host takes and routes them.
+    :param ipv6: likewise.
+    """
+
+    bridge: str
+    ipv4: bool = True
+    ipv6: bool = True
 
 
 def build(
@@ -118,37 +159,54 @@ def build(
     dns_servers: tuple[str, ...] = (),
     dns6_servers: tuple[str, ...] = (),
     guest_isolation: bool = True,
+    subnets: Subnets = UPSTREAM,
+    ipv6_prefixes: Mapping[str, str] | None = None,
+    external: External | None = None,
 ) -> State:
     """Return the state of a host that serves ``count`` instances.
 
     :param count: 0 to 128.
+    :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
+    :param external: a bridge that is there already. No bridge is made then, and nothing that belongs to one.
     :raises UsageError: for another count.
     """
-    numbers = instances(count)
+    numbers = instances(count, subnets)
     if not numbers:
         return State()
-    links = [_bridge(bridge) for bridge in BRIDGES]
+    prefixes = ipv6_prefixes or {}
+    bridges = () if external else subnets.bridges
+    masters = [external.bridge] * 2 if external else [bridge.name for bridge in bridges]
+    links = [_bridge(bridge, prefixes.get(bridge.name)) for bridge in bridges]
     for instance in numbers:
+        ports = (instance.ethernet_tap, instance.ethernet_mac), (instance.wifi_tap, instance.wifi_mac)
         links += [
-            _tap(instance.ethernet_tap, master=ETHERNET_BRIDGE.name, isolated=guest_isolation),
-            _tap(instance.wifi_tap, master=WIFI_BRIDGE.name, isolated=guest_isolation),
-            _tap(instance.mobile.tap, gateway=instance.mobile.gateway),
-            _tap(instance.wifi_ap.tap, gateway=instance.wifi_ap.gateway),
+            _port(tap, master, isolated=guest_isolation, guest=mac if external else None)
+            for (tap, mac), master in zip(ports, masters, strict=True)
         ]
+        links += [_alone(net.tap, net.gateway) for net in (instance.mobile, instance.wifi_ap)]
     # Upstream's order: ethernet, mobile, Wi-Fi, Wi-Fi access points.
-    subnets = [
-        ETHERNET_BRIDGE.network,
+    masqueraded = [
+        *(bridge.network for bridge in bridges[:1]),
         *(instance.mobile.network for instance in numbers),
-        WIFI_BRIDGE.network,
+        *(bridge.network for bridge in bridges[1:]),
         *(instance.wifi_ap.network for instance in numbers),
     ]
-    tables = nft.tables([str(subnet) for subnet in subnets], guest_isolation=guest_isolation)
+    routed = []
+    if external:
+        ports_of_all = [tap for instance in numbers for tap in (instance.ethernet_tap, instance.wifi_tap)]
+        kept = ((nft.IPV4, external.ipv4), (nft.IPV6, external.ipv6))
+        unbridged = [ethertype for ethertype, bridged in kept if not bridged]
+        routed = [rule for ethertype in unbridged for tap in ports_of_all for rule in nft.route(tap, ethertype)]
+    tables = nft.tables([str(subnet) for subnet in masqueraded], routed=routed, guest_isolation=guest_isolation)
     return State(
         instances=count,
         links={link.name: link for link in links},
         tables={table.id: table for table in tables},
-        servers={bridge.name: dnsmasq.server(bridge, dns_servers, dns6_servers) for bridge in BRIDGES},
-        sysctls=SYSCTLS,
+        servers={
+            bridge.name: dnsmasq.server(bridge, dns_servers, dns6_servers, subnets, prefixes.get(bridge.name))
+            for bridge in bridges
+        },
+        sysctls=_FORWARDING if external else SYSCTLS,
     )
 
 
@@ -158,15 +216,26 @@ def catalogue() -> State:
     return build(MAX_INSTANCES)
 
 
-def _bridge(bridge: Bridge) -> Link:
-    return Link(bridge.name, "bridge", BRIDGE_OPTIONS, addresses=(_address(bridge.address),))
+def _bridge(bridge: Bridge, prefix: str | None) -> Link:
+    addresses = [_address(bridge.address)]
+    if prefix:
+        addresses.append(Address(dnsmasq.gateway6(prefix), None))
+    return Link(bridge.name, "bridge", BRIDGE_OPTIONS, addresses=tuple(addresses))
 
 
-def _tap(
-    name: str, *, master: str | None = None, gateway: IPv4Interface | None = None, isolated: bool = False
-) -> Link:
-    addresses = (_address(gateway),) if gateway else ()
-    return Link(name, "tap", TAP_OPTIONS, master=master, addresses=addresses, isolated=isolated)
+def _port(name: str, master: str, *, isolated: bool, guest: str | None) -> Link:
+    """Return a tap on a bridge.
+
+    :param guest: the guest's MAC, on a bridge of somebody else. A bridge takes the lowest MAC of its ports as its
+        own: with a random one, a tap would change the address that the host has in its network. So it gets the
+        highest first byte that a locally administered unicast address can have (libvirt does the same).
+    """
+    mac = f"fe{guest[2:]}" if guest else None
+    return Link(name, "tap", TAP_OPTIONS, master=master, isolated=isolated, mac=mac)
+
+
+def _alone(name: str, gateway: IPv4Interface) -> Link:
+    return Link(name, "tap", TAP_OPTIONS, addresses=(_address(gateway),))
 
 
 def _address(interface: IPv4Interface) -> Address:

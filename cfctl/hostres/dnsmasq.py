@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import paths, process
 from cfctl.errors import CfctlError, CommandFailed, DeadlinePassed
 from cfctl.hostres import files
-from cfctl.instance import ETHERNET_BRIDGE, MAX_INSTANCES, Bridge, Instance
+from cfctl.instance import ETHERNET_BRIDGE, MAX_INSTANCES, UPSTREAM, Bridge, Subnets, instances
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -28,6 +29,8 @@ _PID_FILE = "--pid-file="
 #: Upstream's script never passes it: it tells our servers from upstream's.
 _OURS = "--no-ping"
 _LEASE_FIELDS = 4
+#: dnsmasq takes no other for what it advertises, and guests no other for an address of their own.
+_PREFIX_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,17 @@ class Lease:
     hostname: str
 
 
-def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[str]) -> Server:
+def server(
+    bridge: Bridge,
+    dns_servers: Sequence[str],
+    dns6_servers: Sequence[str],
+    subnets: Subnets = UPSTREAM,
+    prefix: str | None = None,
+) -> Server:
     """Return the DHCP server of a bridge.
 
     :param dns_servers: what guests are told to ask; none leaves the option out.
+    :param prefix: of 64 bits, advertised to the guests; what else they need to know they ask by DHCPv6.
     """
     first, last = bridge.dhcp_range
     argv = [
@@ -91,10 +101,21 @@ def server(bridge: Bridge, dns_servers: Sequence[str], dns6_servers: Sequence[st
         "--dhcp-no-override",
         _OURS,
     ]
-    if bridge != ETHERNET_BRIDGE:
+    if prefix:
+        argv += [f"--dhcp-range={prefix},ra-stateless,{_PREFIX_LENGTH}", "--enable-ra"]
+    if bridge.name != ETHERNET_BRIDGE.name:
         return Server(bridge.name, tuple(argv))
-    hosts_file = runtime_directory() / f"{bridge.name}.hosts"
-    return Server(bridge.name, (*argv, f"--dhcp-hostsfile={hosts_file}"), hosts_file, _hosts())
+    return Server(bridge.name, (*argv, f"--dhcp-hostsfile={hosts_file()}"), hosts_file(), _hosts(subnets))
+
+
+def gateway6(prefix: str) -> str:
+    """Return the host's own address with its prefix length, ``fd00:98::1/64`` for ``fd00:98::``."""
+    return f"{IPv6Address(prefix) + 1}/{_PREFIX_LENGTH}"
+
+
+def hosts_file() -> Path:
+    """Return where the addresses are written that the ethernet bridge's guests are given."""
+    return runtime_directory() / f"{ETHERNET_BRIDGE.name}.hosts"
 
 
 def runtime_directory() -> Path:
@@ -103,9 +124,9 @@ def runtime_directory() -> Path:
 
 
 @functools.cache
-def _hosts() -> str:
-    numbers = (Instance(number) for number in range(1, MAX_INSTANCES + 1))
-    return "".join(f"{instance.ethernet_mac},{instance.ethernet_address}\n" for instance in numbers)
+def _hosts(subnets: Subnets) -> str:
+    everyone = instances(MAX_INSTANCES, subnets)
+    return "".join(f"{instance.ethernet_mac},{instance.ethernet_address}\n" for instance in everyone)
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -149,11 +170,6 @@ def files_of(bridge: str) -> list[Path]:
     """Return those files of the bridge's server that exist."""
     candidates = (paths.dnsmasq_pid_file(bridge), paths.dnsmasq_lease_file(bridge))
     return [path for path in candidates if os.path.lexists(path)]
-
-
-def hosts_file_is_right(server: Server) -> bool:
-    """Tell whether the file of given addresses says what it should."""
-    return server.hosts_file is None or files.read(server.hosts_file) == server.hosts
 
 
 def _comm(pid: int) -> str:

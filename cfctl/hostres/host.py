@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
-from cfctl.errors import CfctlError, ForeignObject, NeedsRoot
-from cfctl.hostres import apply, desired, observed, plan, safety
+from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageError
+from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, resolvers, safety
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
 from cfctl.hostres.plan import Plan
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from cfctl.config import Settings
 
 _INSTANCES = "host.instances"
+_BRIDGE = "host.bridge"
 
 
 def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
     """Compare the host with what it should be; changes nothing and needs no root.
 
     Without a number of instances in the settings, the number that the host serves now is what it should serve: an
-    administrator who has set 2 up does not want to hear that 10 is the default.
+    administrator who has set 2 up does not want to hear that 10 is the default. Likewise the bridge that they are on.
 
     :return: the plan that would mend it, and the settings that it follows from.
     :raises MissingCommand: without iproute2.
+    :raises HostLacks: if guests are to be told the host's DNS servers, and there are none that they could ask.
     """
-    found = observed.read(desired.SYSCTLS)
-    settings = _with_served_number(settings, found)
+    found = observed.read(desired.SYSCTLS, desired.subnets(settings))
+    settings = _with_resolvers(_as_observed(settings, found))
     return plan.compute(desired.state(settings), found, adopt=adopt), settings
 
 
@@ -43,16 +45,22 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
 
     :raises MissingCommand: naming the package.
     :raises ForeignObject: if what is not ours stands in the way.
+    :raises HostLacks: without the bridge that the settings name, or what is needed to route what arrives on it.
+    :raises UsageError: if what they name is no bridge.
     :raises SubnetClash: if the host uses a subnet that is needed.
-    :raises DevicesUp: if a tap that must go is in use, unless ``force``.
+    :raises DevicesUp: if a tap in use must go, or move to another bridge or subnet, unless ``force``.
     """
     if settings[_INSTANCES]:
         for command in ("ip", "nft", "dnsmasq"):
             process.require(command)
     work, settings = status(settings, adopt=adopt)
     _refuse_foreign(work)
-    _refuse_clash(work)
+    _refuse_other_bridge(work, settings)
+    _refuse_clash(work, settings)
     _refuse_in_use(work, f"cfctl host setup --instances {settings[_INSTANCES]} --force", force=force)
+    # Only root may ask; an ordinary user's plan has no rules in it either.
+    if work.observed.tables is not None and any("broute" in change.name for change in work.of("rule", "create")):
+        nft.require_broute()
     return work, settings
 
 
@@ -115,20 +123,41 @@ def _roll_back() -> None:
     apply.run(plan.compute(State(), observed.read(())))
 
 
-def expected_instances(settings: Settings) -> int:
-    """Return how many instances the host is to serve: as the settings say, else as many as now; needs nothing."""
+def expected(settings: Settings) -> tuple[int, tuple[safety.Network, ...]]:
+    """Return how many instances the host is to serve, and the subnets that they take; needs no right."""
     # Without iproute2 nothing has been set up either.
     with contextlib.suppress(CfctlError):
-        settings = _with_served_number(settings, observed.read(()))
-    number: int = settings[_INSTANCES]
-    return number
+        settings = _as_observed(settings, observed.read(()))
+    links = desired.state(settings).links.values()
+    subnets = tuple(ip_interface(address.cidr).network for link in links for address in link.addresses)
+    return settings[_INSTANCES], subnets
 
 
-def _with_served_number(settings: Settings, found: Observed) -> Settings:
-    if settings.origin(_INSTANCES) != "built-in" or not found.instances:
+def _as_observed(settings: Settings, found: Observed) -> Settings:
+    """Let the host stay as it is where no setting says otherwise."""
+    seen = {_INSTANCES: found.instances, _BRIDGE: found.external_bridge}
+    kept = {
+        name: config.Value(value, "observed on the host")
+        for name, value in seen.items()
+        if value and settings.origin(name) == "built-in"
+    }
+    return replace(settings, values={**settings.values, **kept})
+
+
+def _with_resolvers(settings: Settings) -> Settings:
+    # Without instances, or on somebody else's bridge, there is no DHCP server to tell it.
+    if settings["host.dns"] != "host" or not settings[_INSTANCES] or settings[_BRIDGE]:
         return settings
-    served = config.Value(found.instances, "observed on the host")
-    return replace(settings, values={**settings.values, _INSTANCES: served})
+    found = resolvers.of_host()
+    if not found.ipv4:
+        raise HostLacks(
+            "the host has no DNS server that guests could ask",
+            f"host.dns = host ({settings.origin('host.dns')}), and no IPv4 address is left of: {found.seen}.",
+            "Name the servers: host.dns = servers, and host.dns_servers = those of your network",
+        )
+    told = {"host.dns_servers": found.ipv4, "host.dns6_servers": found.ipv6}
+    values = {name: config.Value(servers, found.origin) for name, servers in told.items()}
+    return replace(settings, values={**settings.values, **values})
 
 
 def _require_root(what: str) -> None:
@@ -168,22 +197,48 @@ def _refuse_foreign(work: Plan) -> None:
     )
 
 
-def _refuse_clash(work: Plan) -> None:
+def _refuse_other_bridge(work: Plan, settings: Settings) -> None:
+    name, origin = settings[_BRIDGE], settings.origin(_BRIDGE)
+    if not name or not work.desired.links:
+        return
+    kind = work.observed.kinds.get(name)
+    if kind is None:
+        raise HostLacks(
+            f"there is no bridge {name}",
+            f"host.bridge ({origin}) names it. Nothing was changed.",
+            f"See which there are: ip -br link show type bridge\nMake it: ip link add {name} type bridge",
+        )
+    if kind != "bridge":
+        raise UsageError(
+            f"{name} is no bridge of the kernel",
+            f"host.bridge ({origin}) names it; {f'its kind is {kind}' if kind else 'it is a plain interface'}. "
+            "Nothing was changed.",
+            "See which bridges there are: ip -br link show type bridge",
+        )
+
+
+def _refuse_clash(work: Plan, settings: Settings) -> None:
     added = [
         work.desired.links[c.name]
         for kind in ("bridge", "tap")
         for c in work.of(kind, "create", "change")
         if c.action == "create" or "addresses" in c.fields
     ]
-    wanted = [IPv4Interface(address.cidr).network for link in added for address in link.addresses]
+    wanted = [ip_interface(address.cidr).network for link in added for address in link.addresses]
     if wanted:
         ours = {found.link.name for found in work.observed.links.values() if found.link.alias == desired.MARK}
-        safety.require_free(wanted, work.observed.addresses, ours=ours)
+        named = {name: _network(settings[name]) for name in config.NETWORKS if settings[name]}
+        safety.require_free(wanted, work.observed.addresses, ours=ours, settings=named)
+
+
+def _network(value: str) -> safety.Network:
+    """Return the network that a setting names; an IPv6 prefix has its length elsewhere."""
+    return ip_network(value if "/" in value else dnsmasq.gateway6(value), strict=False)
 
 
 def _refuse_in_use(work: Plan, command: str, *, force: bool) -> None:
     # A tap that is to be mended must be opened, which the kernel forbids while a VMM has it: force does not help.
-    removed = {change.name for change in work.of("tap", "remove")}
-    taps = [name for name in work.in_use if not (force and name in removed)]
+    opened = {change.name for change in work.of("tap", "change") if plan.needs_opening(change.fields)}
+    taps = [name for name in work.in_use if name in opened or not force]
     numbers = sorted({number for name in taps if (number := number_of(name))})
     safety.require_idle(taps, numbers, command)

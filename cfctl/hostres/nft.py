@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfctl import process
-from cfctl.errors import CfctlError, CommandFailed
+from cfctl.errors import CfctlError, CommandFailed, HostLacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30
 _COMMENT = "cfctl"
 
-#: Upstream's two tables. The bridge one stays empty as long as the bridges are ours; upstream makes it all the same.
+#: Upstream's two tables. The bridge one is empty unless a bridge of somebody else is not to pass a protocol;
+#: upstream makes it all the same.
 NAT = "ip cuttlefish_nat"
 BRIDGE = "bridge cuttlefish_bridge"
 #: Ours alone: keeps guests from meeting by routing through the host.
 ISOLATION = "inet cfctl"
 TABLES = (NAT, BRIDGE, ISOLATION)
+
+#: Ethertypes as nft prints them with -n.
+IPV4 = "0x0800"
+IPV6 = "0x86dd"
 
 _ISOLATE = 'iifname "cvd-*" oifname "cvd-*" drop'
 
@@ -96,8 +101,19 @@ def masquerade(subnet: str) -> str:
     return f"ip saddr {subnet} masquerade"
 
 
-def tables(subnets: Sequence[str], *, guest_isolation: bool) -> list[Table]:
-    """Return the tables of a host whose guests live in ``subnets``."""
+def route(tap: str, ethertype: str) -> tuple[Rule, Rule]:
+    """Return the rules that make the host route a tap's frames of one protocol, instead of bridging them."""
+    return (
+        Rule("prerouting", f'iifname "{tap}" ether type {ethertype} meta broute set 1 accept'),
+        Rule("forward", f'oifname "{tap}" ether type {ethertype} drop'),
+    )
+
+
+def tables(subnets: Sequence[str], *, routed: Sequence[Rule] = (), guest_isolation: bool) -> list[Table]:
+    """Return the tables of a host whose guests live in ``subnets``.
+
+    :param routed: what :func:`route` returned, for all taps.
+    """
     nat = Table(
         NAT,
         (Chain("postrouting", "type nat hook postrouting priority 100; policy accept;"),),
@@ -109,6 +125,7 @@ def tables(subnets: Sequence[str], *, guest_isolation: bool) -> list[Table]:
             Chain("prerouting", "type filter hook prerouting priority -250; policy accept;"),
             Chain("forward", "type filter hook forward priority 0; policy accept;"),
         ),
+        tuple(routed),
     )
     isolation = Table(
         ISOLATION,
@@ -216,4 +233,23 @@ def transaction(lines: Iterable[str]) -> None:
             "the firewall rules could not be changed; they are as before",
             exc.output.strip(),
             "If the kernel lacks nf_tables or its NAT: modprobe -a nf_tables nft_masq nft_chain_nat",
+        ) from exc
+
+
+def require_broute() -> None:
+    """Make sure that nft and the kernel know ``meta broute``: asked first, so that no host is left half configured.
+
+    :raises HostLacks: if one of them does not; nothing was changed.
+    """
+    chain = "type filter hook prerouting priority -250;"
+    script = f"table bridge {_COMMENT}_check {{ chain prerouting {{ {chain} meta broute set 1 accept; }}; }}\n"
+    try:
+        # --check: the kernel looks at it as well, and then forgets it.
+        process.run(["nft", "--check", "-f", "-"], stdin=script, timeout=_TIMEOUT_S)
+    except CommandFailed as exc:
+        raise HostLacks(
+            "this host cannot route what arrives on a bridge (meta broute)",
+            f"host.ipv4_bridge and host.ipv6_bridge need it when they are false.\n{exc.output.strip()[:300]}",
+            "It needs nftables 1.0.8 and Linux 6.4 with nft_meta_bridge (modprobe nft_meta_bridge).\n"
+            "Or let the bridge pass these frames: host.ipv4_bridge = true, host.ipv6_bridge = true",
         ) from exc

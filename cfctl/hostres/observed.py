@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CommandFailed
-from cfctl.hostres import background, dnsmasq, nft, safety
+from cfctl.hostres import background, dnsmasq, files, nft, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
-from cfctl.instance import BRIDGES, ETHERNET_BRIDGE, MAX_INSTANCES
+from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +27,7 @@ _TIMEOUT_S = 30
 TEMPORARY = "cvd-new-"
 
 _TAP_NAME = re.compile(r"cvd-(?:[ewm]tap|wifiap)-(?P<number>\d{2,3})")
-_MOBILE_SUBNET = re.compile(r"ip saddr (?P<subnet>192\.168\.9[37]\.\d+)/30 masquerade")
+_MASQUERADE = re.compile(r"ip saddr (?P<subnet>[0-9.]+/30) masquerade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,16 @@ class Observed:
     """What the plan compares with the desired state.
 
     :param links: everything called ``cvd-*``, by name.
-    :param addresses: IPv4 addresses of all other interfaces, with the interface's name.
+    :param addresses: of all interfaces, with the interface's name.
+    :param kinds: of all interfaces, by name.
+    :param subnets: those of the desired state.
     :param link_groups: the link groups in use on the whole host.
     :param tables: ours, by family and name; None if only root may read them and we are not root.
     :param servers: every dnsmasq of one of the bridges.
     :param pid_files: what the pid files say, by bridge.
     :param files: pid and lease files that exist, with their bridge.
     :param directory: where set-ups keep what they must remember, if it is there.
+    :param hosts: which address each MAC is given.
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
@@ -71,13 +75,15 @@ class Observed:
 
     links: Mapping[str, FoundLink] = field(default_factory=dict)
     addresses: tuple[tuple[str, str], ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    subnets: Subnets = UPSTREAM
     link_groups: frozenset[str] = frozenset({"default"})
     tables: Mapping[str, nft.FoundTable] | None = field(default_factory=dict)
     servers: tuple[dnsmasq.Running, ...] = ()
     pid_files: Mapping[str, int | None] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
     directory: Path | None = None
-    hosts_file_right: bool = True
+    hosts: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     uplinks: tuple[safety.Uplink, ...] = ()
     advertised: tuple[safety.Uplink, ...] = ()
@@ -96,8 +102,18 @@ class Observed:
         """
         numbers = [number_of(found.link.name) for found in self.links.values() if found.ours]
         if nat := (self.tables or {}).get(nft.NAT):
-            numbers += [_number_of_rule(found.rule.text) for found in nat.rules if found.marked]
+            numbers += [_number_of_rule(found.rule.text, self.subnets) for found in nat.rules if found.marked]
         return max(filter(None, numbers), default=0)
+
+    @property
+    def external_bridge(self) -> str | None:
+        """The bridge of somebody else that our taps are ports of, if they all are and no bridge is ours."""
+        ours = [found.link for found in self.links.values() if found.ours]
+        masters = {link.master for link in ours if number_of(link.name) and link.master}
+        if len(masters) != 1 or any(link.kind == "bridge" for link in ours):
+            return None
+        (master,) = masters
+        return None if master.startswith("cvd-") else master
 
 
 def number_of(tap: str) -> int | None:
@@ -107,19 +123,16 @@ def number_of(tap: str) -> int | None:
     return number if 1 <= number <= MAX_INSTANCES else None
 
 
-def _number_of_rule(text: str) -> int | None:
-    match = _MOBILE_SUBNET.fullmatch(text)
-    if not match:
-        return None
-    third, fourth = map(int, match["subnet"].split(".")[2:])
-    # instance.py: .97 is for 1 to 64, .93 for the rest.
-    return fourth // 4 + (1 if third == 97 else 65)
+def _number_of_rule(text: str, subnets: Subnets) -> int | None:
+    match = _MASQUERADE.fullmatch(text)
+    return subnets.number_of(IPv4Network(match["subnet"])) if match else None
 
 
-def read(sysctls: Collection[str]) -> Observed:
+def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
     """Read the host.
 
     :param sysctls: which of them to read.
+    :param subnets: those of the desired state: some rules tell their instance by its subnet only.
     :raises CommandFailed: if the kernel cannot be asked.
     """
     # Beside each other: each of the two waits for programs.
@@ -128,19 +141,20 @@ def read(sysctls: Collection[str]) -> Observed:
         tables = wait()
     links = [found_link(raw) for raw in interfaces if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
-    hosts = dnsmasq.server(ETHERNET_BRIDGE, (), ())
     directory = dnsmasq.runtime_directory()
     values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
         addresses=tuple((address.cidr, raw["ifname"]) for raw in interfaces for address in _addresses(raw)),
+        kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in interfaces},
+        subnets=subnets,
         link_groups=frozenset(str(raw.get("group", "default")) for raw in interfaces),
         tables=tables,
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
         files={path: bridge for bridge in bridges for path in dnsmasq.files_of(bridge)},
         directory=directory if directory.is_dir() else None,
-        hosts_file_right=dnsmasq.hosts_file_is_right(hosts),
+        hosts=files.read(dnsmasq.hosts_file()),
         sysctls=values,
         uplinks=tuple(safety.remembered()),
         # Only the change from 0 to 1 makes the kernel drop such a route.
@@ -177,15 +191,17 @@ def found_link(raw: Mapping[str, Any]) -> FoundLink:
         alias=raw.get("ifalias"),
         up="UP" in flags,
         group=str(raw.get("group", "default")),
+        mac=raw.get("address"),
     )
     return FoundLink(link, carrier=kind == "tap" and "LOWER_UP" in flags, index=raw.get("ifindex", 0))
 
 
 def _addresses(raw: Mapping[str, Any]) -> list[Address]:
+    """Return all IPv4 addresses, and those of IPv6 that the kernel has not chosen itself."""
     return [
         Address(f"{info['local']}/{info['prefixlen']}", info.get("broadcast"))
         for info in raw.get("addr_info", ())
-        if info.get("family") == "inet"
+        if info.get("family") == "inet" or (info.get("scope") == "global" and not info.get("dynamic"))
     ]
 
 

@@ -14,7 +14,7 @@ from cfctl.hostres.desired import GROUP, Link, State
 from cfctl.hostres.observed import FoundLink, Observed, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator
 
 Action = Literal["create", "change", "remove"]
 
@@ -145,7 +145,7 @@ class _Work:
                 self._add("create", link.kind, name, _MISSING)
             elif found.ours and found.link.kind == link.kind:
                 self._mend(link, found)
-            elif as_upstream_makes_it(found):
+            elif as_upstream_makes_it(found, link):
                 self._adopt(link, found)
             else:
                 self.conflicts.append(Conflict(f"{link.kind} {name}", _why_foreign(link, found), adoptable=False))
@@ -159,8 +159,10 @@ class _Work:
         differences = dict(_differences(link, found.link))
         if not differences:
             return
-        if found.carrier and _needs_opening(differences):
+        if found.carrier and needs_opening(differences):
             self.in_use.append(link.name)
+        else:
+            self._look_for_users(link, found)
         self._add("change", link.kind, link.name, "; ".join(differences.values()), tuple(differences))
 
     def _adopt(self, link: Link, found: FoundLink) -> None:
@@ -168,8 +170,15 @@ class _Work:
             reason = "it is not marked as cfctl's, and just as upstream's script makes it"
             self.conflicts.append(Conflict(f"{link.kind} {link.name}", reason, adoptable=True))
             return
+        self._look_for_users(link, found)
         differences = {"alias": "it is upstream's and becomes cfctl's", **dict(_differences(link, found.link))}
         self._add("change", link.kind, link.name, "; ".join(differences.values()), tuple(differences))
+
+    def _look_for_users(self, link: Link, found: FoundLink) -> None:
+        """Note which taps in use would lose their network because a link moves: itself, or the ports of a bridge."""
+        if _moves(link, found.link):
+            taps = (port for port in self.observed.links.values() if link.name in (port.link.name, port.link.master))
+            self.in_use += [tap.link.name for tap in taps if tap.carrier]
 
     def _remove(self, found: FoundLink) -> None:
         name = found.link.name
@@ -197,14 +206,14 @@ class _Work:
             self._create_table(wanted, "create", _MISSING)
         elif wanted and found and found.marked:
             self._mend_table(wanted, found)
-        elif wanted and found and table_as_upstream_makes_it(found):
+        elif wanted and found and table_as_upstream_makes_it(found, wanted):
             if self.adopt:
                 self._create_table(wanted, "change", "it is upstream's and becomes cfctl's")
             else:
                 reason = "it is not marked as cfctl's, and just as upstream's script makes it"
                 self.conflicts.append(Conflict(f"table {name}", reason, adoptable=True))
         elif wanted and found:
-            reason = f"it is not marked as cfctl's, and holds what cfctl does not make: {_strange(found)}"
+            reason = f"it is not marked as cfctl's, and holds what cfctl does not make: {_strange(found, wanted)}"
             self.conflicts.append(Conflict(f"table {name}", reason, adoptable=False))
         elif found and (found.marked or (self.adopt and table_as_upstream_makes_it(found))):
             self._remove_table(found)
@@ -256,7 +265,13 @@ class _Work:
             wanted = self.wanted.servers.get(bridge)
             if wanted is None:
                 if any(server.marked for server in running) or (self.adopt and running):
-                    self._add("remove", "dnsmasq", bridge, "the host is to serve no instances")
+                    reason = "the guests are to be on somebody else's bridge"
+                    self._add(
+                        "remove",
+                        "dnsmasq",
+                        bridge,
+                        reason if self.wanted.instances else "the host is to serve no instances",
+                    )
             elif strangers and not self.adopt:
                 reason = f"upstream's runs as process {strangers[0].pid}; it would be replaced by cfctl's"
                 self.conflicts.append(Conflict(f"dnsmasq {bridge}", reason, adoptable=True))
@@ -273,7 +288,7 @@ class _Work:
                 self._add("change", "dnsmasq", bridge, "its pid file does not name it")
             elif bridge in made_anew:
                 self._add("change", "dnsmasq", bridge, "it serves a bridge that is gone")
-            elif wanted.hosts_file and not self.observed.hosts_file_right:
+            elif wanted.hosts_file and self.observed.hosts != wanted.hosts:
                 self._add("change", "dnsmasq", bridge, f"{wanted.hosts_file} is not as it should be")
 
     def sysctls(self) -> None:
@@ -296,14 +311,16 @@ class _Work:
                 self._add("change", "uplink", uplink.interface, reason)
 
     def files(self) -> None:
-        """Look at what the servers of a host that is taken down leave; one that is not ours keeps its files."""
+        """Look at what servers leave that are not wanted any more; one that is not ours keeps its files."""
         if self.wanted.servers or not anything_of_ours(self.observed):
             return
+        if self.wanted.links and not self.observed.directory:
+            return  # On somebody else's bridge there never was a server of ours.
         kept = {server.bridge for server in self.observed.servers if not server.marked and not self.adopt}
         for path, bridge in self.observed.files.items():
             if bridge not in kept:
                 self._add("remove", "file", str(path), "the server that wrote it ends")
-        if self.observed.directory:
+        if self.observed.directory and not self.wanted.links:
             self._add("remove", "directory", str(self.observed.directory), "there is nothing to remember")
 
 
@@ -316,6 +333,8 @@ def _differences(wanted: Link, found: Link) -> Iterator[tuple[str, str]]:
     for name, value in wanted.options:
         if now.get(name) != value:
             yield name, f"{name} is {_word(now.get(name))}, not {_word(value)}"
+    if wanted.mac and found.mac != wanted.mac:
+        yield "mac", f"its MAC is {_word(found.mac)}, not {wanted.mac}, which no bridge takes as its own"
     if found.master != wanted.master:
         yield "master", f"its bridge is {_word(found.master)}, not {_word(wanted.master)}"
     if found.isolated != wanted.isolated and (found.master == wanted.master or wanted.isolated):
@@ -328,9 +347,18 @@ def _differences(wanted: Link, found: Link) -> Iterator[tuple[str, str]]:
         yield "group_", f"a tear-down that was killed left it in link group {found.group}"
 
 
-def _needs_opening(differences: Mapping[str, str]) -> bool:
+def needs_opening(differences: Container[str]) -> bool:
     """Tell whether mending means to open the tap, which fails while a VMM has it."""
     return any(name in differences for name, _ in desired.TAP_OPTIONS)
+
+
+def _moves(wanted: Link, found: Link) -> bool:
+    """Tell whether mending takes the link to another bridge or subnet: a guest there loses its network.
+
+    What is only missing can be added under a running guest.
+    """
+    there, needed = {cidr for cidr, _ in found.addresses}, {cidr for cidr, _ in wanted.addresses}
+    return bool(there - needed and needed - there) or found.master not in (None, wanted.master)
 
 
 def _word(value: object) -> str:
@@ -340,17 +368,33 @@ def _word(value: object) -> str:
 
 
 def _addresses(link: Link) -> str:
-    return ", ".join(f"{cidr} broadcast {broadcast or 'none'}" for cidr, broadcast in link.addresses) or "none"
+    return ", ".join(map(_address, link.addresses)) or "none"
 
 
-def as_upstream_makes_it(found: FoundLink) -> bool:
-    """Tell whether an unmarked link is exactly what upstream's script leaves: name, kind, flags, master, address."""
+def _address(address: desired.Address) -> str:
+    return address.cidr if address.is_ipv6 else f"{address.cidr} broadcast {address.broadcast or 'none'}"
+
+
+def as_upstream_makes_it(found: FoundLink, wanted: Link | None = None) -> bool:
+    """Tell whether an unmarked link is exactly what upstream's script leaves: name, kind, flags, master, address.
+
+    :param wanted: how it should be: with the same settings, upstream makes it a port of the same bridge.
+    """
     like = desired.catalogue().links.get(found.link.name)
     if like is None or found.link.alias is not None:
         return False
-    # A running device takes the carrier up, an administrator the link down: neither says who made it.
-    return found.link == replace(
-        like, alias=None, isolated=found.link.isolated, up=found.link.up, group=found.link.group
+    # A running device takes the carrier up, an administrator the link down: neither says who made it. Nor do IPv6
+    # addresses, which upstream gives to bridges by settings of its own.
+    link = replace(found.link, addresses=tuple(a for a in found.link.addresses if not a.is_ipv6))
+    same_bridge = wanted is not None and wanted.master is not None and link.master == wanted.master
+    return link == replace(
+        like,
+        alias=None,
+        isolated=link.isolated,
+        up=link.up,
+        group=link.group,
+        mac=link.mac,
+        master=link.master if same_bridge else like.master,
     )
 
 
@@ -360,22 +404,25 @@ def _why_foreign(link: Link, found: FoundLink) -> str:
     if found.link.kind != link.kind:
         return f"it is not marked as cfctl's, and its kind is {found.link.kind}"
     like = desired.catalogue().links[link.name]
-    differences = [text for name, text in _differences(like, found.link) if name not in ("isolated", "up", "group_")]
+    ignored = ("isolated", "up", "group_", "mac")
+    differences = [text for name, text in _differences(like, found.link) if name not in ignored]
     return f"it is not marked as cfctl's, and not as upstream's script makes it: {'; '.join(differences)}"
 
 
-def table_as_upstream_makes_it(found: nft.FoundTable) -> bool:
+def table_as_upstream_makes_it(found: nft.FoundTable, wanted: nft.Table | None = None) -> bool:
     """Tell whether an unmarked table holds only what upstream's script makes, for whatever number of instances."""
-    return not _strange(found)
+    return not _strange(found, wanted)
 
 
-def _strange(found: nft.FoundTable, *, marked_is_ours: bool = False) -> str:
+def _strange(found: nft.FoundTable, wanted: nft.Table | None = None, *, marked_is_ours: bool = False) -> str:
     """Return the first thing in a table that cfctl would not make itself; empty if there is none."""
     chains = {table.id: table.chains for table in nft.tables([], guest_isolation=True)}[found.id]
     for chain in found.chains:
         if chain.name not in {like.name for like in chains} or (not marked_is_ours and chain not in chains):
             return f"chain {chain.name}"
-    known = set() if marked_is_ours else set(desired.catalogue().tables[found.id].rules)
+    known: set[nft.Rule] = set()
+    if not marked_is_ours:
+        known = {*desired.catalogue().tables[found.id].rules, *(wanted.rules if wanted else ())}
     for rule in found.rules:
         if not (rule.marked and marked_is_ours) and (marked_is_ours or rule.rule not in known):
             return f"rule {rule.rule.text!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,16 @@ from cfctl.errors import DevicesUp, SubnetClash
 from cfctl.hostres import files
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+
+Network = IPv4Network | IPv6Network
 
 _TIMEOUT_S = 30
+_IPV4 = 4
 
-#: A route this wide says "everything else" (a VPN splits the default in two): more specific ones may stand beside it.
-_DEFAULT_PREFIX = 1
+#: A route this wide says "everything else" (a VPN splits the default in two; 2000::/3 is all of IPv6 that is given
+#: out): more specific ones may stand beside it.
+_DEFAULT_PREFIX = {4: 1, 6: 3}
 
 #: Routes that carry no packets: an administrator's net below narrower routes such as ours.
 _DEAD_ENDS = ("blackhole", "unreachable", "prohibit", "throw", "broadcast", "multicast", "anycast")
@@ -31,7 +35,7 @@ _DEAD_ENDS = ("blackhole", "unreachable", "prohibit", "throw", "broadcast", "mul
 class Route:
     """Where the host sends packets for a subnet."""
 
-    subnet: IPv4Network
+    subnet: Network
     device: str
     gateway: str | None = None
 
@@ -40,53 +44,90 @@ class Route:
         return f"{self.subnet}{via} on {self.device}"
 
 
-def routes() -> list[Route]:
-    """Return the host's IPv4 routes of all tables but the default ones."""
-    result = process.run(["ip", "-4", "-j", "route", "show", "table", "all"], timeout=_TIMEOUT_S)
+def routes(version: int = 4) -> list[Route]:
+    """Return the host's routes of all tables but the default ones.
+
+    :param version: of IP.
+    """
+    argv = ["ip", f"-{version}", "-j", "route", "show", "table", "all"]
+    result = process.run(argv, timeout=_TIMEOUT_S)
     found = []
     for raw in json.loads(result.stdout or "[]"):
         if raw.get("dst", "default") == "default" or raw.get("type") in _DEAD_ENDS:
             continue
         hops = raw.get("nexthops") or [raw]
-        route = Route(IPv4Network(raw["dst"]), hops[0].get("dev", "?"), hops[0].get("gateway"))
-        if route.subnet.prefixlen > _DEFAULT_PREFIX:
+        route = Route(ip_network(raw["dst"]), hops[0].get("dev", "?"), hops[0].get("gateway"))
+        if route.subnet.prefixlen > _DEFAULT_PREFIX[version]:
             found.append(route)
     return found
 
 
-def clashes(wanted: Iterable[IPv4Network], there: Sequence[Route]) -> list[tuple[IPv4Network, Route]]:
+def clashes(wanted: Iterable[Network], there: Sequence[Route]) -> list[tuple[Network, Route]]:
     """Return each subnet that the host would no longer reach, with the route that leads there now."""
-    return [
-        (subnet, route) for subnet in collapse_addresses(wanted) for route in there if subnet.overlaps(route.subnet)
+    nets = list(wanted)
+    together: list[Network] = [
+        *collapse_addresses(net for net in nets if isinstance(net, IPv4Network)),
+        *collapse_addresses(net for net in nets if isinstance(net, IPv6Network)),
     ]
+    return [(subnet, route) for subnet in together for route in there if overlap(subnet, route.subnet)]
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Tell whether two networks have an address in common."""
+    return one.version == other.version and one.overlaps(other)
 
 
 def require_free(
-    wanted: Iterable[IPv4Network], addresses: Iterable[tuple[str, str]], *, ours: Container[str]
+    wanted: Collection[Network],
+    addresses: Iterable[tuple[str, str]],
+    *,
+    ours: Container[str],
+    settings: Mapping[str, Network],
 ) -> None:
     """Make sure that nothing on the host uses the subnets that are about to be built.
 
     :param addresses: the host's addresses, each with its interface.
     :param ours: interfaces that are cfctl's, whose routes and addresses do not count.
+    :param settings: which settings name the networks that ``wanted`` are parts of.
     :raises SubnetClash: naming the routes; nothing was changed.
     """
-    there = [route for route in routes() if route.device not in ours]
+    versions = {net.version for net in wanted}
+    there = [route for version in sorted(versions) for route in routes(version) if route.device not in ours]
     known = {(route.subnet, route.device) for route in there}
     # An address on an interface that is down has no route yet.
     for cidr, device in addresses:
-        subnet = IPv4Network(cidr, strict=False)
+        subnet = ip_network(cidr, strict=False)
         if device not in ours and (subnet, device) not in known:
             there.append(Route(subnet, device))
     found = clashes(wanted, there)
     if found:
         lines = dict.fromkeys(f"{subnet} is needed, and {route} is there." for subnet, route in found)
-        devices = ", ".join(dict.fromkeys(route.device for _, route in found))
+        taken = {name: net for name, net in settings.items() if any(overlap(net, subnet) for subnet, _ in found)}
         raise SubnetClash(
             "the host already routes subnets that the devices need",
             "\n".join([*list(lines)[:8], "Nothing was changed: the host would no longer reach what is there."]),
-            f"Move the network on {devices} elsewhere, or take the route away while the host serves devices: "
+            "Give the devices others, in config.toml or as CFCTL_HOST_...:\n[host]\n"
+            + "\n".join(_proposals(taken, [*settings.values(), *(route.subnet for route in there)]))
+            + "\nOr take the route away while the host serves devices: "
             f"ip route del {found[0][1].subnet} dev {found[0][1].device}",
         )
+
+
+#: Where hosts seldom have something: private (RFC 1918), then set aside for tests of networks (RFC 2544).
+_SELDOM_USED = ("10.193", "10.194", "172.30", "172.29", "198.18")
+
+
+def _proposals(taken: Mapping[str, Network], used: Sequence[Network]) -> Iterator[str]:
+    """Yield a line of config.toml for each network that is taken; the third number stays, to be known again."""
+    for name, net in taken.items():
+        key = name.removeprefix("host.")
+        if net.version != _IPV4:
+            yield f'{key} = "..."  # another prefix, or none'
+            continue
+        third = str(net).split(".")[2]
+        candidates = (IPv4Network(f"{first}.{third}.0/24") for first in _SELDOM_USED)
+        free = (net for net in candidates if not any(overlap(net, other) for other in used))
+        yield f'{key} = "{next(free, "...")}"'
 
 
 # -- running devices -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The tokens are those of upstream's ``kernel_log_monitor`` (launcher.md section 1
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,9 @@ _FAILED = "VIRTUAL_DEVICE_BOOT_FAILED"
 #: Where a launcher's own output goes, in the device's directory.
 LAUNCH_LOG = "launch.log"
 
+#: Longer lines, such as a VM's whole command, would push what matters off the screen.
+_WIDTH = 200
+
 #: A phase that lasts longer than this is named, with the last line of the log (promise: under 30 s).
 _QUIET_S = 25.0
 
@@ -72,30 +76,46 @@ def launcher_log(record: Record, instance: Instance) -> Path:
     return Path(instance.directory(record.home)) / "logs" / "launcher.log"
 
 
+def clean(line: str) -> str:
+    """Return a line of a log without what would move the cursor or ring the bell of whoever reads it."""
+    return "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
+
+
 def last_lines(log: Path, count: int) -> list[str]:
     """Return the last lines of a log, without empty ones and control characters; none if it cannot be read."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 400 * count))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    clean = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in lines)
-    return [line for line in clean if line][-count:]
+    size = 4096
+    while True:
+        try:
+            with log.open("rb") as file:
+                start = max(0, log.stat().st_size - size)
+                file.seek(start)
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+        # The first one may have lost its beginning.
+        found = [text for line in (lines[1:] if start else lines) if (text := clean(line))]
+        if start == 0 or len(found) >= count:
+            return found[-count:] if count else []
+        size *= 4
 
 
 @dataclass
 class Tail:
-    """A log that is read as it grows."""
+    """A log that is read as it grows, and from its beginning again when it is made anew."""
 
     path: Path
     _offset: int = 0
     _rest: bytes = b""
+    _file: tuple[int, int] | None = None
 
     def lines(self) -> list[str]:
         """Return the whole lines that have come since the last call."""
         try:
             with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if (status.st_dev, status.st_ino) != self._file or status.st_size < self._offset:
+                    self._file = (status.st_dev, status.st_ino)
+                    self._offset, self._rest = 0, b""
                 file.seek(self._offset)
                 new = file.read()
         except OSError:
@@ -134,10 +154,12 @@ class InstanceBoot:
     def advance(self) -> list[Phase]:
         """Read what is new in the logs and return the phases that have begun since."""
         new = []
-        if _VM not in self.seen and self._tails[0].path.exists():
-            new.append(_VM)
         for tail in self._tails:
-            for line in tail.lines():
+            lines = tail.lines()
+            # The file alone proves nothing: a launcher may make it before there is a VM.
+            if tail is self._tails[0] and lines and _VM not in self.seen:
+                new.append(_VM)
+            for line in lines:
                 new += [
                     phase
                     for phase in PHASES
@@ -165,10 +187,19 @@ class Watch:
 
     def __init__(self, record: Record, *, started: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.boots = [InstanceBoot(record, instance) for instance in record.instances]
-        self._record = record
+        self.record = record
         self._clock = clock
         self._started = started
         self._quiet_since = started
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the launch began."""
+        return self._clock() - self._started
+
+    def begin(self) -> None:
+        """Report the first phase, which no log tells."""
+        steps.phase(_FIRST.name, _FIRST.title, self.seconds)
 
     def poll(self) -> None:
         """Read the logs, and report what is new or what has been quiet for too long."""
@@ -180,8 +211,8 @@ class Watch:
                 self._quiet_since = now
         if now - self._quiet_since >= _QUIET_S and not self.booted:
             slowest = self.slowest
-            log = kernel_log(self._record, slowest.instance)
-            last = last_lines(log, 1) or last_lines(self._record.home / LAUNCH_LOG, 1)
+            log = kernel_log(self.record, slowest.instance)
+            last = last_lines(log, 1) or last_lines(self.record.home / LAUNCH_LOG, 1)
             said = f'; the last line of its log: "{last[0]}"' if last else "; it has logged nothing yet"
             steps.note(
                 f"{slowest.instance.id}: nothing new for {now - self._quiet_since:.0f} s since: "
@@ -204,12 +235,12 @@ class Watch:
         parts = [f"{b.instance.id} says: {b.failure}" for b in self.boots if b.failure]
         slowest = self.slowest
         logs = {
-            "the launcher": self._record.home / LAUNCH_LOG,
-            "run_cvd": launcher_log(self._record, slowest.instance),
-            "the guest's console": kernel_log(self._record, slowest.instance),
+            "the launcher": self.record.home / LAUNCH_LOG,
+            "run_cvd": launcher_log(self.record, slowest.instance),
+            "the guest's console": kernel_log(self.record, slowest.instance),
         }
         for title, log in logs.items():
             if lines := last_lines(log, 5):
                 parts.append(f"Last lines of {title}:")
-                parts += [f"  {line}" for line in lines]
+                parts += [f"  {line[:_WIDTH]}{'...' if len(line) > _WIDTH else ''}" for line in lines]
         return "\n".join(parts)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import gpu, process, steps
-from cfctl.errors import CfctlError, DeadlinePassed, HostLacks, LaunchFailed, NameTaken, NoSuchDevice, UsageError
+from cfctl import gpu, process, signals, steps
+from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, images, numbers, observe, registry, stop
+from cfctl.launch import boot, diagnosis, images, numbers, observe, registry, stop
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from cfctl.locks import NumberLock
     from cfctl.process import Child
@@ -47,7 +45,8 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     :param timeout: seconds that it may take to boot.
     :param wait: return when it has booted; otherwise as soon as the launcher runs.
     :return: the device, running (or booting, without ``wait``).
-    :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made.
+    :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made, or when the launcher refused the
+        host or a flag (nothing is left).
     :raises LaunchFailed: the launcher crashed (nothing is left) or the guest did not boot (the device is left
         ``failed``, with its logs).
     :raises DeadlinePassed: it did not boot in time; it was stopped and is left ``failed``, with its logs.
@@ -57,46 +56,68 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     _check(request)
     if name is not None:
         _check_free(name)
-    with numbers.allocated(request.num_instances) as locked:
-        instances = tuple(lock.instance.number for lock in locked)
-        choice = choose_gpu(request)
-        record = Record(
-            name=name or f"cvd-{instances[0]}",
-            owner=registry.owner(),
-            created_at=registry.now(),
-            request=request,
-            numbers=instances,
-            gpu_mode=choice.mode,
-            gpu_reason=choice.reason,
-        )
-        if name is None:
-            _check_free(record.name)
-        registry.create(record)
-        try:
-            with registry.held(record):
+    watch: boot.Watch | None = None
+    try:
+        with numbers.allocated(request.num_instances) as locked:
+            instances = tuple(lock.instance.number for lock in locked)
+            choice = choose_gpu(request)
+            record = Record(
+                name=name or f"cvd-{instances[0]}",
+                owner=registry.owner(),
+                created_at=registry.now(),
+                request=request,
+                numbers=instances,
+                gpu_mode=choice.mode,
+                gpu_reason=choice.reason,
+            )
+            if name is None:
+                _check_free(record.name)
+            watch = boot.Watch(record, started=started)
+            registry.create(record)
+            with registry.opened(record.name):
                 child = _start(record, package, locked)
-        except BaseException:
-            registry.remove(record)
-            raise
-    return _follow(record, child, started=started, timeout=timeout, wait=wait, new=True)
+        return _follow(record, watch, child, timeout=timeout, wait=wait)
+    except BaseException as error:
+        if watch is not None and not isinstance(error, NameTaken):
+            _give_up(watch, error, new=True)
+        raise
 
 
-def restart(record: Record, *, timeout: float, wait: bool = True) -> observe.Device:
+def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
     """Stop a device, if it is up, and boot it again with what was asked for at first; its disks are kept.
 
+    :raises NoSuchDevice: if there is none of that name.
     :raises CfctlError: as :func:`launch` and :func:`stop.stop`; the device stays, stopped or failed.
     """
     started = time.monotonic()
-    package = HostPackage.open(Path(record.request.host_package))
-    with registry.held(record):
-        if record.holds_numbers:
-            with steps.step(f"stop {record.name}"):
-                stop.stop(record)
-        with numbers.taken_again(record.numbers) as locked:
-            choice = choose_gpu(record.request)
-            record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
-            child = _start(record, package, locked)
-    return _follow(record, child, started=started, timeout=timeout, wait=wait, new=False)
+    watch: boot.Watch | None = None
+    try:
+        with registry.opened(name) as record:
+            package = _package_of(record)
+            if record.holds_numbers:
+                with steps.step(f"stop {name}"):
+                    stop.stop(record)
+            with numbers.taken_again(record.numbers) as locked:
+                choice = choose_gpu(record.request)
+                record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
+                watch = boot.Watch(record, started=started)
+                child = _start(record, package, locked)
+        return _follow(record, watch, child, timeout=timeout, wait=wait)
+    except BaseException as error:
+        if watch is not None:
+            _give_up(watch, error, new=False)
+        raise
+
+
+def _package_of(record: Record) -> HostPackage:
+    try:
+        return HostPackage.open(Path(record.request.host_package))
+    except UsageError as error:
+        raise CfctlError(
+            f"the host package of {record.name} is gone",
+            f"{error.brief}. The device was not changed.",
+            f"Put it back, or make the device anew: cfctl rm --force {record.name} && cfctl launch {record.name}",
+        ) from error
 
 
 def _check(request: Request) -> None:
@@ -201,112 +222,50 @@ def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -
     )
 
 
-def _follow(record: Record, child: Child, *, started: float, timeout: float, wait: bool, new: bool) -> observe.Device:
+def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool) -> observe.Device:
     """Report the boot until it ends, well or not."""
     if not wait:
         return observe.device(record.name)
-    watch = boot.Watch(record, started=started)
-    try:
-        while (status := child.poll()) is None:
-            watch.poll()
-            if time.monotonic() - started > timeout:
-                raise _timed_out(record, watch, timeout)
-            time.sleep(_TICK_S)
+    watch.begin()
+    while (status := child.poll()) is None:
         watch.poll()
-        if status != 0 or not watch.booted:
-            raise _failed(record, watch, status)
-    except KeyboardInterrupt:
-        steps.note(f"Interrupted: stopping {record.name} ...")
-        _give_up(record, child, None, remove=new)
-        raise
+        if watch.seconds > timeout:
+            raise diagnosis.timed_out(record, watch, timeout)
+        time.sleep(_TICK_S)
+    watch.poll()
+    if status != 0 or not watch.booted:
+        raise diagnosis.failed(record, watch, status)
+    try:
+        with registry.opened(record.name) as current:
+            current.booted_at = registry.now()
+            registry.save(current)
     except CfctlError as error:
-        phase = watch.slowest.phase.name
-        # A launcher that never came to a VM leaves nothing worth keeping; a boot that failed leaves its logs.
-        crashed = phase == "assemble" and not isinstance(error, DeadlinePassed)
-        _give_up(record, child, Failure(phase, error.brief), remove=new and crashed)
-        raise
-    with registry.held(record):
-        current = registry.load(record.name)
-        current.booted_at = registry.now()
-        registry.save(current)
+        # It has booted, whatever the disk says; its logs tell so too.
+        steps.note(f"{record.name} has booted, but that could not be written down: {error.brief}")
     return observe.device(record.name)
 
 
-def _give_up(record: Record, child: Child, failure: Failure | None, *, remove: bool) -> None:
-    """Stop what runs of a device that did not boot; keep it as failed, or remove it."""
-    child.send_signal(15)
-    with _held_if_there(record):
-        try:
-            current = registry.load(record.name)
-        except CfctlError:
-            return  # somebody has removed it in the meantime
-        if current.holds_numbers:
-            stop.stop(current, patience=stop.UNBOOTED_S)
-        if remove:
-            registry.remove(current)
-        elif failure is not None:
-            current.failure = failure
-            registry.save(current)
+def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
+    """Stop whatever runs of a device that did not boot; keep it as failed, or remove it.
 
-
-def _held_if_there(record: Record) -> AbstractContextManager[None]:
-    return registry.held(record) if record.home.is_dir() else contextlib.nullcontext()
-
-
-def _timed_out(record: Record, watch: boot.Watch, timeout: float) -> DeadlinePassed:
-    slowest = watch.slowest
-    return DeadlinePassed(
-        f"{record.name} did not boot within {timeout:g} s: "
-        f"{slowest.instance.id} came as far as: {slowest.phase.title}",
-        watch.evidence(),
-        f"It was stopped; its logs are kept: cfctl logs {record.name}\n"
-        f"Give it longer: cfctl restart {record.name} --timeout {2 * timeout:g}",
-    )
-
-
-def _failed(record: Record, watch: boot.Watch, status: int) -> CfctlError:
-    slowest = watch.slowest
-    with contextlib.suppress(CfctlError):
-        current = registry.load(record.name)
-        if current.stopping or current.stopped_at:
-            return LaunchFailed(
-                f"{record.name} was stopped while it was booting",
-                None,
-                f"Boot it again: cfctl restart {record.name}",
-                phase=slowest.phase.name,
-            )
-    phase = slowest.phase.name
-    how = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
-    if status == 0:
-        how = "ended as if all were well"
-    evidence = watch.evidence()
-    if phase == "assemble":
-        if help_ := _known_cause(evidence):
-            return HostLacks(f"the launcher {how} before a VM was started", evidence, help_)
-        return LaunchFailed(
-            f"the launcher {how} before a VM was started",
-            evidence,
-            f"Try another host package, or see what it needs: {record.request.host_package}/bin/launch_cvd --help",
-            phase=phase,
-        )
-    reason = next((f": {b.failure}" for b in watch.boots if b.failure), "")
-    return LaunchFailed(
-        f"{record.name} did not boot{reason}; {slowest.instance.id} came as far as: {slowest.phase.title}",
-        f"The launcher {how}.\n{evidence}",
-        f"Its logs are kept: cfctl logs {record.name}\nRemove it with: cfctl rm {record.name}",
-        phase=phase,
-    )
-
-
-def _known_cause(evidence: str) -> str | None:
-    """Return what mends a launcher that refused the host, for refusals that are recognised by their text."""
-    known = {
-        "to the cvdnetwork group": "Become a member: sudo usermod -aG cvdnetwork $USER, then log in again.",
-        "Unable to open tun device": "Become a member: sudo usermod -aG cvdnetwork $USER, then log in again.",
-        "Unable to connect to tap interface": "See who uses the tap: cfctl ps, and fuser /dev/net/tun",
-        "Tap interface does not exist": "Make the taps: sudo cfctl host setup",
-    }
-    # The embedded launcher raises the same errors as cfctl itself.
-    if found := re.search(r"the program '\S+' is not installed.*?Install it: ([^\n/]+)", evidence, re.DOTALL):
-        return f"Install it: {found[1].strip()}"
-    return next((help_ for text, help_ in known.items() if text in evidence), None)
+    Its processes are found by their environment, so it does not matter whether the launcher came to be known.
+    """
+    phase = watch.slowest.phase.name
+    # Neither an interrupted launch nor a launcher that never came to a VM leaves anything worth keeping; a boot that
+    # failed leaves its logs.
+    crashed = phase == "assemble" and not isinstance(error, DeadlinePassed)
+    remove = new and (crashed or not isinstance(error, CfctlError))
+    with signals.undisturbed():
+        if isinstance(error, KeyboardInterrupt):
+            steps.note(f"Interrupted: stopping {watch.record.name} ...")
+        with contextlib.suppress(NoSuchDevice), registry.opened(watch.record.name) as current:
+            if current.created_at != watch.record.created_at:
+                return  # removed and made anew by somebody else
+            stopped_by_another = not current.holds_numbers
+            if not stopped_by_another:
+                stop.stop(current, patience=stop.UNBOOTED_S)
+            if remove:
+                registry.remove(current)
+            elif isinstance(error, CfctlError) and not stopped_by_another:
+                current.failure = Failure(phase, error.brief)
+                registry.save(current)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import process
-from cfctl.errors import NotRunning, UsageError
+from cfctl import process, signals
+from cfctl.errors import DamagedRecord, NotRunning, UsageError
 from cfctl.launch import adb, boot, observe, registry, stop
 from cfctl.launch.observe import Device, State
 
@@ -50,32 +50,41 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
     :raises NoSuchDevice: if there is none of that name.
     :raises CfctlError: if something of it survives.
     """
-    record = registry.load(name)
-    with registry.held(record):
-        device = observe.device(name)
-        said: list[str] = []
-        if device.processes or device.record.holds_numbers:
-            booted = device.state is not State.BOOTING
-            said = stop.stop(device.record, patience=stop.MONITOR_S if booted else stop.UNBOOTED_S)
+    with registry.opened(name):
+        said = _stop(observe.device(name, held=True))
     return observe.device(name), said
+
+
+def _stop(device: Device) -> list[str]:
+    if not device.processes and not device.record.holds_numbers:
+        return []
+    booting = device.state is State.BOOTING
+    with signals.undisturbed():
+        return stop.stop(device.record, patience=stop.UNBOOTED_S if booting else stop.MONITOR_S)
 
 
 def remove_device(name: str, *, force: bool) -> list[str]:
     """Remove a device with its disks and logs.
 
-    :param force: stop it first if it is up.
+    :param force: stop it first if it is up; remove it even if its record is damaged.
     :return: what had to be done beyond asking.
+    :raises NoSuchDevice: if there is none of that name.
     :raises UsageError: if it is up and ``force`` is not given; nothing is changed.
     """
-    device = observe.device(name)
-    if device.state.is_up and not force:
-        raise UsageError(
-            f"{name} is {device.state.value}",
-            "Removing deletes its disks and logs.",
-            f"Stop it first: cfctl stop {name}\nor do both: cfctl rm --force {name}",
-        )
-    _, said = stop_device(name)
-    with registry.held(device.record):
+    with registry.held(name):
+        try:
+            device = observe.device(name, held=True)
+        except DamagedRecord:
+            if not force:
+                raise
+            device = observe.salvaged(name)
+        if device.state.is_up and not force:
+            raise UsageError(
+                f"{name} is {device.state.value}",
+                "Removing deletes its disks and logs.",
+                f"Stop it first: cfctl stop {name}\nor do both: cfctl rm --force {name}",
+            )
+        said = _stop(device)
         registry.remove(device.record)
     return said
 
@@ -95,23 +104,33 @@ def running(name: str) -> Device:
     return device
 
 
-def log_file(device: Device, position: int, which: str) -> Path:
+def log_file(device: Device, position: int, which: str | None) -> Path:
     """Return one of a device's logs.
 
+    :param which: a key of :data:`LOGS`; None is the first that has something in it.
     :raises UsageError: for a log that there is not.
     """
-    if which not in LOGS:
+    directory = Path(instance_of(device, position).directory(device.record.home))
+    files = {
+        name: directory / inside if inside else device.record.home / boot.LAUNCH_LOG for name, inside in LOGS.items()
+    }
+    if which is None:
+        return next((log for log in files.values() if log.exists() and log.stat().st_size), files["kernel"])
+    if which not in files:
         raise UsageError(f"there is no log {which!r}", f"Logs: {', '.join(LOGS)}.")
-    inside = LOGS[which]
-    if inside is None:
-        return device.record.home / boot.LAUNCH_LOG
-    return Path(instance_of(device, position).directory(device.record.home)) / inside
+    return files[which]
 
 
-def follow(log: Path, *, seconds: float = 0.2) -> Iterator[str]:
-    """Yield the lines of a log, those there are and those that come, until the caller stops or it is deleted."""
+def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Iterator[str]:
+    """Yield the lines of a log and those that come, across restarts, until the caller stops or the device is removed.
+
+    :param last: begin with so many of the lines that are there; None is all of them.
+    """
     tail = boot.Tail(log)
-    while log.exists():
+    first = tail.lines()
+    yield from first if last is None else first[len(first) - min(last, len(first)) :]
+    home = log.parent
+    while home.exists():
         yield from tail.lines()
         time.sleep(seconds)
 

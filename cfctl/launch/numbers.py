@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from cfctl import locks, paths
-from cfctl.errors import HostLacks, NumberTaken
+from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
 from cfctl.launch import registry
@@ -43,7 +43,9 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 continue
             try:
                 taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
-            except NumberTaken as error:
+            except HostLacks:
+                raise  # the directory: the next number would fare no better
+            except CfctlError as error:
                 refused.append(f"{number}: {error.details}")
             if len(taken) == count:
                 break

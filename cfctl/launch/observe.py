@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cfctl import process
+from cfctl import paths, process
 from cfctl.control import launcher_monitor
 from cfctl.launch import boot, registry
 
@@ -112,7 +112,10 @@ def processes(homes: Sequence[Path]) -> dict[Path, list[Process]]:
         return found
     for pid in process.pids():
         env = process.environment(pid)
-        home = wanted.get(env.get(MARK) or "") or wanted.get(env.get("HOME") or "")
+        home = wanted.get(env.get(MARK) or "")
+        if home is None and "CUTTLEFISH_INSTANCE" in env:
+            # Tools that clean their environment keep these two; HOME alone may be somebody's shell.
+            home = wanted.get(env.get("HOME") or "")
         if home is None:
             continue
         # A zombie has no command line any more.
@@ -135,22 +138,26 @@ def monitor_socket(record: Record, instance: Instance) -> Path:
     return Path(instance.socket_directory(os.geteuid())) / "launcher_monitor.sock"
 
 
-def look(record: Record, alive: Sequence[Process]) -> Device:
-    """Return the device with its state, from its record and its living processes."""
-    return Device(record, _state(record, alive), tuple(alive))
+def look(record: Record, alive: Sequence[Process], *, held: bool = False) -> Device:
+    """Return the device with its state, from its record and its living processes.
+
+    :param held: the caller itself holds the device, so that nobody else is changing it.
+    """
+    return Device(record, _state(record, alive, changing=not held and registry.is_held(record)), tuple(alive))
 
 
-def _state(record: Record, alive: Sequence[Process]) -> State:
-    if record.stopping and (alive or registry.is_held(record)):
+def _state(record: Record, alive: Sequence[Process], *, changing: bool) -> State:
+    if record.stopping and (alive or changing):
         return State.STOPPING
     if not alive:
         if record.failure:
             return State.FAILED
         if record.stopped_at:
             return State.STOPPED
-        if record.started_at is None and registry.is_held(record):
+        if changing:
             return State.PREPARING
-        return State.STALE
+        # It should be up: it died after it had booted, or its launcher gave up with nobody watching.
+        return State.STALE if record.booted_at or boot.all_booted(record) else State.FAILED
     if record.booted_at or boot.all_booted(record):
         listening = all(launcher_monitor.listening(monitor_socket(record, instance)) for instance in record.instances)
         return State.RUNNING if listening else State.UNREACHABLE
@@ -164,10 +171,19 @@ def devices() -> list[Device]:
     return [look(record, alive[record.home]) for record in records]
 
 
-def device(name: str) -> Device:
+def device(name: str, *, held: bool = False) -> Device:
     """Return one device as it is now.
 
+    :param held: the caller itself holds the device.
     :raises NoSuchDevice: if there is none of that name.
     """
     record = registry.load(name)
-    return look(record, processes([record.home])[record.home])
+    return look(record, processes([record.home])[record.home], held=held)
+
+
+def salvaged(name: str) -> Device:
+    """Return what is left of a device whose record is damaged: its processes, and their instance numbers."""
+    home = paths.current().devices / name
+    alive = processes([home])[home]
+    record = registry.salvage(name, [p.instance for p in alive if p.instance is not None])
+    return Device(record, State.UNREACHABLE if alive else State.STALE, tuple(alive))

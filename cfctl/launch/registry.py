@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfctl import paths, steps
-from cfctl.errors import CfctlError, NameTaken, NoSuchDevice, UsageError
-from cfctl.instance import Instance
+from cfctl.errors import CfctlError, DamagedRecord, NameTaken, NoSuchDevice, UsageError
+from cfctl.instance import MAX_INSTANCES, Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _MARK = "device.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -115,6 +115,13 @@ def check_name(name: str) -> str:
 
     :raises UsageError: otherwise.
     """
+    if "/" in name:
+        whole = name.partition("/")[0]
+        raise UsageError(
+            f"{name!r} names an instance, and this takes whole devices",
+            "Only adb and logs take NAME/2, the second instance of device NAME.",
+            f"Name the device: {whole}" if whole else None,
+        )
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is not a name for a device",
@@ -205,18 +212,36 @@ def remove(record: Record) -> None:
 
 
 @contextlib.contextmanager
-def held(record: Record) -> Iterator[None]:
-    """Hold the device for the block: no other verb changes it meanwhile.
+def opened(name: str) -> Iterator[Record]:
+    """Hold a device for the block, and return its record as it is then: no other verb changes it meanwhile.
 
     The lock is on the directory itself, so that it goes away with it.
+
+    :raises NoSuchDevice: if there is none of that name, or it was removed while we waited.
     """
-    fd = os.open(record.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with held(name):
+        yield load(name)
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[None]:
+    """Hold a device's directory for the block, whatever is in it.
+
+    :raises NoSuchDevice: if there is none of that name, or it was removed while we waited.
+    """
+    home = paths.current().devices / check_name(name)
+    try:
+        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        raise NoSuchDevice(name, [record.name for record in load_all()]) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            steps.note(f"Waiting for another cfctl that works on {record.name} ...")
+            steps.note(f"Waiting for another cfctl that works on {name} ...")
             fcntl.flock(fd, fcntl.LOCK_EX)
+        if not home.is_dir() or not os.path.samestat(os.fstat(fd), home.stat()):
+            raise NoSuchDevice(name, [record.name for record in load_all()])
         yield
     finally:
         os.close(fd)
@@ -245,7 +270,7 @@ def disk_error(where: Path, exc: OSError) -> CfctlError:
         help_ = "Mount it writable, or keep devices elsewhere: export CFCTL_PATHS_STATE=DIRECTORY"
     else:
         help_ = f"Look at who may write there: ls -ld {where}"
-    return CfctlError(f"{where} cannot be written: {exc.strerror}", "Nothing was left behind.", help_)
+    return CfctlError(f"{where} cannot be written: {exc.strerror}", None, help_)
 
 
 def _encode(record: Record) -> bytes:
@@ -253,9 +278,34 @@ def _encode(record: Record) -> bytes:
 
 
 def _decode(raw: bytes, source: Path) -> Record:
+    name = source.parent.name
     try:
-        return msgspec.json.decode(raw, type=Record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise CfctlError(
-            f"{source} is damaged", str(exc), f"Look at it; to give the device up: rm -r {source.parent}"
-        ) from exc
+        record = msgspec.json.decode(raw, type=Record)
+        if record.name != name:
+            raise ValueError(f"it is the record of {record.name}")
+        if record.schema != 1:
+            raise ValueError(f"it was written by a newer cfctl (schema {record.schema})")
+        if not record.numbers or not all(1 <= number <= MAX_INSTANCES for number in record.numbers):
+            raise ValueError(f"its instance numbers make no sense: {list(record.numbers)}")
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise DamagedRecord(name, f"{source}: {exc}") from exc
+    return record
+
+
+def salvage(name: str, numbers: Sequence[int]) -> Record:
+    """Return what can be known of a device whose record is damaged, so that it can be stopped and removed.
+
+    :param numbers: instance numbers of its processes; those of its instance directories are added.
+    """
+    home = paths.current().devices / name
+    kept = {path.name.removeprefix("cvd-") for path in (home / "cuttlefish/instances").glob("cvd-*")}
+    known = {int(text) for text in kept if text.isdecimal()} | set(numbers)
+    return Record(
+        name=name,
+        owner=owner(),
+        created_at=now(),
+        request=Request(host_package=""),
+        numbers=tuple(sorted(number for number in known if 1 <= number <= MAX_INSTANCES)),
+        gpu_mode="",
+        gpu_reason="",
+    )

@@ -6,15 +6,17 @@ The exit status of upstream's stop tool proves nothing (launcher.md T3), so ever
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
 from cfctl import locks, paths, process, steps
 from cfctl.control import launcher_monitor, sync
 from cfctl.control.launcher_monitor import Action
-from cfctl.errors import CfctlError, NumberTaken
+from cfctl.errors import CfctlError, DeadlinePassed, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
 from cfctl.launch import observe, registry
@@ -27,6 +29,8 @@ MONITOR_S = 30.0
 UNBOOTED_S = 5.0
 #: Longer than any stop that was seen; at its own default of 5 s upstream's tool kills what is still closing.
 _STOP_TOOL_S = 60
+#: People hear what is waited for when it takes longer than this.
+_SAY_AFTER_S = 2.0
 #: For what ignored both: between TERM and KILL.
 _TERM_S = 3.0
 #: Helpers that end by themselves, once their run_cvd is gone.
@@ -43,15 +47,23 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
     """
     record.stopping = True
-    registry.save(record)
+    _save(record)
     said = _end_processes(record, patience)
     if record.holds_numbers:
         release(record)
         _remove_sockets(record)
     record.stopping = False
     record.stopped_at = registry.now()
-    registry.save(record)
+    _save(record)
     return said
+
+
+def _save(record: Record) -> None:
+    """Write the record if the disk lets us: a full one must not keep a device from being stopped."""
+    try:
+        registry.save(record)
+    except CfctlError as error:
+        steps.note(f"{record.name}: its state could not be written down: {error.brief}")
 
 
 def _alive(record: Record) -> list[observe.Process]:
@@ -63,19 +75,28 @@ def _end_processes(record: Record, patience: float) -> list[str]:
     said: list[str] = []
     if not _alive(record):
         return said
-    asked = False
+    asked = hung = False
     for instance in record.instances:
         socket = observe.monitor_socket(record, instance)
         if not launcher_monitor.listening(socket):
             continue
+        silent_for = _later(f"{instance.id}: waiting for run_cvd to end it ...")
+        silent_for.start()
         try:
             sync.run(launcher_monitor.request(socket, Action.STOP, seconds=patience))
             asked = True
+        except DeadlinePassed as error:
+            # The package's tool would ask the same process, and wait as long again.
+            hung = True
+            said.append(f"{instance.id}: {error.brief}.")
         except CfctlError as error:
             said.append(f"{instance.id}: {error.brief}.")
+        finally:
+            silent_for.cancel()
     if asked and _gone(record, _LINGER_S):
         return said
-    if said:
+    if said and not hung and record.request.host_package:
+        steps.note(f"{record.name}: asking the host package's stop tool ...")
         _run_stop_tool(record, said)
         if _gone(record, _LINGER_S):
             return said
@@ -93,6 +114,12 @@ def _end_processes(record: Record, patience: float) -> list[str]:
                 "They hang in the kernel, often on a dead disk or a driver: see dmesg. Its numbers stay taken.",
             )
     return said
+
+
+def _later(text: str) -> threading.Timer:
+    """Return a timer that says something if what it waits for takes long."""
+    # A thread begins without the reporter of whoever started it.
+    return threading.Timer(_SAY_AFTER_S, contextvars.copy_context().run, [steps.note, text])
 
 
 def _gone(record: Record, seconds: float) -> bool:
@@ -150,12 +177,15 @@ def _release(instance: Instance) -> str | None:
 
 
 def _remove_sockets(record: Record) -> None:
-    """Remove the sockets' directories, which lie outside of the device's own and would stay behind."""
+    """Remove the sockets' directories, which lie outside of the device's own and would stay behind.
+
+    Only where upstream's layout puts them: a launcher's config file does not choose what is deleted.
+    """
+    uid = os.geteuid()
     for instance in record.instances:
-        # Only where upstream's layout puts them: a launcher's config file does not choose what is deleted.
-        directory = Path(instance.socket_directory(os.geteuid()))
-        with contextlib.suppress(OSError):
-            # /tmp is everybody's: in a directory that another user has made nothing is deleted.
-            if directory.parent.lstat().st_uid == os.geteuid():
-                shutil.rmtree(directory)
-                directory.parent.rmdir()
+        for directory in (Path(instance.socket_directory(uid)), Path(instance.environment_directory(uid))):
+            with contextlib.suppress(OSError):
+                # /tmp is everybody's: in a directory that another user has made nothing is deleted.
+                if directory.parent.lstat().st_uid == uid:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    directory.parent.rmdir()

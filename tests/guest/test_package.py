@@ -63,7 +63,8 @@ def test_shipped_code_needs_only_the_standard_library_and_itself(path: Path) -> 
 
 def test_no_module_is_shipped_for_nothing() -> None:
     needed = {module_file(name) for path in shipped() for name in imports(path) if name.startswith("cfctl")}
-    assert {SOURCE / name for name in package.MODULES} <= needed | {SOURCE / "__init__.py"}
+    packages = {SOURCE / "__init__.py"} | {path.parent / "__init__.py" for path in needed}
+    assert {SOURCE / name for name in package.MODULES} <= needed | packages
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ def ready(state: State) -> Observed:
         ),
         pid_files=pids,
         directory=Path("/run/cfctl/host") if state.servers else None,
+        hosts="".join(server.hosts for server in state.servers.values()),
         sysctls=dict(state.sysctls) or dict(desired.SYSCTLS),
     )
 

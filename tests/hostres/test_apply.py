@@ -198,7 +198,7 @@ def test_a_failed_setup_of_an_empty_host_is_taken_down_and_of_others_is_not(monk
         (hosts.ready(desired.build(2)), False, 1),
     ):
         carried_out.clear()
-        monkeypatch.setattr(observed, "read", lambda _, there=there: there)
+        monkeypatch.setattr(observed, "read", lambda *_, there=there: there)
         with pytest.raises(CfctlError, match="no"):
             host.setup(settings, adopt=adopt)
         assert len(carried_out) == runs

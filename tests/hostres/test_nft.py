@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfctl import process
-from cfctl.errors import CfctlError, CommandFailed
+from cfctl.errors import CfctlError, CommandFailed, HostLacks
 from cfctl.hostres import nft
 from cfctl.hostres.nft import Chain, Rule
 
@@ -70,9 +70,11 @@ def listed(table: nft.Table, *, marked: bool = True) -> str:
 SUBNETS = st.lists(st.integers(0, 63).map(lambda i: f"192.168.97.{4 * i}/30"), unique=True, max_size=8)
 
 
-@given(SUBNETS, st.booleans(), st.booleans())
-def test_a_table_is_read_back_as_it_was_written(subnets: list[str], isolation: bool, marked: bool) -> None:
-    for table in nft.tables(subnets, guest_isolation=isolation):
+@given(SUBNETS, st.sampled_from([(), nft.route("cvd-etap-01", nft.IPV4)]), st.booleans(), st.booleans())
+def test_a_table_is_read_back_as_it_was_written(
+    subnets: list[str], routed: tuple[Rule, ...], isolation: bool, marked: bool
+) -> None:
+    for table in nft.tables(subnets, routed=routed, guest_isolation=isolation):
         found = nft.parse(table.id, listed(table, marked=marked))
         assert (found.id, found.chains) == (table.id, table.chains)
         assert tuple(rule.rule for rule in found.rules) == table.rules
@@ -83,6 +85,22 @@ def test_a_table_is_read_back_as_it_was_written(subnets: list[str], isolation: b
 @given(st.text(max_size=300))
 def test_any_text_is_parsed(text: str) -> None:
     nft.parse(nft.NAT, text)
+
+
+def test_the_empty_table_is_ours_if_the_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tables keep no comment: both are made in one transaction, and the other one has no rule to mark."""
+    nat, bridge, _ = nft.tables(["192.168.98.0/24"], guest_isolation=True)
+    texts = {nat.id: listed(nat).replace('\tcomment "cfctl"\n', ""), bridge.id: listed(bridge, marked=False)}
+
+    def run(argv: list[str], **_: object) -> process.Result:
+        text = texts.get(" ".join(argv[6:]))
+        missing = "Error: No such file or directory; did you mean table\n"
+        return process.Result(tuple(argv), 0 if text else 1, text or "", "" if text else missing)
+
+    monkeypatch.setattr(process, "run", run)
+    assert {name: table.marked for name, table in nft.read().items()} == {nft.NAT: True, nft.BRIDGE: True}
+    texts[nat.id] = listed(nat, marked=False)
+    assert {name: table.marked for name, table in nft.read().items()} == {nft.NAT: False, nft.BRIDGE: False}
 
 
 def test_lines_of_a_transaction() -> None:
@@ -106,4 +124,38 @@ def test_a_refused_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
         "the firewall rules could not be changed; they are as before\n"
         "Could not process rule: No such file or directory\n"
         "If the kernel lacks nf_tables or its NAT: modprobe -a nf_tables nft_masq nft_chain_nat"
+    )
+
+
+def test_rules_that_route_instead_of_bridging() -> None:
+    """As upstream's script writes them (``ether type ip``), in the numbers that ``nft -n`` prints."""
+    assert nft.route("cvd-wtap-07", nft.IPV4) == (
+        Rule("prerouting", 'iifname "cvd-wtap-07" ether type 0x0800 meta broute set 1 accept'),
+        Rule("forward", 'oifname "cvd-wtap-07" ether type 0x0800 drop'),
+    )
+    assert [rule.text.split()[4] for rule in nft.route("cvd-wtap-07", nft.IPV6)] == ["0x86dd", "0x86dd"]
+
+
+#: What nft 1.0.6 says (shortened).
+NO_BROUTE = "/dev/stdin:1:71-87: Error: syntax error, unexpected broute, known keys are length, protocol\n"
+
+
+def test_a_host_that_knows_no_broute(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def refuse(argv: list[str], **kwargs: object) -> None:
+        asked.append((argv, kwargs["stdin"]))
+        raise CommandFailed(argv, 1, NO_BROUTE)
+
+    monkeypatch.setattr(process, "run", refuse)
+    with pytest.raises(HostLacks) as caught:
+        nft.require_broute()
+    chain = "chain prerouting { type filter hook prerouting priority -250; meta broute set 1 accept; }"
+    assert asked == [(["nft", "--check", "-f", "-"], f"table bridge cfctl_check {{ {chain}; }}\n")]
+    assert str(caught.value) == (
+        "this host cannot route what arrives on a bridge (meta broute)\n"
+        "host.ipv4_bridge and host.ipv6_bridge need it when they are false.\n"
+        f"{NO_BROUTE}"
+        "It needs nftables 1.0.8 and Linux 6.4 with nft_meta_bridge (modprobe nft_meta_bridge).\n"
+        "Or let the bridge pass these frames: host.ipv4_bridge = true, host.ipv6_bridge = true"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfctl.hostres import desired, dnsmasq, nft, plan
-from cfctl.hostres.desired import State
+from cfctl.hostres.desired import External, State
 from cfctl.hostres.observed import FoundLink, Observed
 from cfctl.hostres.safety import Uplink
+from cfctl.instance import UPSTREAM
 from tests.hostres import hosts
 
 STATE = desired.build(3)
@@ -217,7 +219,7 @@ EBR, WBR = READY.servers
             ("change", "dnsmasq cvd-ebr", "its pid file does not name it"),
         ),
         (
-            replace(READY, hosts_file_right=False),
+            replace(READY, hosts=""),
             ("change", "dnsmasq cvd-ebr", "/run/cfctl/host/cvd-ebr.hosts is not as it should be"),
         ),
         (replace(READY, group_exists=False), ("create", "group cvdnetwork", "it is missing")),
@@ -261,3 +263,126 @@ def test_teardown_restores_uplinks_and_removes_files() -> None:
 def test_files_of_upstreams_server_stay() -> None:
     host = replace(hosts.upstream(1), files={Path("/run/a.pid"): "cvd-ebr"})
     assert compute(host, State()) == []
+
+
+# -- hosts of another kind ---------------------------------------------------------------------------------
+
+EXTERNAL = desired.build(3, external=External("br0"))
+OTHER = replace(UPSTREAM, ethernet=IPv4Network("10.0.98.0/24"), mobile=IPv4Network("10.0.97.0/24"))
+KINDS = st.sampled_from(
+    [
+        {},
+        {"external": External("br0")},
+        {"external": External("br1", ipv4=False)},
+        {"subnets": OTHER},
+        {"ipv6_prefixes": {"cvd-ebr": "fd00:98::"}},
+    ]
+)
+
+
+def _carried_out(work: plan.Plan) -> Observed:
+    """Return the host after a plan, if every change in it makes its object as it should be."""
+    links = {name: found for name, found in work.observed.links.items() if name in work.desired.links}
+    for change in (*work.of("tap", "create", "change"), *work.of("bridge", "create", "change")):
+        link = work.desired.links[change.name]
+        was = work.observed.links.get(change.name)
+        if change.action == "change" and was:
+            fields = {name: getattr(link, name) for name in ("master", "isolated", "addresses", "mac")}
+            link = replace(was.link, **{name: value for name, value in fields.items() if name in change.fields})
+        links[change.name] = FoundLink(link)
+    return replace(hosts.ready(work.desired), links=links)
+
+
+@given(SMALL, KINDS, SMALL, KINDS)
+def test_any_kind_of_host_becomes_any_other(before: int, one: Any, after: int, other: Any) -> None:
+    ready = hosts.ready(desired.build(before, **one))
+    state = desired.build(after, **other)
+    work = plan.compute(state, ready)
+    assert work.conflicts == ()
+    kept = set(ready.links) & set(state.links)
+    assert {c.name for c in work.of("tap", "create", "remove")}.isdisjoint(kept), "taps move, they are not made anew"
+    assert plan.compute(state, _carried_out(work)).changes == ()
+
+
+def test_onto_somebody_elses_bridge_and_what_it_says() -> None:
+    changed = compute(READY, EXTERNAL)
+    reasons = {name: reason for _, name, reason in changed}
+    assert reasons["tap cvd-etap-01"] == (
+        "its MAC is none, not fe:1a:11:e1:cf:00, which no bridge takes as its own; its bridge is cvd-ebr, not br0"
+    )
+    assert reasons["bridge cvd-ebr"] == "it is cfctl's, but no longer needed"
+    assert reasons["dnsmasq cvd-ebr"] == "the guests are to be on somebody else's bridge"
+    assert "directory /run/cfctl/host" not in reasons, "what the set-up must remember stays"
+    assert compute(hosts.ready(EXTERNAL), EXTERNAL) == []
+
+
+def test_files_on_somebody_elses_bridge() -> None:
+    left = {Path("/run/a.leases"): "cvd-ebr"}
+    switched = replace(hosts.ready(EXTERNAL), files=left, directory=Path("/run/cfctl/host"))
+    assert compute(switched, EXTERNAL) == [("remove", "file /run/a.leases", "the server that wrote it ends")]
+    # Here there never was a server of ours: upstream's script leaves its lease files.
+    assert compute(replace(hosts.ready(EXTERNAL), files=left), EXTERNAL) == []
+
+
+def _busy(host: Observed, *names: str) -> Observed:
+    links = {name: replace(found, carrier=name in names) for name, found in host.links.items()}
+    return replace(host, links=links)
+
+
+@pytest.mark.parametrize(
+    ("busy", "state", "in_use"),
+    [
+        ("cvd-etap-01", EXTERNAL, ("cvd-etap-01",)),
+        ("cvd-mtap-01", EXTERNAL, ()),
+        ("cvd-etap-02", desired.build(3, subnets=OTHER), ("cvd-etap-02",)),
+        ("cvd-wtap-02", desired.build(3, subnets=OTHER), ()),
+        ("cvd-mtap-02", desired.build(3, subnets=OTHER), ("cvd-mtap-02",)),
+        # Only something more: no guest notices.
+        ("cvd-etap-01", desired.build(3, ipv6_prefixes={"cvd-ebr": "fd00:98::"}), ()),
+        ("cvd-etap-01", desired.build(3, dns_servers=("192.0.2.1",)), ()),
+    ],
+)
+def test_taps_in_use_that_would_move(busy: str, state: State, in_use: tuple[str, ...]) -> None:
+    assert plan.compute(state, _busy(READY, busy)).in_use == in_use
+    adopted = plan.compute(state, _busy(hosts.upstream(3), busy), adopt=True)
+    assert adopted.in_use == in_use
+
+
+def test_upstream_on_somebody_elses_bridge_can_be_adopted() -> None:
+    theirs = hosts.ready(EXTERNAL)
+    links = {
+        name: replace(found, link=replace(found.link, alias=None, isolated=False, mac="02:00:00:00:00:01"))
+        for name, found in theirs.links.items()
+    }
+    refused = plan.compute(EXTERNAL, replace(theirs, links=links))
+    assert {conflict.adoptable for conflict in refused.conflicts} == {True}
+    assert {c.action for c in plan.compute(EXTERNAL, replace(theirs, links=links), adopt=True).changes} == {"change"}
+    # On any other bridge somebody else has put them there.
+    other = plan.compute(desired.build(3, external=External("br1")), replace(theirs, links=links), adopt=True)
+    assert "its bridge is br0" in other.conflicts[0].reason
+
+
+def test_upstreams_bridge_rules_can_be_adopted() -> None:
+    state = desired.build(1, external=External("br0", ipv4=False))
+    ready = hosts.ready(state)
+    table = (ready.tables or {})[nft.BRIDGE]
+    bare = replace(table, marked=False, rules=tuple(replace(rule, marked=False) for rule in table.rules))
+    host = replace(ready, tables={**(ready.tables or {}), nft.BRIDGE: bare})
+    assert [conflict.adoptable for conflict in plan.compute(state, host).conflicts] == [True]
+    assert [c.adoptable for c in plan.compute(desired.build(1, external=External("br0")), host).conflicts] == [False]
+
+
+@pytest.mark.parametrize(
+    ("links", "bridge"),
+    [
+        (hosts.ready(EXTERNAL).links, "br0"),
+        (READY.links, None),
+        ({}, None),
+        # Somebody has deleted cfctl's own.
+        ({"cvd-etap-01": READY.links["cvd-etap-01"]}, None),
+        # Half way there: nobody has said where to.
+        ({**hosts.ready(EXTERNAL).links, "cvd-ebr": READY.links["cvd-ebr"]}, None),
+    ],
+)
+def test_which_bridge_the_host_is_on(links: dict[str, FoundLink], bridge: str | None) -> None:
+    assert replace(READY, links=links).external_bridge == bridge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -51,14 +51,54 @@ def test_what_a_clash_says(monkeypatch: pytest.MonkeyPatch) -> None:
         '[{"dst":"192.168.96.0/20","gateway":"10.0.0.1","dev":"br-1"},{"dst":"192.168.98.0/24","dev":"cvd-ebr"}]',
     )
     with pytest.raises(SubnetClash) as caught:
-        safety.require_free([IPv4Network("192.168.98.0/24")], [("192.168.98.1/24", "cvd-ebr")], ours={"cvd-ebr"})
+        safety.require_free(
+            [IPv4Network("192.168.98.0/24")],
+            [("192.168.98.1/24", "cvd-ebr")],
+            ours={"cvd-ebr"},
+            settings={
+                "host.ethernet_subnet": IPv4Network("192.168.98.0/24"),
+                "host.wifi_subnet": IPv4Network("192.168.95.0/24"),
+            },
+        )
     assert str(caught.value) == (
         "the host already routes subnets that the devices need\n"
         "192.168.98.0/24 is needed, and 192.168.96.0/20 via 10.0.0.1 on br-1 is there.\n"
         "Nothing was changed: the host would no longer reach what is there.\n"
-        "Move the network on br-1 elsewhere, or take the route away while the host serves devices: "
-        "ip route del 192.168.96.0/20 dev br-1"
+        "Give the devices others, in config.toml or as CFCTL_HOST_...:\n"
+        "[host]\n"
+        'ethernet_subnet = "10.193.98.0/24"\n'
+        "Or take the route away while the host serves devices: ip route del 192.168.96.0/20 dev br-1"
     )
+
+
+def test_what_is_proposed_where_everything_is_taken() -> None:
+    nets: dict[str, safety.Network] = {
+        "host.wifi_subnet": IPv4Network("192.168.96.0/24"),
+        "host.wifi_ap_subnet_high": IPv4Network("10.193.95.0/24"),
+        "host.wifi_ipv6_prefix": IPv6Network("fd00:96::/64"),
+    }
+    proposals = safety._proposals(nets, [*nets.values(), IPv4Network("10.194.95.0/24")])
+    assert list(proposals) == [
+        'wifi_subnet = "10.193.96.0/24"',
+        'wifi_ap_subnet_high = "172.30.95.0/24"',
+        'wifi_ipv6_prefix = "..."  # another prefix, or none',
+    ]
+    everything = [IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "198.18.0.0/15")]
+    assert next(iter(safety._proposals(nets, everything))) == 'wifi_subnet = "..."'
+
+
+def test_ipv6_routes_are_read_only_where_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(argv: list[str], **_: object) -> process.Result:
+        asked.append(argv[1])
+        return process.Result(tuple(argv), 0, '[{"dst":"2000::/3","dev":"a"},{"dst":"fd00::/32","dev":"b"}]', "")
+
+    monkeypatch.setattr(process, "run", answer)
+    with pytest.raises(SubnetClash, match=r"fd00::/64 is needed, and fd00::/32 on b is there") as caught:
+        safety.require_free([IPv6Network("fd00::/64"), IPv6Network("2001:db8::/64")], [], ours=(), settings={})
+    assert asked == ["-6"]
+    assert "on a" not in str(caught.value)
 
 
 def test_what_running_devices_say() -> None:

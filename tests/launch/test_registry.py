@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from cfctl.errors import CfctlError, NameTaken, NoSuchDevice, UsageError
+from cfctl.errors import CfctlError, DamagedRecord, NameTaken, NoSuchDevice, UsageError
 from cfctl.launch import registry
 from cfctl.launch.registry import Record, Request
 
@@ -42,10 +44,16 @@ def test_name_is_taken_once(state: Path) -> None:
     assert [p.name for p in (state / "devices").iterdir()] == ["phone"], "nothing half-made is left"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", ".x", "a b", "x" * 64, "ü"])
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", ".x", "a b", "x" * 64, "ü"])
 def test_bad_names(name: str) -> None:
     with pytest.raises(UsageError, match="is not a name for a device"):
         registry.load(name)
+
+
+def test_an_instance_is_no_device() -> None:
+    with pytest.raises(UsageError) as error:
+        registry.load("phone/2")
+    assert "Name the device: phone" in str(error.value)
 
 
 def test_no_such_device_names_those_that_exist() -> None:
@@ -61,6 +69,55 @@ def test_damaged_record_is_an_error_and_left_out_of_lists(state: Path) -> None:
     assert registry.load_all() == []
     with pytest.raises(CfctlError, match="is damaged"):
         registry.load("phone")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"numbers": [999]}, "its instance numbers make no sense: [999]"),
+        ({"numbers": []}, "its instance numbers make no sense: []"),
+        ({"schema": 2}, "it was written by a newer cfctl"),
+        ({"name": "other"}, "it is the record of other"),
+    ],
+)
+def test_records_that_would_mislead_are_damaged(state: Path, wrong: dict[str, object], said: str) -> None:
+    registry.create(record())
+    mark = state / "devices/phone/device.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | wrong))
+    with pytest.raises(DamagedRecord) as error:
+        registry.load("phone")
+    assert said in str(error.value)
+    assert registry.load_all() == [], "one bad record does not keep the others from being listed"
+
+
+def test_a_copied_directory_is_not_the_device(state: Path) -> None:
+    registry.create(record())
+    shutil.copytree(state / "devices/phone", state / "devices/copy")
+    with pytest.raises(DamagedRecord):
+        registry.load("copy")
+    assert [r.name for r in registry.load_all()] == ["phone"]
+
+
+def test_a_device_that_was_removed_while_we_waited(state: Path) -> None:
+    registry.create(record())
+    device = registry.load("phone")
+    failures: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            with registry.opened("phone"):
+                raise AssertionError("the directory that was locked is gone")
+        except NoSuchDevice as error:
+            failures.append(error)
+
+    with registry.held("phone"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.1)
+        registry.remove(device)
+        registry.create(record())
+    thread.join()
+    assert len(failures) == 1
 
 
 def test_remove_touches_only_marked_directories(state: Path) -> None:
@@ -99,10 +156,10 @@ def test_held_is_seen_and_waits() -> None:
     order = []
 
     def other() -> None:
-        with registry.held(device):
+        with registry.opened("phone"):
             order.append("second")
 
-    with registry.held(device):
+    with registry.held("phone"):
         assert registry.is_held(device)
         thread = threading.Thread(target=other)
         thread.start()

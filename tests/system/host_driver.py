@@ -1,6 +1,7 @@
 """Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
 
-``python -m tests.system.host_driver crash setup|teardown`` and ``... damage EXAMPLES``; prints how much was tried.
+``python -m tests.system.host_driver crash setup|teardown|switch``, ``... damage EXAMPLES`` and ``... timed SEED``;
+prints how much was tried.
 """
 
 from __future__ import annotations
@@ -36,8 +37,22 @@ EVENTS = {
 }
 
 
-def wanted(count: int) -> config.Settings:
-    return config.load(flags={"host.instances": count}, environ={})
+#: Settings that a host may have before and after.
+KINDS: dict[str, dict[str, str]] = {
+    "own": {"host.bridge": ""},
+    "other": {
+        "host.bridge": "",
+        "host.ethernet_subnet": "10.0.98.0/24",
+        "host.mobile_subnet": "10.0.97.0/24",
+        "host.wifi_ap_subnet": "192.168.97.0/24",
+        "host.ethernet_ipv6_prefix": "fd00:98::",
+    },
+    "external": {"host.bridge": "lan0"},
+}
+
+
+def wanted(count: int, kind: str = "own") -> config.Settings:
+    return config.load(flags={"host.instances": count, **KINDS[kind]}, environ={})
 
 
 def run(*argv: str) -> str:
@@ -45,16 +60,46 @@ def run(*argv: str) -> str:
 
 
 def snapshot() -> dict[str, Any]:
-    """Return everything that a set-up makes, in a form that says what differs."""
-    links = [link for link in json.loads(run("ip", "-j", "addr")) if link["ifname"] != "lo"]
+    """Return everything that a set-up makes, in a form that does not depend on when it was made."""
+    links = [link for link in json.loads(run("ip", "-d", "-j", "addr")) if link["ifname"] != "lo"]
     return {
-        "links": sorted((link["ifname"], link.get("ifalias"), link.get("group")) for link in links),
-        "rules": run("nft", "list", "ruleset"),
-        "servers": servers(),
+        "links": {
+            link["ifname"]: (
+                *(link.get(key) for key in ("ifalias", "group", "master")),
+                "UP" in link["flags"],
+                link["linkinfo"].get("info_slave_data", {}).get("isolated"),
+                {key: link["linkinfo"]["info_data"].get(key) for key in ("stp_state", "forward_delay", "vnet_hdr")},
+                [
+                    (a["local"], a["prefixlen"], a.get("broadcast"))
+                    for a in link["addr_info"]
+                    if a["family"] == "inet"
+                ],
+            )
+            for link in links
+        },
+        # A rule that was missing is appended.
+        "rules": sorted(run("nft", "list", "ruleset").splitlines()),
+        "servers": len(servers()),
         "files": sorted(
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
         ),
+        "autoconf": [path.read_text() for path in Path("/proc/sys/net/ipv6/conf").glob("cvd-*/autoconf")],
+        "hosts": [path.read_text() for path in Path("/run/cfctl").glob("host/*.hosts")],
     }
+
+
+def fresh(count: int, kind: str) -> dict[str, Any]:
+    """Return what a set-up of a host makes that had nothing of cfctl; it is taken down again."""
+    host.setup(wanted(count, kind))
+    found = snapshot()
+    host.teardown()
+    return found
+
+
+def require_same(clean: dict[str, Any], when: str) -> None:
+    """Make sure that the host is as it was, and say what is not."""
+    now = snapshot()
+    assert now == clean, f"{when}: " + "; ".join(f"{key}: {now[key]}" for key in clean if now[key] != clean[key])
 
 
 def servers() -> list[int]:
@@ -69,9 +114,14 @@ def servers() -> list[int]:
     return found
 
 
-def changes(count: int) -> list[str]:
-    plan, _ = host.status(wanted(count))
+def changes(count: int, kind: str = "own") -> list[str]:
+    plan, _ = host.status(wanted(count, kind))
     return [f"{c.action} {c.object}: {c.reason}" for c in (*plan.changes,)] + [str(c) for c in plan.conflicts]
+
+
+def without_leases(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the lease files, which the server writes in its own time."""
+    return {**found, "files": [path for path in found["files"] if not path.endswith(".leases")]}
 
 
 # -- kill -9 at every point --------------------------------------------------------------------------------
@@ -98,30 +148,45 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+#: What is killed: the kind of host before it, and after; None is a host without cfctl.
+WAYS: dict[str, list[tuple[str | None, str | None]]] = {
+    "setup": [(None, "own")],
+    "teardown": [("own", None)],
+    "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+}
+
+
 def crash(verb: str) -> int:
     """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
     host.setup(wanted(2))
     host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
-    point = 0
-    while True:
-        if verb == "teardown":
-            host.setup(wanted(2))
-            killed = killed_at(point, host.teardown)
-        else:
-            killed = killed_at(point, lambda: host.setup(wanted(2)))
-        if not killed:
-            host.teardown()
-            assert snapshot() == clean
-            return point
-        if point % 2:
-            host.setup(wanted(2))
-            assert changes(2) == [], f"after a kill at point {point}"
-            assert len(servers()) == 2
-        plan = host.teardown()
-        assert plan.left == ()
-        assert snapshot() == clean, f"after a kill at point {point}"
-        point += 1
+    points = 0
+    for before, after in WAYS[verb]:
+        point = 0
+        while _crash_at(point, before, after):
+            plan = host.teardown()
+            assert plan.left == ()
+            require_same(clean, f"after a kill at point {point}")
+            point += 1
+        host.teardown()
+        require_same(clean, "at the end")
+        points += point
+    return points
+
+
+def _crash_at(point: int, before: str | None, after: str | None) -> bool:
+    """Kill the way from one kind of host to another, and finish it each second time; False if it ended before."""
+    if before:
+        host.setup(wanted(2, before))
+    killed = killed_at(point, lambda: host.setup(wanted(2, after)) if after else host.teardown())
+    if killed and point % 2:
+        kind = after or "own"
+        host.setup(wanted(2, kind))
+        assert changes(2, kind) == [], f"after a kill at point {point}"
+        assert len(servers()) == (0 if kind == "external" else 2)
+    return killed
 
 
 # -- any damage --------------------------------------------------------------------------------------------
@@ -133,6 +198,9 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("nomaster"), st.sampled_from(_TAPS)),
     st.tuples(st.just("wrong master"), st.sampled_from(_TAPS)),
     st.tuples(st.just("flush"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("flush6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("address6"), st.sampled_from([*desired.build(3).links])),
+    st.tuples(st.just("mac"), st.sampled_from(_TAPS)),
     st.tuples(st.just("address"), st.sampled_from([*desired.build(3).links])),
     st.tuples(st.just("aside"), st.sampled_from([*desired.build(3).links])),
     st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
@@ -149,6 +217,8 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("sysctl"), st.sampled_from(["ipv4/ip_forward", "ipv6/conf/cvd-ebr/autoconf"])),
 )
 
+_HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
+
 
 def damage(kind: str, what: str) -> None:
     """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
@@ -160,6 +230,9 @@ def damage(kind: str, what: str) -> None:
         "nomaster": f"ip link set {what} nomaster",
         "wrong master": f"ip link set {what} master cvd-wbr",
         "flush": f"ip -4 addr flush dev {what}",
+        "flush6": f"ip -6 addr flush dev {what} scope global",
+        "address6": f"ip addr add fd00:1::9/64 dev {what}",
+        "mac": f"ip link set {what} address 02:00:00:00:00:01",
         "address": f"ip addr add 192.168.98.9/28 dev {what}",
         "aside": f"ip link set {what} group 4711",
         "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
@@ -169,20 +242,22 @@ def damage(kind: str, what: str) -> None:
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
         "rule twice": f"nft '{rule}'",
-        "kill": f"kill -{what} $(cat {pid_file})",
+        "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         "pid file": f"echo {what} >{pid_file}" if what else f"rm {pid_file}",
         "second server": f"sh -c \"$(tr '\\0' ' ' </proc/$(cat {pid_file})/cmdline)\"",
         "hosts": "echo >/run/cfctl/host/cvd-ebr.hosts",
         "sysctl": f"echo 0 >/proc/sys/net/{what}",
     }[kind]
-    subprocess.run(["sh", "-c", script], check=False, capture_output=True)
+    subprocess.run(["sh", "-c", script], check=False, capture_output=True, timeout=10)
 
 
 def damages(examples: int) -> int:
-    """From any damaged state, of any number of instances, one set-up mends all and a tear-down removes all."""
+    """From any damaged state, of any kind and number, one set-up mends all and a tear-down removes all."""
     host.setup(wanted(1))
     host.teardown()
+    run("ip", "link", "add", "lan0", "type", "bridge")
     clean = snapshot()
+    ready: dict[tuple[int, str], dict[str, Any]] = {}
     tried = 0
 
     @settings(
@@ -192,20 +267,28 @@ def damages(examples: int) -> int:
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.integers(0, 3), st.lists(_DAMAGES, max_size=5), st.integers(0, 3))
-    def converges(before: int, blows: list[tuple[str, str]], after: int) -> None:
+    @given(_HOSTS, st.lists(_DAMAGES, max_size=5), _HOSTS)
+    def converges(before: tuple[int, str], blows: list[tuple[str, str]], after: tuple[int, str]) -> None:
         nonlocal tried
         tried += 1
-        host.setup(wanted(before))
+        host.setup(wanted(*before))
         for blow in blows:
             damage(*blow)
         try:
-            host.setup(wanted(after))
-            assert changes(after) == []
-            assert len(servers()) == (2 if after else 0)
+            host.setup(wanted(*after))
+            assert changes(*after) == []
+            if after[0]:
+                if after not in ready:
+                    host.teardown()
+                    ready[after] = without_leases(fresh(*after))
+                    host.setup(wanted(*before))
+                    for blow in blows:
+                        damage(*blow)
+                    host.setup(wanted(*after))
+                assert without_leases(snapshot()) == ready[after]
         finally:
             host.teardown()
-        assert snapshot() == clean
+        require_same(clean, f"{before} {blows} {after}")
 
     converges()
     return tried
@@ -233,7 +316,7 @@ def timed(seed: int) -> int:
         host.setup(wanted(4))
         assert changes(4) == []
         host.teardown()
-        assert snapshot() == clean
+        require_same(clean, "after a tear-down")
     return 5
 
 

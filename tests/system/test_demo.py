@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 
 #: The two switches that stay on (DESIGN section 5), and what the first run of anything leaves in caches.
@@ -27,6 +28,7 @@ def test_demo_keeps_what_it_found_and_what_it_was_told_to_keep(sandbox: Sandbox,
     sandbox.cfctl("host", "setup", "--instances", "2")
     before = sandbox.snapshot()
     document = sandbox.json("demo", "--keep")
+    conforms(document, "demo")
     assert document["kept"]
     assert document["device"]["state"] == "running"
     assert document["uname"].startswith("Linux")

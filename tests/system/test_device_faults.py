@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import standins
+from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 
 Package = Callable[[str], str]
@@ -45,14 +47,16 @@ def refused(sandbox: Sandbox, *args: str, code: int, **kwargs: Any) -> dict[str,
     assert len(done.stderr.splitlines()) <= 40, "one screen"
     done = sandbox.cfctl(*args[: args.index("--")] if "--" in args else args, "--json", check=False, **kwargs)
     assert done.returncode == code, done.stdout + done.stderr
-    error: dict[str, str] = json.loads(done.stdout.splitlines()[-1])["error"]
+    document = json.loads(done.stdout)
+    conforms(document, "error")
+    error: dict[str, str] = document["error"]
     return error
 
 
 def leaves_nothing(sandbox: Sandbox) -> None:
     assert sandbox.json("ps")["devices"] == []
-    left = sandbox.run("sh", "-c", "ls -A /var/lib/cfctl/devices /tmp/cf_avd_0 2>/dev/null", check=False).stdout
-    assert left.split() in ([], ["/var/lib/cfctl/devices:"]), left
+    left = sandbox.run("sh", "-c", "ls -d /var/lib/cfctl/devices/* /tmp/cf* 2>/dev/null", check=False).stdout
+    assert left == ""
     assert [p for p in sandbox.processes().values() if "dnsmasq" not in p] == []
     assert locks(sandbox) <= {"N"}
 
@@ -92,6 +96,7 @@ def test_guest_that_panics_is_kept_with_its_logs(host: Sandbox, package: Package
     assert "phone did not boot: no init found" in done.stderr
     assert "Kernel panic" in done.stderr
     device = host.json("ps")["devices"][0]
+    conforms(device, "device")
     assert device["state"] == "failed"
     assert device["failure"]["phase"] == "userspace"
     assert "Kernel panic" in host.cfctl("logs", "phone").stdout
@@ -184,6 +189,115 @@ def test_stop_during_launch(host: Sandbox, package: Package) -> None:
     leaves_nothing(host)
 
 
+def test_an_interrupt_in_the_moment_of_the_start_leaves_no_vm(host: Sandbox, package: Package) -> None:
+    directory = package("none")
+    program = f"""
+from cfctl import process
+real = process.start
+def interrupted(*args, **kwargs):
+    real(*args, **kwargs)
+    raise KeyboardInterrupt
+process.start = interrupted
+from cfctl.cli.app import run
+raise SystemExit(run(["launch", "phone", "--host-package", {directory!r}]))
+"""
+    done = host.run(host.cfctl_argv()[0], "-c", program, check=False)
+    assert done.returncode == 130, done.stderr
+    leaves_nothing(host)
+
+
+@pytest.mark.parametrize("second", ["INT", "HUP"])
+def test_a_second_signal_does_not_disturb_the_cleaning_up(host: Sandbox, package: Package, second: str) -> None:
+    argv = [
+        "env",
+        "--default-signal=INT,HUP",
+        *host.cfctl_argv("launch", "phone", "--host-package", package("deaf-boot")),
+    ]
+    launch = host.start(*argv)
+    wait_for_state(host, "booting")
+    host.run("pkill", f"-{second}", "-f", "cfctl launch phone")
+    time.sleep(0.3)
+    host.run("pkill", "-INT", "-f", "cfctl launch phone")
+    assert launch.wait(30) == 130
+    leaves_nothing(host)
+
+
+def test_a_full_disk_does_not_keep_a_device_from_being_stopped(host: Sandbox, package: Package) -> None:
+    host.run("mkdir", "-p", "/var/lib/cfctl/devices")
+    host.run("mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", "/var/lib/cfctl/devices")
+    host.cfctl("launch", "phone", "--host-package", package("none"))
+    host.run("sh", "-c", "cat /dev/zero >/var/lib/cfctl/devices/.full", check=False)
+    done = host.cfctl("stop", "phone")
+    assert "its state could not be written down" in done.stderr
+    assert [p for p in host.processes().values() if "dnsmasq" not in p] == []
+    host.cfctl("rm", "--force", "phone")
+    leaves_nothing(host)
+    host.run("umount", "/var/lib/cfctl/devices")
+
+
+def test_a_damaged_record_of_a_running_device(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--host-package", package("none"))
+    host.run("sh", "-c", "echo '{\"name\": 3' >/var/lib/cfctl/devices/phone/device.json")
+    error = refused(host, "stop", "phone", code=1)
+    assert error["resolution"] == "Stop what runs of it, and remove it: cfctl rm --force phone"
+    host.cfctl("rm", "--force", "phone")
+    leaves_nothing(host)
+
+
+def test_rm_looks_at_the_device_only_when_nobody_else_works_on_it(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--host-package", package("none"))
+    host.cfctl("stop", "phone")
+    holder = host.start("flock", "/var/lib/cfctl/devices/phone", "sleep", "1.5")
+    time.sleep(0.3)
+    restart = host.start(*host.cfctl_argv("restart", "phone", "--no-wait"))
+    time.sleep(0.4)
+    done = host.cfctl("rm", "phone", check=False)
+    assert holder.wait(10) == 0
+    assert restart.wait(10) == 0
+    assert done.returncode == 2, done.stderr
+    host.cfctl("rm", "--force", "phone")
+    leaves_nothing(host)
+
+
+def test_stop_spares_bystanders(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--host-package", package("none"))
+    shell = host.start("sleep", "30", env={"HOME": "/var/lib/cfctl/devices/phone"})
+    host.cfctl("stop", "phone")
+    assert shell.poll() is None
+    shell.terminate()
+    shell.wait()
+    host.cfctl("rm", "phone")
+
+
+def test_one_device_that_fails_does_not_keep_the_others_waiting(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "a", "--host-package", package("none"))
+    done = host.cfctl("stop", "nosuch", "a", "--json", check=False)
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    conforms(document, "devices")
+    assert [device["state"] for device in document["devices"]] == ["stopped"]
+    assert document["errors"][0]["code"] == "no-such-device"
+    conforms(host.json("rm", "a"), "removed")
+
+
+def test_events_end_with_the_error(host: Sandbox, package: Package) -> None:
+    done = host.cfctl("launch", "--events", "--host-package", package("crash"), check=False)
+    assert done.returncode == 1
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    for event in events:
+        conforms(event, "event")
+    assert events[0]["phase"] == "assemble"
+    assert events[-1]["event"] == "error"
+    assert events[-1]["error"]["code"] == "launch-failed"
+
+
+def test_a_launch_that_nobody_waits_for_and_that_fails(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--no-wait", "--host-package", package("panic"))
+    wait_for_state(host, "failed")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
 def wait_for_state(sandbox: Sandbox, state: str) -> None:
     for _ in range(100):
         devices = sandbox.json("ps")["devices"]
@@ -217,7 +331,7 @@ def test_not_a_host_package(host: Sandbox) -> None:
 
 def test_no_host_network(sandbox: Sandbox, package: Package) -> None:
     error = refused(sandbox, "launch", "--host-package", package("none"), code=4)
-    assert error["resolution"] == "Make them: sudo cfctl host setup --instances 10"
+    assert error["resolution"] == "Make them: cfctl host setup --instances 10"
     leaves_nothing(sandbox)
 
 

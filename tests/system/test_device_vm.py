@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 from tests.system.test_device_faults import leaves_nothing, wait_for_state
 
@@ -31,16 +32,20 @@ def end_adb_server(sandbox: Sandbox, user: str = "root") -> None:
 def test_whole_life(host: Sandbox) -> None:
     before = host.snapshot()
     events = [json.loads(line) for line in host.cfctl("launch", "phone", "--events").stdout.splitlines()]
+    for event in events:
+        conforms(event, "event")
     phases = [event["phase"] for event in events if event["event"] == "phase"]
-    assert phases[0] == "vm"
+    assert phases[:2] == ["assemble", "vm"]
     assert phases[-1] == "booted"
     assert {"userspace", "network", "adb"} <= set(phases)
     device = events[-1]["device"]
+    conforms(device, "device")
     assert device["state"] == "running"
     assert device["gpu_mode"] == "guest_swiftshader"
     assert device["instances"][0]["adb"] == "127.0.0.1:6520"
     assert device["instances"][0]["vm_pid"] in host.processes()
 
+    conforms(host.json("ps"), "devices")
     assert host.json("ps")["devices"] == [device]
     assert "running" in host.cfctl("ps").stdout
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "phone").stdout

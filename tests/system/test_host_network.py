@@ -25,11 +25,11 @@ ip -n "$1" link set eth0 up
 """
 
 
-def _guest(box: Sandbox, name: str, mac: str, *, bridge: str = "cvd-ebr", isolated: bool = True) -> None:
+def guest(box: Sandbox, name: str, mac: str, *, bridge: str = "cvd-ebr", isolated: bool = True) -> None:
     box.run("sh", "-ec", GUEST, "guest", name, bridge, mac, "on" if isolated else "off")
 
 
-def _lease(box: Sandbox, name: str) -> list[str]:
+def lease(box: Sandbox, name: str) -> list[str]:
     box.run("sh", "-c", "cat >/run/udhcpc; chmod +x /run/udhcpc", stdin=UDHCPC_SCRIPT)
     done = box.run(
         *("ip", "netns", "exec", name, "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f"),
@@ -42,8 +42,8 @@ def test_each_instance_is_given_its_own_address(sandbox: Sandbox) -> None:
     sandbox.cfctl("host", "setup", "--instances", "2")
     # The second first: the address follows from the number, not from who comes first.
     for number, address in ((2, "192.168.98.3"), (1, "192.168.98.2")):
-        _guest(sandbox, f"g{number}", f"00:1a:11:e1:cf:{number - 1:02x}")
-        assert _lease(sandbox, f"g{number}") == [
+        guest(sandbox, f"g{number}", f"00:1a:11:e1:cf:{number - 1:02x}")
+        assert lease(sandbox, f"g{number}") == [
             address,
             "255.255.255.0",
             "192.168.98.255",
@@ -52,20 +52,20 @@ def test_each_instance_is_given_its_own_address(sandbox: Sandbox) -> None:
             "8.8.4.4",
         ]
     # Instance 128 has its address too, though the host serves two: the number may grow without a new server.
-    _guest(sandbox, "g128", "00:1a:11:e1:cf:7f")
-    assert _lease(sandbox, "g128")[0] == "192.168.98.129"
-    _guest(sandbox, "w1", "00:1a:11:e2:cf:00", bridge="cvd-wbr")
-    assert _lease(sandbox, "w1")[0].startswith("192.168.96.")
+    guest(sandbox, "g128", "00:1a:11:e1:cf:7f")
+    assert lease(sandbox, "g128")[0] == "192.168.98.129"
+    guest(sandbox, "w1", "00:1a:11:e2:cf:00", bridge="cvd-wbr")
+    assert lease(sandbox, "w1")[0].startswith("192.168.96.")
 
 
 def test_status_tells_the_address_of_a_guest(sandbox: Sandbox) -> None:
     sandbox.cfctl("host", "setup", "--instances", "1")
-    _guest(sandbox, "g1", "00:1a:11:e1:cf:00")
-    _lease(sandbox, "g1")
+    guest(sandbox, "g1", "00:1a:11:e1:cf:00")
+    lease(sandbox, "g1")
     with taps_in_use(sandbox, "cvd-etap-01"):
-        (guest,) = sandbox.json("host", "status")["guests"]
+        (shown,) = sandbox.json("host", "status")["guests"]
         assert "device up  cvd-1 192.168.98.2" in sandbox.cfctl("host", "status").stdout
-    assert guest["address"] == "192.168.98.2"
+    assert shown["address"] == "192.168.98.2"
 
 
 def test_guests_meet_only_without_isolation(sandbox: Sandbox) -> None:
@@ -76,7 +76,7 @@ def test_guests_meet_only_without_isolation(sandbox: Sandbox) -> None:
         ("b", "02:00:00:00:00:02", "cvd-ebr", "192.168.98"),
         ("c", "02:00:00:00:00:03", "cvd-wbr", "192.168.96"),
     ):
-        _guest(sandbox, name, mac, bridge=bridge)
+        guest(sandbox, name, mac, bridge=bridge)
         address = f"{net}.{200 + ord(name) - ord('a')}/24"
         sandbox.run("ip", "-n", name, "addr", "add", address, "dev", "eth0")
         sandbox.run("ip", "-n", name, "route", "add", "default", "via", f"{net}.1")

@@ -140,7 +140,7 @@ def test_somebody_elses_rule_in_our_table_stays(sandbox: Sandbox) -> None:
     ],
 )
 def test_clashing_route(sandbox: Sandbox, route: str, there: str) -> None:
-    _uplink(sandbox)
+    uplink(sandbox)
     sandbox.run("sh", "-c", f"ip route add {route}")
     with unchanged(sandbox):
         said = fails(sandbox, 1, "host", "setup", "--instances", "1")
@@ -156,7 +156,7 @@ def test_clashing_address_of_an_interface_that_is_down(sandbox: Sandbox) -> None
 
 
 def test_default_routes_dead_ends_and_subnets_of_other_numbers_do_not_clash(sandbox: Sandbox) -> None:
-    _uplink(sandbox)
+    uplink(sandbox)
     for route in (
         "default via 10.9.9.2",
         "0.0.0.0/1 dev up0",
@@ -173,7 +173,7 @@ def test_default_routes_dead_ends_and_subnets_of_other_numbers_do_not_clash(sand
     assert changes(sandbox, "host", "setup") == []
 
 
-def _uplink(box: Sandbox) -> None:
+def uplink(box: Sandbox) -> None:
     box.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
     box.run("ip", "addr", "add", "10.9.9.1/24", "dev", "up0")
     box.run("sh", "-c", "ip link set up0 up; ip link set up1 up")

@@ -123,7 +123,9 @@ def test_equal_to_the_reference(sandbox: Sandbox, count: int) -> None:
 @pytest.mark.parametrize("count", [65, 128])
 def test_many(sandbox: Sandbox, count: int) -> None:
     before = snapshot(sandbox)
-    sandbox.cfctl("host", "setup", "--instances", str(count))
+    done = sandbox.cfctl("host", "setup", "--instances", str(count))
+    assert f"create  {4 * count} taps cvd-etap-01 ... cvd-wifiap-{count}: it is missing\n" in done.stdout
+    assert f"create  {2 + 2 * count} rules in ip cuttlefish_nat postrouting: it is missing\n" in done.stdout
     host = read_host(sandbox)
     assert len(host["links"]) == 2 + 4 * count
     assert len(host["rules"]["ip cuttlefish_nat postrouting"]) == 2 + 2 * count
@@ -198,15 +200,39 @@ def test_status_of_an_empty_a_ready_and_a_damaged_host(sandbox: Sandbox) -> None
     assert ready["settings"]["host.instances"] == {"value": 2, "origin": "observed on the host"}
     assert [server["bridge"] for server in ready["servers"]] == ["cvd-ebr", "cvd-wbr"]
 
-    sandbox.run("ip", "link", "del", "cvd-mtap-02")
+    # All of instance 2's: the rules still tell that it was there.
+    gone = [f"cvd-{kind}-02" for kind in ("etap", "wtap", "mtap", "wifiap")]
+    for name in gone:
+        sandbox.run("ip", "link", "del", name)
     drift = sandbox.cfctl("host", "status", "--json", check=False)
     assert drift.returncode == 3
     document = json.loads(drift.stdout)
-    assert (document["state"], document["instances"]) == ("drift", 2)
-    assert document["changes"] == [{"action": "create", "object": "tap cvd-mtap-02", "reason": "it is missing"}]
+    assert (document["state"], document["instances"], document["served"]) == ("drift", 2, 2)
+    assert document["changes"] == [
+        {"action": "create", "object": f"tap {name}", "reason": "it is missing"} for name in gone
+    ]
+    said = "".join(f"create  tap {name}: it is missing\n" for name in gone) + "4 changes to make.\n"
     dry = sandbox.cfctl("host", "setup", "--dry-run", check=False)
-    assert (dry.returncode, dry.stdout) == (3, "create  tap cvd-mtap-02: it is missing\n1 change to make.\n")
-    assert changes(sandbox, "host", "setup") == [("create", "tap cvd-mtap-02")]
+    assert (dry.returncode, dry.stdout) == (3, said)
+    assert changes(sandbox, "host", "setup") == [("create", f"tap {name}") for name in gone]
+
+
+def test_a_server_of_another_network_namespace_is_not_ours(sandbox: Sandbox) -> None:
+    """A container that shares the process namespace may run one with the same options."""
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    (argv,) = [args for args in sandbox.processes().values() if "--interface=cvd-ebr" in args]
+    sandbox.cfctl("host", "teardown")
+    sandbox.run("sh", "-ec", "ip netns add other; ip -n other link add cvd-ebr type bridge")
+    sandbox.run("sh", "-ec", "ip -n other addr add 192.168.98.1/24 dev cvd-ebr; ip -n other link set cvd-ebr up")
+    sandbox.run(
+        "sh", "-ec", f"mkdir -p /run/cfctl/host; touch /run/cfctl/host/cvd-ebr.hosts; ip netns exec other {argv}"
+    )
+    (stranger,) = sandbox.processes()
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    assert len(sandbox.processes()) == 3
+    assert changes(sandbox, "host", "setup") == []
+    sandbox.cfctl("host", "teardown")
+    assert list(sandbox.processes()) == [stranger]
 
 
 def test_status_names_devices_that_are_up(sandbox: Sandbox) -> None:
@@ -260,6 +286,9 @@ def test_an_ordinary_user_may_ask(sandbox: Sandbox) -> None:
     document = sandbox.json("host", "status", user="tester")
     assert (document["state"], document["changes"]) == ("ready", [])
     assert document["unchecked"] == ["firewall rules: only root may read them"]
+    dry = sandbox.cfctl("host", "teardown", "--dry-run", user="tester", check=False)
+    assert dry.returncode == 3
+    assert dry.stdout.startswith("unchecked  firewall rules: only root may read them\nremove  bridge cvd-ebr: ")
     for verb in ("setup", "teardown"):
         said = fails(sandbox, 4, "host", verb, user="tester")
         assert f"host {verb} must run as root" in said

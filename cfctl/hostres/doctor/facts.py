@@ -27,7 +27,7 @@ from cfctl.hostres import safety
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cfctl.hostres.safety import Route
+    from cfctl.hostres.safety import Network, Route
 
 _TIMEOUT_S = 5
 
@@ -81,6 +81,7 @@ class Facts:
     :param kernel: ``uname -r``.
     :param kvm: what the trial boot said.
     :param instances: how many devices the host is to serve.
+    :param subnets: those that the devices take; None for upstream's.
     :param root: this process may change the host.
     :param user: who is going to launch devices.
     :param groups: the groups of this process.
@@ -101,6 +102,7 @@ class Facts:
     kernel: str
     kvm: Kvm
     instances: int
+    subnets: tuple[Network, ...] | None = None
     root: bool = True
     user: str = "root"
     groups: frozenset[str] = frozenset()
@@ -206,11 +208,14 @@ class Facts:
         return frozenset(file.rpartition("/")[2].partition(".ko")[0].replace("-", "_") for file in files if file)
 
 
-def gather(kvm: Kvm, *, instances: int, sysroot: Path = Path("/")) -> Facts:
+def gather(
+    kvm: Kvm, *, instances: int, subnets: tuple[Network, ...] | None = None, sysroot: Path = Path("/")
+) -> Facts:
     """Look at this host; changes nothing.
 
     :param kvm: what a trial boot said; the caller has made it.
     :param instances: how many devices the host is to serve.
+    :param subnets: those that they take.
     """
     uname = os.uname()
     devices = paths.current().devices
@@ -221,6 +226,7 @@ def gather(kvm: Kvm, *, instances: int, sysroot: Path = Path("/")) -> Facts:
         kernel=uname.release,
         kvm=kvm,
         instances=instances,
+        subnets=subnets,
         root=root,
         user=_user(),
         groups=frozenset(_group(gid) for gid in {*os.getgroups(), os.getegid()}),

@@ -38,19 +38,22 @@ def checks(facts: Facts) -> Iterator[Finding]:
 
 
 def _subnets(facts: Facts) -> Finding:
-    check, why = "subnets", "Devices use 192.168.93.0 to 192.168.98.255; what else is there would not be reached."
+    check, why = "subnets", "What else uses the subnets of the devices would not be reached any more."
     if facts.routes is None:
         command = facts.install("iproute2", "iproute")
         return Finding(check, "warn", "not known: the routes could not be read", why, command)
-    served = instances(min(max(facts.instances, 0), MAX_INSTANCES))
-    wanted = [net for one in served for net in (one.mobile.network, one.wifi_ap.network)]
-    wanted += [bridge.network for bridge in BRIDGES if served]
+    wanted: list[safety.Network] = [*(facts.subnets or ())]
+    if facts.subnets is None:
+        served = instances(min(max(facts.instances, 0), MAX_INSTANCES))
+        wanted += [net for one in served for net in (one.mobile.network, one.wifi_ap.network)]
+        wanted += [bridge.network for bridge in BRIDGES if served]
     found = safety.clashes(wanted, [route for route in facts.routes if not route.device.startswith("cvd-")])
     if not found:
         return Finding(check, "ok", f"free for {facts.instances} devices", why)
     routes = list(dict.fromkeys(route for _, route in found))
     shown = "; ".join(str(route) for route in routes[:3]) + (" ..." if len(routes) > 3 else "")
-    return Finding(check, "fail", f"taken: {shown}", why, _elsewhere(routes[0]))
+    help_ = f"Give the devices other subnets, which this proposes: cfctl host plan\nOr: {_elsewhere(routes[0])}"
+    return Finding(check, "fail", f"taken: {shown}", why, help_)
 
 
 def _elsewhere(route: Route) -> str:

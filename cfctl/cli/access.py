@@ -1,0 +1,94 @@
+"""Looking into a device: logs, adb."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cfctl.cli.common import print_json, verb
+from cfctl.cli.complete import device_names, log_names
+from cfctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Target = Annotated[
+    str,
+    typer.Argument(help="The device; NAME/2 is its second instance.", metavar="NAME", autocompletion=device_names),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    verb(app, "logs")(logs)
+    verb(app, "adb", passes_flags=True)(adb)
+
+
+def logs(
+    *,
+    target: Target,
+    which: Annotated[
+        str | None,
+        typer.Option(
+            help="kernel (the guest's console), launcher (run_cvd) or launch (launch_cvd) "
+            "[default: the first that has something in it].",
+            autocompletion=log_names,
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.", show_default=False)] = False,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", help="Only the last so many lines.", min=0)] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print each line as a JSON document.", show_default=False)
+    ] = False,
+) -> None:
+    """Print a log of a device.
+
+    \b
+    Examples:
+      cfctl logs phone
+      cfctl logs phone/2 --which launcher -f
+      cfctl logs phone -n 20
+    """
+    from cfctl.launch import boot, manage, observe
+
+    name, position = manage.target(target)
+    log = manage.log_file(observe.device(name), position, which)
+    if not log.exists():
+        raise UsageError(f"{name} has no such log yet", f"It would be {log}.", f"See its state: cfctl status {name}")
+    source: Iterable[str]
+    if follow:
+        source = manage.follow(log, last=lines)
+    elif lines is not None:
+        source = boot.last_lines(log, lines)
+    else:
+        source = log.read_text(errors="replace").splitlines()
+    for line in map(boot.clean, source):
+        if json_:
+            print_json({"line": line})
+        else:
+            print(line, flush=follow)
+
+
+def adb(
+    *,
+    target: Target,
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]", help="What adb is to do [default: shell].", show_default=False),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+) -> None:
+    """Run adb against a device; everything after the name is adb's.
+
+    \b
+    Examples:
+      cfctl adb phone
+      cfctl adb phone shell getprop ro.product.model
+      cfctl adb phone/2 install app.apk
+    """
+    from cfctl.launch import manage
+
+    if json_:
+        raise UsageError("adb is interactive and has no --json")
+    manage.run_adb(target, args or [])

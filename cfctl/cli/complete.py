@@ -1,0 +1,24 @@
+"""What the shell is offered when Tab is pressed."""
+
+from __future__ import annotations
+
+
+def device_names() -> list[str]:
+    """Return the names of this user's devices."""
+    from cfctl.launch import registry
+
+    return [record.name for record in registry.load_all()]
+
+
+def gpu_modes() -> list[str]:
+    """Return what ``--gpu`` takes."""
+    from cfctl.gpu import modes
+
+    return [modes.AUTO, *modes.MODES]
+
+
+def log_names() -> list[str]:
+    """Return what ``logs --which`` takes."""
+    from cfctl.launch import manage
+
+    return list(manage.LOGS)
