@@ -14,7 +14,19 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "cfctl"
 
 #: Everything a floor may import from: itself and whatever stands lower. ``guest`` stands beside ``launch``.
-FOUNDATION = {"config", "locks", "arch", "instance", "paths", "process", "errors", "distro", "signals", "steps"}
+FOUNDATION = {
+    "config",
+    "locks",
+    "arch",
+    "instance",
+    "paths",
+    "process",
+    "errors",
+    "distro",
+    "elf",
+    "signals",
+    "steps",
+}
 MIDDLE = {"hostres", "gpu", "control"}
 MAY_IMPORT = {
     "cli": {"docker", "relay", "launch", "guest"} | MIDDLE | FOUNDATION,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cfctl.config import Settings
+    from cfctl.hostres.doctor.facts import Kvm
     from cfctl.hostres.plan import Change, Plan
     from cfctl.hostres.pod import Pod
 
@@ -23,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: Exit status: the host lacks something.
+_LACKS = 4
 #: Exit status: the state differs from what it should be.
 _DIFFERS = 3
 #: More changes of one sort than this are shown as a range.
@@ -305,6 +308,77 @@ def _refuse_netns(netns: Path | None) -> None:
         from cfctl.errors import UsageError
 
         raise UsageError("--netns goes with --pod", "A host's devices are served in the host's own network.")
+
+
+@verb(app, "doctor")
+def doctor(
+    *,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Load missing modules, make the group, open the device files to it.", show_default=False
+        ),
+    ] = False,
+    host_package: Annotated[
+        Path | None,
+        typer.Option(
+            "--host-package",
+            metavar="DIR",
+            help="Look also for the shared libraries of this package's programs.",
+            show_default=False,
+        ),
+    ] = None,
+    instances: Instances = None,
+    bridge: Bridge = None,
+    config: Config = None,
+) -> Answer:
+    """Look at everything that decides whether devices run here, and say what mends it; exit 4 if something lacks.
+
+    Changes nothing without --fix, which needs root. Anybody may ask; what only root can see is said to be unknown.
+
+    \b
+    Examples:
+      cfctl host doctor
+      sudo cfctl host doctor --instances 20
+      sudo cfctl host doctor --fix
+      cfctl host doctor --host-package ./cvd-host_package
+      cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
+    """
+    from cfctl.cli import doctor as shown
+    from cfctl.hostres import doctor as examination
+    from cfctl.hostres import host
+    from cfctl.hostres.doctor import facts
+    from cfctl.hostres.doctor import fix as repair
+    from cfctl.steps import step
+
+    if fix:
+        repair.require_root()
+    count, subnets = host.expected(_settings(instances, bridge, config))
+
+    def look() -> examination.Report:
+        with step("boot a kernel under KVM"):
+            trial = _trial()
+        with step("look at the host"):
+            return examination.examine(
+                facts.gather(trial, instances=count, subnets=subnets), host_package=host_package
+            )
+
+    report, mended = repair.until_done(look) if fix else (look(), [])
+    document = examination.document(report, mended)
+    return Answer(document, lambda: shown.show(report, mended), _LACKS if document["result"] == "fail" else 0)
+
+
+def _trial() -> Kvm:
+    """Ask the embedded guest, which the doctor itself must not know, whether KVM works."""
+    from cfctl.errors import CfctlError
+    from cfctl.guest import kvm
+    from cfctl.hostres.doctor.facts import Kvm
+
+    try:
+        verdict = kvm.usable()
+    except (CfctlError, OSError) as exc:
+        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
+    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
 
 
 _STATES = {

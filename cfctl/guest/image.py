@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import distro, locks, paths
+from cfctl import distro, elf, locks, paths
 from cfctl.errors import GuestImageUnavailable
-from cfctl.guest import cpio, elf, kernel
+from cfctl.guest import cpio, kernel
 from cfctl.guest.debian import PrivateApt
 from cfctl.steps import step
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 #: What decides what an image looks like; a change of any makes another image.
-_MADE_BY = ("cpio.py", "debian.py", "elf.py", "image.py", "init", "kernel.py")
+_MADE_BY = ("cpio.py", "debian.py", "../elf.py", "image.py", "init", "kernel.py")
 
 #: What init loads, with what they depend on: before it looks for network cards, and when the guest is up.
 _EARLY_MODULES = ("virtio_pci", "virtio_net")

@@ -12,7 +12,7 @@ import lzma
 import struct
 import zlib
 
-from cfctl.guest import elf
+from cfctl import elf
 
 #: Offsets in the x86 boot protocol's header (kernel Documentation/x86/boot.rst).
 _SETUP_SECTORS, _MAGIC, _VERSION, _PAYLOAD_OFFSET = 0x1F1, 0x202, 0x206, 0x248

@@ -37,10 +37,12 @@ class Verdict:
 
     :param ok: it does.
     :param reason: why it is believed, in one sentence.
+    :param known: a kernel was tried, or KVM cannot even be opened; False if something that a trial needs is missing.
     """
 
     ok: bool
     reason: str
+    known: bool = True
 
 
 def usable(kernel: Path | None = None, *, device: Path = paths.KVM) -> Verdict:
@@ -57,13 +59,14 @@ def usable(kernel: Path | None = None, *, device: Path = paths.KVM) -> Verdict:
     try:
         key = _key(arch)
     except CfctlError as exc:
-        return Verdict(ok=False, reason=exc.brief)
+        return Verdict(ok=False, reason=exc.brief, known=False)
     if (known := _cached(key)) is not None:
         return known
     if kernel is None:
         found = image.find(arch)
         if found is None:
-            return Verdict(ok=False, reason="not known: there is no embedded guest yet to try it with")
+            reason = "not known: there is no embedded guest yet to try it with"
+            return Verdict(ok=False, reason=reason, known=False)
         kernel = found.kernel
     verdict = _try(arch, kernel)
     _remember(key, verdict)

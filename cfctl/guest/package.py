@@ -31,6 +31,7 @@ MODULES = (
     "__init__.py",
     "arch.py",
     "distro.py",
+    "elf.py",
     "errors.py",
     "hostres/__init__.py",
     "hostres/addresses.py",

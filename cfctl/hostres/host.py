@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from dataclasses import replace
@@ -9,7 +10,7 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
-from cfctl.errors import ForeignObject, HostLacks, NeedsRoot, UsageError
+from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageError
 from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, pod_state, resolvers, safety
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
@@ -161,6 +162,16 @@ def _roll_back() -> None:
     """Take down what a set-up made that failed; its error is the one that counts."""
     note("Taking down again what was made.")
     apply.run(plan.compute(State(), observed.read(())))
+
+
+def expected(settings: Settings) -> tuple[int, tuple[safety.Network, ...]]:
+    """Return how many instances the host is to serve, and the subnets that they take; needs no right."""
+    # Without iproute2 nothing has been set up either.
+    with contextlib.suppress(CfctlError):
+        settings = _as_observed(settings, observed.read(()))
+    links = desired.state(settings).links.values()
+    subnets = tuple(ip_interface(address.cidr).network for link in links for address in link.addresses)
+    return settings[_INSTANCES], subnets
 
 
 def _as_observed(settings: Settings, found: Observed) -> Settings:

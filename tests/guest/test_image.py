@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cfctl import arch as arches
-from cfctl import distro, paths, process
+from cfctl import distro, elf, paths, process
 from cfctl.errors import GuestImageUnavailable
-from cfctl.guest import debian, elf, image
+from cfctl.guest import debian, image
 from cfctl.guest.image import Image
 
 X86 = arches.by_name("x86_64")
