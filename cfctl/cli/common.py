@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
+from cfctl.cli import progress
+from cfctl.cli.colour import use_colour
 from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
@@ -95,8 +97,6 @@ def verb(
 
 def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbose: bool) -> int:
     """Run a verb's function and show what came of it; return the exit status."""
-    from cfctl.cli import progress
-
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="+ %(message)s", stream=sys.stderr
     )
@@ -177,13 +177,6 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
     for part in (error.details, error.resolution):
         if part:
             print("\n".join(f"  {line}" for line in part.splitlines()), file=sys.stderr)
-
-
-def use_colour(stream: Any) -> bool:
-    """Tell whether to colour what goes to ``stream`` (NO_COLOR, no-color.org)."""
-    # A closed stream is None.
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or stream is None
-    return not plain and bool(stream.isatty())
 
 
 def console() -> Console:

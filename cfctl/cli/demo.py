@@ -16,7 +16,8 @@ import typer
 
 from cfctl import config, process, signals, steps
 from cfctl.cli import progress
-from cfctl.cli.common import Answer, console, use_colour, verb
+from cfctl.cli.colour import use_colour
+from cfctl.cli.common import Answer, console, verb
 from cfctl.cli.device import embedded_package
 from cfctl.errors import CfctlError, NeedsRoot
 

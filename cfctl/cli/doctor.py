@@ -1,15 +1,20 @@
-"""How the findings of ``cfctl host doctor`` look to people."""
+"""``cfctl host doctor``: what this host lacks for devices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cfctl.cli.common import console
+import typer
+
+from cfctl.cli.common import Answer, console, verb
+from cfctl.cli.host_options import Bridge, Config, Instances, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cfctl.hostres.doctor import Report
+    from cfctl.hostres.doctor.facts import Kvm
     from cfctl.hostres.doctor.finding import Finding
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
@@ -17,8 +22,86 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 _WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 _WORST_FIRST = ("fail", "warn", "ok")
 
+#: Exit status: the host lacks something.
+_LACKS = 4
 
-def show(report: Report, mended: Sequence[str]) -> None:
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the group ``host``."""
+    verb(app, "doctor")(doctor)
+
+
+def doctor(
+    *,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Load missing modules, make the group, open the device files to it.", show_default=False
+        ),
+    ] = False,
+    host_package: Annotated[
+        Path | None,
+        typer.Option(
+            "--host-package",
+            metavar="DIR",
+            help="Look also for the shared libraries of this package's programs.",
+            show_default=False,
+        ),
+    ] = None,
+    instances: Instances = None,
+    bridge: Bridge = None,
+    config: Config = None,
+) -> Answer:
+    """Look for what devices lack on this host, and what mends it.
+
+    The exit status is 4 if something lacks. Changes nothing without --fix, which needs root. Anybody may ask; what only
+    root can see is said to be unknown.
+
+    \b
+    Examples:
+      cfctl host doctor
+      sudo cfctl host doctor --instances 20
+      sudo cfctl host doctor --fix
+      cfctl host doctor --host-package ./cvd-host_package
+      cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
+    """
+    from cfctl.hostres import doctor as examination
+    from cfctl.hostres import host
+    from cfctl.hostres.doctor import facts
+    from cfctl.hostres.doctor import fix as repair
+    from cfctl.steps import step
+
+    if fix:
+        repair.require_root()
+    count, subnets = host.expected(settings(instances, bridge, config))
+
+    def look() -> examination.Report:
+        with step("boot a kernel under KVM"):
+            trial = _trial()
+        with step("look at the host"):
+            return examination.examine(
+                facts.gather(trial, instances=count, subnets=subnets), host_package=host_package
+            )
+
+    report, mended = repair.until_done(look) if fix else (look(), [])
+    document = examination.document(report, mended)
+    return Answer(document, lambda: _show(report, mended), _LACKS if document["result"] == "fail" else 0)
+
+
+def _trial() -> Kvm:
+    """Ask the embedded guest, which the doctor itself must not know, whether KVM works."""
+    from cfctl.errors import CfctlError
+    from cfctl.guest import kvm
+    from cfctl.hostres.doctor.facts import Kvm
+
+    try:
+        verdict = kvm.usable()
+    except (CfctlError, OSError) as exc:
+        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
+    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
+
+
+def _show(report: Report, mended: Sequence[str]) -> None:
     """Print a report, family by family, the worst of each first, and the sum at the end."""
     from rich.text import Text
 

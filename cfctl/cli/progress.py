@@ -11,7 +11,7 @@ import textwrap
 import threading
 from typing import TYPE_CHECKING
 
-from cfctl.cli.common import use_colour
+from cfctl.cli.colour import use_colour
 
 if TYPE_CHECKING:
     from cfctl.steps import Reporter
