@@ -54,8 +54,8 @@ def doctor(
 ) -> Answer:
     """Look for what devices lack on this host, and what mends it.
 
-    The exit status is 4 if something lacks. Changes nothing without --fix, which needs root. Anybody may ask; what only
-    root can see is said to be unknown.
+    The exit status is 4 if something lacks. Changes nothing without --fix, which needs root. Anybody may ask; what
+    only root can see is said to be unknown.
 
     \b
     Examples:
