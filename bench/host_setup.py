@@ -18,23 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import namespace
+
 UPSTREAM = Path("/etc/init.d/cuttlefish-host-resources")
 REPO = Path(__file__).resolve().parents[1]
-
-#: Private namespaces, forwarding off, group cvdnetwork: the same for all contestants.
-_PREPARE = r"""
-set -e
-mount --make-rprivate /
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t tmpfs tmpfs /run
-ip link set lo up
-echo 0 >/proc/sys/net/ipv4/ip_forward
-echo 0 >/proc/sys/net/ipv6/conf/all/forwarding
-{ grep -v '^cvdnetwork:' /etc/group || true; echo 'cvdnetwork:x:970:'; } >/run/group
-mount --bind /run/group /etc/group
-exec "$@"
-"""
 
 
 def plain_shell_up(count: int) -> str:
@@ -135,9 +122,8 @@ def contestants(count: int) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]
 def measure(commands: list[tuple[str, list[str]]]) -> dict[str, float]:
     """Return the seconds that each command took, one after the other in namespaces of their own."""
     program = [sys.executable, "-c", _TIMER, json.dumps(commands)]
-    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _PREPARE, "sh"]
     done = subprocess.run(
-        [*unshare, *program], stdout=subprocess.PIPE, text=True, check=True, cwd=REPO, env={**os.environ}
+        namespace.inside(*program), stdout=subprocess.PIPE, text=True, check=True, cwd=REPO, env={**os.environ}
     )
     times: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return times

@@ -17,8 +17,15 @@ for dir in /run /var/lib /var/tmp; do mount -t tmpfs tmpfs "$dir"; done
 mount --bind /run/group /etc/group
 mount -t proc proc /proc && mount -t sysfs sysfs /sys
 ip link set lo up
+echo 0 >/proc/sys/net/ipv4/ip_forward
+echo 0 >/proc/sys/net/ipv6/conf/all/forwarding
 exec "$@"
 """
+
+
+def inside(*argv: str) -> list[str]:
+    """Return the command that runs ``argv`` in private namespaces: no links, no forwarding, group cvdnetwork."""
+    return ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _PREPARE, "sh", *argv]
 
 
 def enter(module: str) -> None:
@@ -29,6 +36,6 @@ def enter(module: str) -> None:
     if os.environ.get(_INSIDE):
         return
     os.chdir(Path(__file__).parents[1])
-    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _PREPARE, "sh"]
     os.environ[_INSIDE] = "1"
-    os.execvp(unshare[0], [*unshare, sys.executable, "-m", module, *sys.argv[1:]])
+    argv = inside(sys.executable, "-m", module, *sys.argv[1:])
+    os.execvp(argv[0], argv)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl import config, process, signals, steps
+from cfctl import steps
 from cfctl.cli import progress
 from cfctl.cli.colour import use_colour
 from cfctl.cli.common import Answer, console, verb
@@ -74,6 +74,8 @@ def demo(
       cfctl demo
       cfctl demo --keep
     """
+    from cfctl import signals
+
     if os.geteuid() != 0:
         raise NeedsRoot("demo")
     report = _Report()
@@ -98,7 +100,7 @@ def demo(
 
 def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *, keep: bool) -> None:
     """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
-    from cfctl import gpu
+    from cfctl import gpu, process
     from cfctl.launch import launcher, registry
 
     for program in ("ip", "nft", "dnsmasq", "adb"):
@@ -131,6 +133,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
 
 def _prepare_host(report: _Report, undo: contextlib.ExitStack) -> None:
     """Set the network up for one instance, unless ours is there already; then it is used, and left as it is."""
+    from cfctl import config
     from cfctl.hostres import host
 
     work, settings = host.status(config.load())
@@ -168,6 +171,7 @@ def _take_down_device(report: _Report) -> None:
 
 def _uname(device: Device, *, keep: bool) -> str:
     """Ask the guest's kernel over ADB; with a server of our own, so that none is left behind."""
+    from cfctl import process
     from cfctl.launch import adb
 
     serial = device.record.instances[0].adb

@@ -209,9 +209,7 @@ def ps(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again every second.", show_default=False)
     ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output.", show_default=False)
-    ] = False,
+    json_: bool = False,
 ) -> Answer | None:
     """List your devices.
 

@@ -14,7 +14,6 @@ from cfctl.errors import CfctlError, UsageError
 _TOOLS = {
     "start": ("cvd_internal_start", "launch_cvd"),
     "stop": ("cvd_internal_stop", "stop_cvd"),
-    "status": ("cvd_internal_status", "cvd_status"),
 }
 
 

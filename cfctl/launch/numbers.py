@@ -34,9 +34,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
             f"Make them: sudo cfctl host setup --instances {max(count, 10)}",
         )
     busy = tap.busy_numbers()
-    taken: list[NumberLock] = []
     refused: list[str] = []
-    try:
+    with _kept_together() as taken:
         for number in served:
             if number in busy:
                 refused.append(f"{number}: its taps are in use")
@@ -52,12 +51,6 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
         else:
             raise _none_left(count, served, refused)
         yield taken
-    except BaseException:
-        for lock in taken:
-            lock.release()
-        raise
-    for lock in taken:
-        lock.close()
 
 
 @contextlib.contextmanager
@@ -73,18 +66,23 @@ def taken_again(numbers: Sequence[int]) -> Iterator[list[NumberLock]]:
             "Its taps are missing.",
             f"Make them: sudo cfctl host setup --instances {max(numbers)}",
         )
-    locked: list[NumberLock] = []
-    try:
+    with _kept_together() as taken:
         for number in numbers:
-            locked.append(  # noqa: PERF401 (what was taken before an error is given back)
-                locks.NumberLock.take(Instance(number), paths.instance_lock_directories())
-            )
-        yield locked
+            taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
+        yield taken
+
+
+@contextlib.contextmanager
+def _kept_together() -> Iterator[list[NumberLock]]:
+    """Collect locks: all are given back if the block raises; otherwise whoever inherited them holds them."""
+    taken: list[NumberLock] = []
+    try:
+        yield taken
     except BaseException:
-        for lock in locked:
+        for lock in taken:
             lock.release()
         raise
-    for lock in locked:
+    for lock in taken:
         lock.close()
 
 
