@@ -51,3 +51,18 @@ def test_demo_refuses_where_upstream_owns_the_network(sandbox: Sandbox) -> None:
     assert done.returncode == 1
     assert "cvd-ebr" in done.stderr
     assert sandbox.snapshot() == before
+
+
+def test_demo_that_fails_halfway_takes_down_what_it_has_made(sandbox: Sandbox, host_package: Path) -> None:
+    before = sandbox.snapshot()
+    place = sandbox.run("sh", "-c", "command -v qemu-system-x86_64").stdout.strip()
+    sandbox.run("mount", "--bind", "/dev/null", place)
+    done = sandbox.cfctl("demo", check=False)
+    assert done.returncode == 4, done.stderr
+    assert "set up the host network" in done.stderr
+    assert "qemu-system-x86" in done.stderr
+    sandbox.run("umount", place)
+    after = sandbox.snapshot()
+    for part in _PARTS:
+        assert after[part] == before[part], part
+    assert sandbox.json("ps")["devices"] == []
