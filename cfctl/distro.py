@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-#: Program -> package, Debian's name and the RPM world's (host_resources.md section 6).
+#: Program (or library) -> package, Debian's name and the RPM world's (host_resources.md section 6).
 _PACKAGES = {
     "adb": ("adb", "android-tools"),
     "bridge": ("iproute2", "iproute"),
@@ -17,6 +17,13 @@ _PACKAGES = {
     "groupadd": ("passwd", "shadow-utils"),
     "qemu-system-x86_64": ("qemu-system-x86", "qemu-kvm"),
     "qemu-system-aarch64": ("qemu-system-arm", "qemu-kvm"),
+    # Libraries of graphics, and a device of QEMU's.
+    "libEGL.so.1": ("libegl1", "libglvnd-egl"),
+    "libGL.so.1": ("libgl1", "libglvnd-glx"),
+    "libGLESv2.so.2": ("libgles2", "libglvnd-gles"),
+    "libgbm.so.1": ("libgbm1", "mesa-libgbm"),
+    "libvulkan.so.1": ("libvulkan1", "vulkan-loader"),
+    "virtio-gpu-gl-pci": ("qemu-system-modules-opengl", "qemu-device-display-virtio-gpu-pci-gl"),
 }
 
 

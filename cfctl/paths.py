@@ -37,6 +37,9 @@ RESOLVERS = (
 #: before 2025-11, and acloud's, which follows TMPDIR.
 UPSTREAM_LOCKS = (Path("/var/tmp/cvd/lock"), Path("/tmp/cvd/lock"))  # noqa: S108
 
+#: Programs of upstream's Debian packages.
+UPSTREAM_PROGRAMS = Path("/usr/lib/cuttlefish-common/bin")
+
 #: The tun driver's control node.
 TUN = Path("/dev/net/tun")
 KVM = Path("/dev/kvm")

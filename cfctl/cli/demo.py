@@ -118,7 +118,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
     request = registry.Request(host_package=os.fspath(built))
     with report.step("ask the GPU drivers") as said:
         # For the embedded guest nothing depends on them; for the Android guests that come next everything does.
-        android = gpu.choose("auto", vm_manager=gpu.CROSVM, guest_supports_gfxstream=True)
+        android = gpu.choose("auto", vm_manager=gpu.CROSVM, guest=gpu.guest.assumed(gfxstream=True))
         said.append(f"an Android guest would get {android.mode}")
     outcome["android_gpu"] = {"mode": android.mode, "reason": android.reason}
     with report.step("boot a VM") as said:

@@ -34,6 +34,8 @@ _TRAPS = (
     "VK_ICD_FILENAMES",
     "VK_LOADER_DRIVERS_DISABLE",
     "VK_LOADER_DRIVERS_SELECT",
+    "VK_ADD_DRIVER_FILES",
+    "MESA_VK_DEVICE_SELECT",
     "__EGL_VENDOR_LIBRARY_FILENAMES",
     "__EGL_VENDOR_LIBRARY_DIRS",
     "NVIDIA_DRIVER_CAPABILITIES",
@@ -80,6 +82,7 @@ class Facts:
     :param kernel: ``uname -r``.
     :param kvm: ``usable``, ``not permitted`` or ``missing``.
     :param container: this process runs in a container.
+    :param nvidia_device: ``/dev/nvidiactl``, which all programs open: as ``kvm``; None without the driver.
     :param nvidia_kernel: version of NVIDIA's loaded kernel driver.
     :param nvidia_library: version of NVIDIA's installed libraries.
     :param environment: variables that change which driver draws.
@@ -91,6 +94,7 @@ class Facts:
     container: bool = False
     gpus: tuple[PciGpu, ...] = ()
     nodes: tuple[RenderNode, ...] = ()
+    nvidia_device: str | None = None
     nvidia_kernel: str | None = None
     nvidia_library: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
@@ -111,10 +115,11 @@ def read(
     return Facts(
         arch=uname.machine,
         kernel=uname.release,
-        kvm=_kvm(sysroot / "dev/kvm"),
+        kvm=_device(sysroot / "dev/kvm"),
         container=any((sysroot / mark).exists() for mark in (".dockerenv", "run/.containerenv")),
         gpus=tuple(_gpus(sysroot, nodes)),
         nodes=tuple(nodes.values()),
+        nvidia_device=_device(sysroot / "dev/nvidiactl") if (sysroot / "proc/driver/nvidia").exists() else None,
         nvidia_kernel=_nvidia_kernel(sysroot),
         nvidia_library=_nvidia_library(sysroot, uname.machine),
         environment=tuple((name, environ[name]) for name in _TRAPS if environ.get(name)),
@@ -159,7 +164,7 @@ def _node(path: Path) -> RenderNode:
     return RenderNode(f"/dev/dri/{path.name}", os.access(path, os.R_OK | os.W_OK), group)
 
 
-def _kvm(path: Path) -> str:
+def _device(path: Path) -> str:
     if not path.exists():
         return "missing"
     return "usable" if os.access(path, os.R_OK | os.W_OK) else "not permitted"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfctl.gpu import renderers, vendors
+from cfctl.gpu import groups, renderers, vendors
 
 if TYPE_CHECKING:
+    from cfctl.gpu.drivers import GlesDisplay, VulkanDevice
     from cfctl.gpu.facts import Facts, PciGpu, RenderNode
-    from cfctl.gpu.probe import GlesDisplay, Probe, VulkanDevice
+    from cfctl.gpu.probe import Probe
     from cfctl.gpu.renderers import Kind
     from cfctl.gpu.vendors import Vendor
 
@@ -89,6 +90,8 @@ def hardware_vulkan(probe: Probe) -> Lack | None:
         return vulkan_library(probe)
     if compute := next((d for d in devices if renderers.vulkan_kind(d) == "hardware"), None):
         return _explain(probe.facts, f"{compute.name} computes in Vulkan, but does not draw")
+    if unclear := next((d for d in devices if d.type == "other"), None):
+        return _explain(probe.facts, f"nothing but a name is known of the Vulkan device {unclear.name}")
     if lent := next((d for d in devices if renderers.vulkan_kind(d) == "virtual"), None):
         why = f"Vulkan is drawn by {lent.name}, a GPU that another machine lends"
         return Lack(why, "Pass a real GPU through to this virtual machine.")
@@ -115,7 +118,8 @@ def _explain(facts: Facts, why: str) -> Lack:
     if found:
         return Lack(f"{why}: {found[0].why}", found[0].help)
     if facts.container:
-        return Lack(f"{why}: no GPU is visible in this container", "Start it with --device /dev/dri or --gpus all.")
+        flags = dict.fromkeys(vendor.container_flags for vendor in vendors.load().values() if vendor.container_flags)
+        return Lack(f"{why}: no GPU is visible in this container", f"Start it with {', or '.join(flags)}")
     return Lack(f"{why}: this host has no GPU", "Use a host with an NVIDIA, AMD or Intel GPU.")
 
 
@@ -149,6 +153,10 @@ def _gpu(facts: Facts, gpu: PciGpu) -> Lack | None:
     if vendor.key == "nvidia" and _nvidia_mismatch(facts):
         why = f"NVIDIA's kernel driver is {facts.nvidia_kernel}, its libraries are {facts.nvidia_library}"
         return Lack(why, "Load the driver that belongs to the libraries: reboot")
+    if vendor.key == "nvidia" and facts.nvidia_device in ("missing", "not permitted"):
+        if facts.container:
+            return Lack(f"{what} was not given to this container", f"Start it with {vendor.container_flags}")
+        return Lack(f"/dev/nvidiactl is {facts.nvidia_device}", "Make it: sudo nvidia-modprobe -u -c=0")
     if gpu.node is None:
         return Lack(f"{what} has no render node in /dev/dri", vendor.hints["no_render_node"])
     if not gpu.node.usable:
@@ -159,10 +167,9 @@ def _gpu(facts: Facts, gpu: PciGpu) -> Lack | None:
 def _node(node: RenderNode) -> Lack:
     """Return what keeps a render node from being used; boards with an ARM GPU have one without a PCI device."""
     if not node.usable:
-        return Lack(
-            f"this user may not open {node.path}",
-            f"Join its group, then log in again: sudo usermod -aG {node.group} $USER",
-        )
+        # Whether the user is in it is `gpu probe`'s to say; reading /etc/group twice would not change the advice.
+        help_ = groups.opening(node.path, node.group, 0o660, member=False, listed=False)
+        return Lack(f"this user may not open {node.path}", help_)
     mesa = vendors.load()["virtio"]
     return Lack(f"there is a GPU at {node.path}, but no driver library for it", f"Install: {mesa.install_command()}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from cfctl.gpu.probe import GlesDisplay, VulkanDevice
+    from cfctl.gpu.drivers import GlesDisplay, VulkanDevice
 
 Kind = Literal["hardware", "virtual", "software"]
 

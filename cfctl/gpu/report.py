@@ -9,13 +9,22 @@ from cfctl.gpu import renderers, vendors
 
 if TYPE_CHECKING:
     from cfctl.gpu.decide import Decision
+    from cfctl.gpu.drivers import GlesDisplay, VulkanDevice
     from cfctl.gpu.facts import PciGpu
-    from cfctl.gpu.probe import GlesDisplay, Probe, VulkanDevice
+    from cfctl.gpu.guest import Guest
+    from cfctl.gpu.probe import Probe
+    from cfctl.gpu.surroundings import Surroundings
 
 
-def document(probe: Probe, decision: Decision) -> dict[str, Any]:
-    """Return everything that was found and decided as plain data."""
-    return {
+def document(
+    probe: Probe, decision: Decision, *, guest: Guest | None = None, around: Surroundings | None = None
+) -> dict[str, Any]:
+    """Return everything that was found and decided as plain data.
+
+    :param guest: what the decision was made for.
+    :param around: access, libraries and containers, where they were looked at.
+    """
+    found: dict[str, Any] = {
         "mode": decision.mode,
         "reason": decision.reason,
         "devices": [
@@ -24,18 +33,46 @@ def document(probe: Probe, decision: Decision) -> dict[str, Any]:
             *(_egl(display) for display in probe.egl.displays),
         ],
         "modes": [dataclasses.asdict(verdict) for verdict in decision.modes],
-        "findings": findings(probe),
+        "findings": findings(probe, guest, around),
         "host": {"arch": probe.facts.arch, "kernel": probe.facts.kernel, "kvm": probe.facts.kvm},
+        "detector": dataclasses.asdict(probe.detection) if probe.detection else None,
     }
+    if guest is not None:
+        found["guest"] = dataclasses.asdict(guest)
+    if around is not None:
+        found["access"] = [dataclasses.asdict(access) for access in around.access]
+        found["libraries"] = [dataclasses.asdict(library) for library in around.libraries]
+        found["containers"] = {**dataclasses.asdict(around.containers), "nvidia": around.containers.nvidia}
+    return found
 
 
-def findings(probe: Probe) -> list[str]:
+def findings(probe: Probe, guest: Guest | None = None, around: Surroundings | None = None) -> list[str]:
     """Return what people should know beside the decision, a sentence each."""
     facts = probe.facts
     found = [problem for problem in (probe.vulkan.problem, probe.egl.problem) if problem]
+    found += [difference for difference in probe.differences if difference not in found]
+    if guest is not None and guest.problem:
+        found.append(guest.problem)
     found += [f"{name}={value} is set and may change who draws" for name, value in facts.environment]
     if facts.kvm != "usable":
         found.append(f"/dev/kvm is {facts.kvm}: without KVM Android is too slow to use, whatever the graphics mode")
+    if around is not None:
+        found += _around(probe, around)
+    return found
+
+
+def _around(probe: Probe, around: Surroundings) -> list[str]:
+    found = [f"this user may not open {access.path}. {access.help}" for access in around.access if access.help]
+    for library in around.libraries:
+        if library.error and (library.needed or library.what != "library"):
+            name = library.name if library.what == "library" else f"the {library.what} {library.name}"
+            found.append(f"{name} cannot be loaded: {library.error}. {library.help or ''}".rstrip())
+    engines = [engine for engine in around.containers.engines if engine.problem is None]
+    if engines and any(gpu.vendor == "nvidia" for gpu in probe.facts.gpus) and not around.containers.nvidia:
+        found.append(
+            "containers cannot be given the NVIDIA GPU. Install nvidia-container-toolkit from NVIDIA's repository, "
+            "then: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+        )
     return found
 
 

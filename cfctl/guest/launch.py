@@ -90,6 +90,12 @@ def _options(values: Values, numbers: Sequence[int], package: Path) -> list[Inst
     entries = []
     for entry in options.instance_options(values, numbers):
         options.check_files(entry)
+        if entry.gpu_mode not in options.SOFTWARE_GPU_MODES:
+            raise UsageError(
+                f"--gpu_mode={entry.gpu_mode} is not supported by the embedded guest",
+                f"It draws a plain screen on its own CPU: {', '.join(options.SOFTWARE_GPU_MODES)}.",
+                "Leave the flag out, or use an Android host package: cfctl launch --host-package DIR",
+            )
         kernel = image.fast_kernel if entry.gpu_mode == "none" else image.kernel
         entries.append(
             replace(
@@ -98,8 +104,6 @@ def _options(values: Values, numbers: Sequence[int], package: Path) -> list[Inst
                 initramfs=entry.initramfs or os.fspath(image.initramfs),
             )
         )
-        if entry.gpu_mode not in options.SOFTWARE_GPU_MODES:
-            _say(f"gpu_mode {entry.gpu_mode}: the embedded guest has no accelerated graphics, only a plain screen")
     return entries
 
 

@@ -18,7 +18,7 @@ import cfctl
 from cfctl import arch as arches
 from cfctl import locks, paths, process
 from cfctl.errors import CfctlError, HostLacks
-from cfctl.guest import entry, image
+from cfctl.guest import entry, image, options
 from cfctl.steps import step
 
 #: In every package of ours, written last: what has it is whole, and may be replaced by another.
@@ -58,6 +58,13 @@ main(package)
 #: The oldest Python that the code runs on.
 _PYTHON = (3, 11)
 
+
+#: What the guest says of itself (cfctl/gpu/guest.py): it draws on its own CPU, and there is nothing to choose.
+_INFO = f"""\
+config=phone
+gpu_mode_candidates={options.SOFTWARE_GPU_MODES[0]},none
+cfctl_gpu_modes={",".join(options.SOFTWARE_GPU_MODES)}
+"""
 
 #: Where the kernel and the initramfs lie in a package.
 _IMAGES = "images"
@@ -155,6 +162,7 @@ def _fill(directory: Path, guest: image.Image, *, link: bool) -> None:
         (programs / name).write_text(_SCRIPT.format(python=python))
     for alias, name in entry.ALIASES.items():
         (programs / alias).symlink_to(name)
+    (directory / "android-info.txt").write_text(_INFO)
     image.copy(guest, directory / _IMAGES, link=link)
     marker = directory / MARKER
     marker.parent.mkdir()
@@ -174,6 +182,7 @@ def _code() -> list[Path]:
 def _name() -> str:
     """Return the package's name: a hash of everything that decides what is in it."""
     digest = hashlib.sha256(f"{image.key(arches.host())} {interpreter()}".encode())
+    digest.update(_INFO.encode())
     for path in _code():
         digest.update(path.read_bytes())
     return f"guest-{digest.hexdigest()[:16]}"

@@ -65,6 +65,8 @@ def _crashed(record: Record, status: int, evidence: str) -> CfctlError:
     help_ = f"{record.request.host_package}/bin/launch_cvd --help"
     if "unknown command line flag" in evidence:
         return UsageError(brief, evidence, f"Flags that it knows: {help_}")
+    if "is not supported by the embedded guest" in evidence:
+        return UsageError(brief, evidence, "Leave it out, or launch Android: cfctl launch --host-package DIR")
     # The embedded launcher raises the same errors as cfctl itself.
     if found := re.search(r"the program '\S+' is not installed.*?Install it: ([^\n/]+)", evidence, re.DOTALL):
         return HostLacks(brief, evidence, f"Install it: {found[1].strip()}")

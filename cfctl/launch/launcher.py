@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, diagnosis, images, numbers, observe, registry, stop
+from cfctl.launch import boot, diagnosis, numbers, observe, registry, stop
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -160,15 +160,18 @@ def _check_free(name: str) -> None:
 def choose_gpu(request: Request) -> gpu.Decision:
     """Return the GPU mode for a request: what the host can do, what the guest and the VM manager support.
 
-    :raises UsageError: for a mode or a VM manager that does not exist.
+    :raises UsageError: for a mode or a VM manager that does not exist, and a mode that the guest does not have.
     """
     vm_manager = HostPackage.open(Path(request.host_package)).vm_manager
     for flag in request.flags:
         key, _, value = flag.lstrip("-").partition("=")
         if key == "vm_manager" and value:
             vm_manager = value
-    guest = images.supports_gfxstream(Path(request.images or request.host_package))
-    return gpu.choose(request.gpu, vm_manager=vm_manager, guest_supports_gfxstream=guest)
+    guest = gpu.guest.read(Path(request.images or request.host_package))
+    choice = gpu.choose(request.gpu, vm_manager=vm_manager, guest=guest, package=Path(request.host_package))
+    if not choice.works:
+        steps.note(f"--gpu {choice.mode}: {choice.reason}")
+    return choice
 
 
 def _flags(record: Record) -> list[str]:

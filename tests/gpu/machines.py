@@ -1,15 +1,28 @@
 """Kinds of machine as cfctl's probe sees them.
 
 RECORDED ones were taken down from a real machine by ``cfctl gpu probe``. CONSTRUCTED ones were put together from
-documentation, because no such machine was at hand: names and numbers are as such drivers give them.
+documentation, because no such machine was at hand: names and numbers are as such drivers give them. SOURCES names it,
+machine by machine.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from cfctl.gpu import guest
+from cfctl.gpu.drivers import Egl, GlesDisplay, Vulkan, VulkanDevice
 from cfctl.gpu.facts import Facts, PciGpu, RenderNode
-from cfctl.gpu.probe import Egl, GlesDisplay, Probe, Vulkan, VulkanDevice
+from cfctl.gpu.probe import Probe
+
+#: A guest of today, one without gfxstream, and cfctl's own.
+MODERN = guest.assumed(gfxstream=True)
+OLD = guest.assumed(gfxstream=False)
+EMBEDDED = guest.Guest(
+    source="android-info.txt",
+    known=True,
+    candidates=("guest_swiftshader", "none"),
+    only=("guest_swiftshader", "guest_lavapipe", "none"),
+)
 
 UBUNTU_6_8 = "6.8.0-45-generic"
 FEDORA_6_13 = "6.13.4-200.fc41.x86_64"
@@ -136,3 +149,31 @@ CONSTRUCTED = {
 }
 
 ALL = RECORDED | CONSTRUCTED
+
+_VULKANINFO = "vulkan.gpuinfo.org reports of that device (names, types, vendor numbers, versions)"
+_MESA = f"{_VULKANINFO}; Mesa's docs/drivers and GL_RENDERER formats of radeonsi, iris, crocus, nouveau, virgl"
+_NVIDIA = "NVIDIA Linux driver README (device files, nvidia-drm.modeset, installed components)"
+
+#: Where each constructed machine comes from.
+SOURCES = {
+    "headless nvidia": f"{_NVIDIA}; {_VULKANINFO}; libglvnd icd_enumeration.md for Mesa beside it",
+    "nvidia, compute only": f"{_NVIDIA}; vulkan_core.h (VK_ERROR_INCOMPATIBLE_DRIVER)",
+    "nvidia, nouveau": _MESA,
+    "nvidia, updated without a reboot": f"{_NVIDIA}, chapter on common problems: API mismatch",
+    "nvidia, mig slice": "NVIDIA Multi-Instance GPU User Guide, section on supported APIs: no graphics",
+    "nvidia, passed through": "kernel Documentation/driver-api/vfio.rst",
+    "amd, old kernel": _MESA,
+    "amd, new kernel": f"{_MESA}; kernel release as uname of Fedora 41",
+    "amd, kernel 7": f"{_MESA}; kernel release in Debian's form, with a major number after 6",
+    "intel igpu": _MESA,
+    "intel igpu, not in group render": f"{_MESA}; systemd's 50-udev-default.rules (group render, mode 0660)",
+    "old intel without vulkan": _MESA,
+    "intel igpu before nvidia": f"{_MESA}; {_NVIDIA}",
+    "arm server, nvidia": f"{_NVIDIA}; kernel release as uname of Ubuntu's linux-nvidia-64k",
+    "arm server, no gpu": "pci.ids (1a03:2000, ASPEED); kernel release as uname of Ubuntu's linux-aws",
+    "virtio-gpu with 3d": "Mesa docs/drivers/virgl and docs/drivers/venus",
+    "virtio-gpu on a host with llvmpipe": "Mesa docs/drivers/virgl",
+    "nothing at all": "dlopen(3), its message for a library that is not there",
+    "vulkan driver crashes": "google/android-riscv64 issue 85 (the probe ends with signal 11)",
+    "both drivers hang": "upstream's graphics_detector, which gives each check 15 s",
+}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cfctl.gpu import decide, report
+from cfctl.gpu import answers, decide, report
 from cfctl.gpu import probe as prober
+from cfctl.gpu.child import Ended
 from cfctl.gpu.probe import Probe
+from tests.gpu.machines import MODERN
 
-VULKAN = {
+VULKAN: dict[str, Any] = {
     "library": True,
     "devices": [
         {
@@ -27,7 +33,7 @@ VULKAN = {
     ],
     "error": None,
 }
-EGL = {
+EGL: dict[str, Any] = {
     "library": True,
     "displays": [
         {
@@ -68,7 +74,7 @@ def test_answers(tmp_path: Path) -> None:
     assert (device.name, device.driver_version, device.api_version) == ("NVIDIA A40", "550.54.14", "1.3.277")
     assert [display.renderer for display in found.egl.displays] == ["NVIDIA A40"]
     assert (found.vulkan.problem, found.egl.problem) == (None, None)
-    assert decide.decide(found, guest_gfxstream=True).mode == "gfxstream"
+    assert decide.decide(found, guest=MODERN).mode == "gfxstream"
 
 
 def test_what_a_driver_prints_does_not_matter(tmp_path: Path) -> None:
@@ -134,6 +140,57 @@ def test_nonsense_is_a_finding(tmp_path: Path, program: str, problem: str) -> No
     assert ask(tmp_path, egl=program).egl.problem == problem
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"library": True},
+        {"library": True, "devices": None, "displays": 7, "error": None},
+        {"library": True, "devices": [1], "displays": ["x"], "error": None},
+        {"library": True, "devices": [{"name": "x"}], "displays": [{"error": None}], "error": None},
+        {"library": True, "devices": [{**VULKAN["devices"][0], "vendor_id": "x"}], "displays": {}, "error": []},
+    ],
+)
+def test_an_answer_of_another_shape_is_a_finding(tmp_path: Path, document: dict[str, object]) -> None:
+    found = ask(tmp_path, vulkan=says(document), egl=says(document))
+    assert found.vulkan.problem == "the Vulkan driver's answer is damaged"
+    assert found.egl.problem
+    assert decide.decide(found, guest=MODERN).mode == "guest_swiftshader"
+
+
+def test_an_answer_nested_too_deeply_is_a_finding(tmp_path: Path) -> None:
+    assert "ended with status 0 and no answer" in (ask(tmp_path, vulkan="print('[' * 100000)").vulkan.problem or "")
+
+
+@pytest.mark.parametrize("more", ["", "    pass\nimport sys\nsys.exit(0)\n"])
+def test_a_flood_does_not_fill_the_memory(tmp_path: Path, more: str) -> None:
+    endless = (
+        "while True:\n    print('x' * 1000000)\n"
+        if not more
+        else f"for _ in range(20):\n    print('x' * 1000000)\n{more}"
+    )
+    found = ask(tmp_path, vulkan=endless, deadline=60)
+    assert found.vulkan.problem == "the Vulkan driver printed more than 4 MiB"
+    assert found.egl.displays, "the other stack is not hurt"
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.just("error"),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from([*VULKAN, *EGL, *VULKAN["devices"][0]]), inner, max_size=6)
+        ),
+        max_leaves=12,
+    )
+)
+def test_whatever_a_child_says(document: object) -> None:
+    whole = {"library": True, "error": None, "devices": document, "displays": document}
+    for text in (document, whole):
+        ended = Ended(None, 0, json.dumps(text))
+        assert answers.vulkan(ended) is not None
+        assert answers.egl(ended) is not None
+
+
 def test_missing_libraries(tmp_path: Path) -> None:
     missing = {"library": False, "devices": [], "displays": [], "error": "libX.so: cannot open shared object file"}
     found = ask(tmp_path, vulkan=says(missing), egl=says(missing))
@@ -142,7 +199,7 @@ def test_missing_libraries(tmp_path: Path) -> None:
 
 
 def test_no_device_is_a_problem(tmp_path: Path) -> None:
-    found = ask(tmp_path, vulkan=says({**VULKAN, "devices": []}), egl=says({**EGL, "displays": EGL["displays"][:1]}))  # type: ignore[index]
+    found = ask(tmp_path, vulkan=says({**VULKAN, "devices": []}), egl=says({**EGL, "displays": EGL["displays"][:1]}))
     assert found.vulkan.problem == "the Vulkan loader lists no device"
     assert found.egl.problem == "no EGL display can be used: eglInitialize: EGL_NOT_INITIALIZED"
 

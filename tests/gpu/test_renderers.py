@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfctl.gpu.probe import GlesDisplay, VulkanDevice
+from cfctl.gpu.drivers import GlesDisplay, VulkanDevice
 from cfctl.gpu.renderers import gles_kind, vulkan_kind
 
 

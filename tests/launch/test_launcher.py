@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cfctl import steps
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import images, launcher, manage, registry
+from cfctl.launch import launcher, manage, registry
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record, Request
 from tests import standins
@@ -88,12 +89,18 @@ def test_host_package_prefers_the_new_name(tmp_path: Path) -> None:
     assert HostPackage.open(package).stop is None
 
 
-def test_gfxstream_support_is_the_guests_own_word(tmp_path: Path) -> None:
-    assert images.supports_gfxstream(tmp_path) is None
-    (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=unsupported\n")
-    assert images.supports_gfxstream(tmp_path) is False
-    (tmp_path / "android-info.txt").write_text("config=phone\ngfxstream=supported\n")
-    assert images.supports_gfxstream(tmp_path)
+def test_a_mode_that_will_not_work_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(steps, "note", notes.append)
+    (tmp_path / "bin").mkdir()
+    for name in ("launch_cvd", "crosvm"):
+        (tmp_path / "bin" / name).touch(mode=0o755)
+    choice = launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe"))
+    assert not choice.works
+    assert notes == [f"--gpu guest_lavapipe: {choice.reason}"]
+    (tmp_path / "android-info.txt").write_text("vulkan_lavapipe_apex=supported\n")
+    assert launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe")).works
+    assert len(notes) == 1
 
 
 def test_targets() -> None:
