@@ -67,6 +67,16 @@ def test_whole_life(host: Sandbox) -> None:
         assert after[part] == before[part]
 
 
+def test_a_gpu_mode_that_the_embedded_guest_lacks(host: Sandbox) -> None:
+    for flags in (["--gpu", "gfxstream"], ["--gpu", "drm_virgl"]):
+        done = host.cfctl("launch", "phone", *flags, "--json", check=False)
+        error = json.loads(done.stdout)["error"]
+        assert (done.returncode, error["brief"]) == (2, f"this guest has no GPU mode {flags[1]}")
+        assert "guest_swiftshader" in error["details"]
+        assert "cfctl launch --host-package DIR" in error["resolution"]
+    leaves_nothing(host)
+
+
 def test_two_vms_beside_each_other(host: Sandbox) -> None:
     host.cfctl("launch", "farm", "--num-instances", "2")
     for position, address in ((1, "192.168.98.2"), (2, "192.168.98.3")):

@@ -19,10 +19,10 @@ from tests.schemas import conforms
 from tests.system.sandbox import REPO, Sandbox
 
 
-def probe(**environ: str) -> dict[str, Any]:
+def probe(*flags: str, **environ: str) -> dict[str, Any]:
     """Run ``cfctl gpu probe --json`` on this machine and return the document."""
     done = process.run(
-        [sys.executable, "-m", "cfctl", "gpu", "probe", "--json"],
+        [sys.executable, "-m", "cfctl", "gpu", "probe", "--json", *flags],
         timeout=40,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), **environ},
     )
@@ -107,6 +107,48 @@ def test_a_library_that_hangs_its_loader(tmp_path: Path) -> None:
     assert "the Vulkan driver hangs: it gave no answer within 2 s" in document["findings"]
     assert names(document, "egl"), "the other stack is not hurt"
     assert document["mode"] == "guest_swiftshader" or has_gpu()
+
+
+def test_the_package_s_detector_and_images(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("launch_cvd", "crosvm"):
+        (tmp_path / "bin" / name).touch(mode=0o755)
+    (tmp_path / "android-info.txt").write_text("gfxstream=supported\n")
+    detector = tmp_path / "bin/graphics_detector"
+    detector.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    detector.chmod(0o755)
+    document = probe("--host-package", str(tmp_path))
+    assert (
+        f"graphics_detector crashed: signal 11 (SIGSEGV) ({detector}); cfctl's own probe counts"
+        in (document["findings"])
+    )
+    assert any("llvmpipe" in name for name in names(document, "vulkan"))
+    # One that gets nothing: the package's programs would get nothing either.
+    detector.write_text("#!/bin/sh\necho 'vulkan_loader_available: true'\n")
+    document = probe("--host-package", str(tmp_path))
+    assert names(document, "vulkan") == names(document, "egl") == []
+    assert document["reason"].startswith("nothing draws OpenGL ES: the host package's graphics_detector")
+    assert document["guest"]["gfxstream"]
+
+
+def test_libraries_and_drivers() -> None:
+    document = probe()
+    loaded = {item["name"]: item["error"] for item in document["libraries"]}
+    assert loaded["libEGL.so.1"] is None
+    assert loaded["libvulkan.so.1"] is None
+    assert any("lvp_icd" in name and error is None for name, error in loaded.items())
+
+
+def test_qemu_is_asked_for_its_devices() -> None:
+    document = probe("--vm-manager", "qemu_cli")
+    gfxstream = next(
+        verdict for verdict in document["modes"] if verdict["mode"] == "gfxstream_guest_angle_host_lavapipe"
+    )
+    # Debian builds QEMU without gfxstream; another build may have it.
+    assert (
+        gfxstream["works"]
+        or gfxstream["why"] == "the installed QEMU lacks gfxstream (the device virtio-gpu-rutabaga)"
+    )
 
 
 def test_no_libraries_at_all(tmp_path: Path) -> None:

@@ -288,6 +288,7 @@ def test_in_the_foreground(host: Host) -> None:
     [
         (["--frobnicate"], 1, "ERROR: unknown command line flag 'frobnicate'"),
         (["--gpu_mode=fast"], 255, "Invalid gpu_mode provided: fast"),
+        (["--gpu_mode=gfxstream"], 255, "--gpu_mode=gfxstream is not supported by the embedded guest"),
         (["--vm_manager=crosvm"], 255, "--vm_manager=crosvm is not supported by the embedded guest"),
         (["--instance_nums=1,1"], 134, "--instance_nums names an instance twice"),
         (["--base_instance_num=3"], 255, "Tap interface does not exist: cvd-wtap-03"),
