@@ -17,6 +17,9 @@ _PACKAGES = {
     "groupadd": ("passwd", "shadow-utils"),
     "qemu-system-x86_64": ("qemu-system-x86", "qemu-kvm"),
     "qemu-system-aarch64": ("qemu-system-arm", "qemu-kvm"),
+    # On a host of another processor, where the RPM world's qemu-kvm is no help.
+    "qemu-system-x86_64 for emulation": ("qemu-system-x86", "qemu-system-x86-core"),
+    "qemu-system-aarch64 for emulation": ("qemu-system-arm", "qemu-system-aarch64-core"),
     # Libraries of graphics, and a device of QEMU's.
     "libEGL.so.1": ("libegl1", "libglvnd-egl"),
     "libGL.so.1": ("libgl1", "libglvnd-glx"),

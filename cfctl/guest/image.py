@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfctl import arch as arches
 from cfctl import distro, elf, locks, paths
-from cfctl.errors import GuestImageUnavailable
+from cfctl.errors import CfctlError, GuestImageUnavailable
 from cfctl.guest import cpio, kernel
 from cfctl.guest.debian import PrivateApt
 from cfctl.steps import step
@@ -75,6 +76,22 @@ class Image:
     def description(self) -> Path:
         """The packages that it was made from, as JSON; written last, so an image that has it is whole."""
         return self.directory / "image.json"
+
+    @property
+    def arch(self) -> Arch:
+        """The processor that it is for.
+
+        :raises CfctlError: if its description is damaged, or names one that Cuttlefish does not run on.
+        """
+        try:
+            loaded = json.loads(self.description.read_text())
+            # Images made before there was a choice are for the host they were made on.
+            name = str(loaded.get("arch", arches.host().name))
+        except (OSError, ValueError, AttributeError) as exc:
+            raise CfctlError(
+                f"{self.description} is damaged", str(exc), "Build the package anew: cfctl guest build DIR"
+            ) from exc
+        return arches.by_name(name)
 
     @property
     def whole(self) -> bool:
@@ -153,7 +170,10 @@ def _build(arch: Arch, scratch: Path, directory: Path) -> None:
             (directory / "kernel.fast").write_bytes(fast)
         image.initramfs.write_bytes(gzip.compress(initramfs(tree, arch), mtime=0))
         image.description.write_text(
-            json.dumps({"kernel": packed.name.partition("-")[2], "packages": apt.versions()}, indent=1) + "\n"
+            json.dumps(
+                {"arch": arch.name, "kernel": packed.name.partition("-")[2], "packages": apt.versions()}, indent=1
+            )
+            + "\n"
         )
         # Whatever the umask: other users boot it, and nobody changes it.
         directory.chmod(0o755)

@@ -45,12 +45,15 @@ class Verdict:
     known: bool = True
 
 
-def usable(kernel: Path | None = None, *, device: Path = paths.KVM) -> Verdict:
+def usable(kernel: Path | None = None, *, device: Path = paths.KVM, arch: Arch | None = None) -> Verdict:
     """Tell whether an ordinary kernel boots under KVM; takes up to 3 s once per boot of the host.
 
     :param kernel: the embedded guest's kernel; without it, the one in the cache.
     :param device: another node than /dev/kvm.
+    :param arch: the guest's processor; without it, the host's.
     """
+    if arch is not None and arch != arches.host():
+        return Verdict(ok=False, reason=f"the guest is for {arch.name}, and this host is {arches.host().name}")
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as exc:

@@ -23,6 +23,7 @@ from cfctl.instance import Instance
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cfctl.arch import Arch
     from cfctl.guest.gflags import Values
     from cfctl.guest.options import InstanceOptions
 
@@ -59,7 +60,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str], package: Path) -> int:
     try:
         daemon = values.on("daemon")
         entries = _options(values, numbers, package)
-        places, accelerator = _prepare(values, entries, environ, daemon=daemon)
+        processor = Image(package / "images").arch
+        places, accelerator = _prepare(values, entries, environ, processor, daemon=daemon)
     except CfctlError as exc:
         _say(f"{exc}")
         return FAILED
@@ -108,10 +110,11 @@ def _options(values: Values, numbers: Sequence[int], package: Path) -> list[Inst
 
 
 def _prepare(
-    values: Values, entries: Sequence[InstanceOptions], environ: Mapping[str, str], *, daemon: bool
+    values: Values, entries: Sequence[InstanceOptions], environ: Mapping[str, str], processor: Arch, *, daemon: bool
 ) -> tuple[Places, str]:
     """Check the host, make the directories and write the config.
 
+    :param processor: the guest's.
     :raises CfctlError: before anything was changed, if something is in the way.
     """
     if not environ.get("HOME"):
@@ -125,13 +128,18 @@ def _prepare(
     for instance in instances:
         preflight.taps(instance)
     # Asked now, so that a host without it hears so before anything was made.
-    vm.qemu(arch.host())
-    verdict = kvm.usable(Path(entries[0].kernel), device=Path(values["kvm_path"] or paths.KVM))
+    vm.qemu(processor)
+    verdict = kvm.usable(Path(entries[0].kernel), device=Path(values["kvm_path"] or paths.KVM), arch=processor)
+    if processor != arch.host():
+        _say(
+            f"note: the guest is for {processor.name} and is emulated on this {arch.host().name} host, which is slow"
+        )
     layout.prepare(places, instances, assembly_link=Path(values["assembly_dir"]))
     accelerator = "kvm" if verdict.ok else "tcg"
     document = configuration.document(
         places, entries, daemon=daemon, accelerator=accelerator, operator=values["webrtc_sig_server_addr"]
     )
+    document["cfctl_arch"] = processor.name
     layout.write_config(places, instances, document)
     log = LauncherLog(places.assembly / "assemble_cvd.log", "assemble_cvd")
     log.write("I", f"accelerator: {accelerator} ({verdict.reason})")

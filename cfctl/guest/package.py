@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cfctl
 from cfctl import arch as arches
@@ -20,6 +21,9 @@ from cfctl import locks, paths, process
 from cfctl.errors import CfctlError, HostLacks
 from cfctl.guest import entry, image, options
 from cfctl.steps import step
+
+if TYPE_CHECKING:
+    from cfctl.arch import Arch
 
 #: In every package of ours, written last: what has it is whole, and may be replaced by another.
 MARKER = Path("etc") / "cfctl-guest.json"
@@ -70,13 +74,15 @@ cfctl_gpu_modes={",".join(options.SOFTWARE_GPU_MODES)}
 _IMAGES = "images"
 
 
-def ensure() -> Path:
+def ensure(arch: Arch | None = None) -> Path:
     """Return this user's embedded host package, built if need be; two callers at once build it once.
 
+    :param arch: the guest's processor; without it, this host's.
     :raises GuestImageUnavailable: if the guest's image cannot be built here.
     """
+    arch = arch or arches.host()
     own = paths.current().host_packages
-    name = _name()
+    name = _name(arch)
     for cache in (own, paths.SYSTEM_CACHE / own.name):
         if (cache / name / MARKER).is_file():
             return cache / name
@@ -87,13 +93,16 @@ def ensure() -> Path:
             for left in own.glob(".guest-*"):
                 shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
-            _write(target, link=True)
+            _write(target, arch, link=True)
     return target
 
 
-def build(directory: Path) -> Path:
+def build(directory: Path, arch: Arch | None = None) -> Path:
     """Write the package to ``directory``; another package of ours that is there is replaced.
 
+    :param arch: the guest's processor; without it, this host's. Another one's guest is emulated wherever it is not
+        at home, since nothing in a package but the guest is made for a processor.
+    :raises HostLacks: if no Python here can run the package's commands.
     :raises CfctlError: if something else is there.
     :raises GuestImageUnavailable: if the guest's image cannot be built here; nothing is changed then.
     """
@@ -111,7 +120,7 @@ def build(directory: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise CfctlError(f"{target.parent} cannot be made", exc.strerror) from exc
-    _write(target, link=False)
+    _write(target, arch or arches.host(), link=False)
     return target
 
 
@@ -120,9 +129,8 @@ def kernel(package: Path) -> Path:
     return image.Image(package / _IMAGES).kernel
 
 
-def _write(target: Path, *, link: bool) -> None:
+def _write(target: Path, arch: Arch, *, link: bool) -> None:
     """Write the package beside ``target``, and put it there when it is whole."""
-    arch = arches.host()
     guest = image.ensure(arch)
     with step("write the host package"):
         try:
@@ -131,7 +139,7 @@ def _write(target: Path, *, link: bool) -> None:
             raise CfctlError(f"{target.parent} cannot be written to", exc.strerror) from exc
         try:
             made = scratch / "package"
-            _fill(made, guest, link=link)
+            _fill(made, guest, arch, link=link)
             if target.exists():
                 target.rename(scratch / "old")
             made.rename(target)
@@ -139,7 +147,7 @@ def _write(target: Path, *, link: bool) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fill(directory: Path, guest: image.Image, *, link: bool) -> None:
+def _fill(directory: Path, guest: image.Image, arch: Arch, *, link: bool) -> None:
     python = interpreter()
     directory.mkdir(mode=0o755)
     library = directory / "lib" / "cfctl"
@@ -166,7 +174,7 @@ def _fill(directory: Path, guest: image.Image, *, link: bool) -> None:
     image.copy(guest, directory / _IMAGES, link=link)
     marker = directory / MARKER
     marker.parent.mkdir()
-    about = {"cfctl": cfctl.__version__, "id": _name(), "guest": image.describe(guest)}
+    about = {"cfctl": cfctl.__version__, "id": _name(arch), "arch": arch.name, "guest": image.describe(guest)}
     marker.write_text(json.dumps(about, indent=1) + "\n")
     # Whatever the umask: other users run it.
     for path in (directory, *directory.rglob("*")):
@@ -179,9 +187,9 @@ def _code() -> list[Path]:
     return [*(_SOURCE / name for name in MODULES), *sorted(guest.glob("*.py")), guest / "flags.tsv", guest / "init"]
 
 
-def _name() -> str:
+def _name(arch: Arch) -> str:
     """Return the package's name: a hash of everything that decides what is in it."""
-    digest = hashlib.sha256(f"{image.key(arches.host())} {interpreter()}".encode())
+    digest = hashlib.sha256(f"{image.key(arch)} {interpreter()}".encode())
     digest.update(_INFO.encode())
     for path in _code():
         digest.update(path.read_bytes())

@@ -167,7 +167,10 @@ class Supervisor:
         if self._boot_timeout > 0:
             self._timeout = loop.call_later(self._boot_timeout, self._boot_too_long)
         places = self._configuration.places
-        machine = vm.Machine(arch.host(), self._configuration.document.get("cfctl_accelerator", "tcg"))
+        machine = vm.Machine(
+            arch.by_name(self._configuration.document.get("cfctl_arch") or arch.host().name),
+            self._configuration.document.get("cfctl_accelerator", "tcg"),
+        )
         argv = vm.command(machine, self._instance, self._part, places, self._network)
         self._log.write("I", f"starting {' '.join(argv)}")
         # It keeps the locks of the instance number too, so that the number stays taken while any part of it lives.

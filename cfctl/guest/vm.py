@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfctl import arch as arches
 from cfctl import distro, process
 from cfctl.errors import MissingCommand
 
@@ -70,6 +71,8 @@ def qemu(arch: Arch) -> str:
     """
     if found := process.find(arch.qemu):
         return os.fspath(found)
+    if arch != arches.host():
+        raise MissingCommand(arch.qemu, distro.install_command(f"{arch.qemu} for emulation"))
     if _RHEL_QEMU.is_file():
         return os.fspath(_RHEL_QEMU)
     raise MissingCommand(arch.qemu, distro.install_command(arch.qemu))

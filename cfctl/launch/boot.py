@@ -59,6 +59,9 @@ _FAILED = "VIRTUAL_DEVICE_BOOT_FAILED"
 #: Where a launcher's own output goes, in the device's directory.
 LAUNCH_LOG = "launch.log"
 
+#: How a launcher's line begins that people should read while it boots.
+_NOTE = "note: "
+
 #: Longer lines, such as a VM's whole command, would push what matters off the screen.
 _WIDTH = 200
 
@@ -191,6 +194,7 @@ class Watch:
         self._clock = clock
         self._started = started
         self._quiet_since = started
+        self._said = Tail(record.home / LAUNCH_LOG)
 
     @property
     def seconds(self) -> float:
@@ -204,6 +208,9 @@ class Watch:
     def poll(self) -> None:
         """Read the logs, and report what is new or what has been quiet for too long."""
         now = self._clock()
+        for line in self._said.lines():
+            if line.startswith(_NOTE):
+                steps.note(clean(line.removeprefix(_NOTE)))
         for boot in self.boots:
             for phase in boot.advance():
                 which = boot.instance.id if len(self.boots) > 1 else ""

@@ -9,14 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from cfctl import arch as arches
 from cfctl import paths
+from cfctl.arch import Arch
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
-PROGRAMS = ("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "qemu-system-x86_64", "setpriv", "unshare")
+PROGRAMS = (
+    "adb",
+    "busybox",
+    "dnsmasq",
+    "ip",
+    "nft",
+    "nsenter",
+    "qemu-system-aarch64",
+    "qemu-system-x86_64",
+    "setpriv",
+    "unshare",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,6 +56,16 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def host_package() -> Path:
     """Return the embedded host package, as a sandbox sees it; built outside, where there is a network."""
+    return _package(arches.host())
+
+
+@pytest.fixture(scope="session")
+def arm_package() -> Path:
+    """Return the same with a guest for aarch64."""
+    return _package(arches.by_name("aarch64"))
+
+
+def _package(arch: Arch) -> Path:
     from cfctl.guest import package
 
     with pytest.MonkeyPatch.context() as patch:
@@ -51,5 +74,5 @@ def host_package() -> Path:
         patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
         # Not what a demo has left in this machine's own cache: a sandbox does not see that.
         patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
-        made = package.ensure()
+        made = package.ensure(arch)
     return Path("/var/cache/cfctl") / made.relative_to(sandboxes.CACHE)
