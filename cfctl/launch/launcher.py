@@ -163,11 +163,15 @@ def choose_gpu(request: Request) -> gpu.Decision:
     :raises UsageError: for a mode or a VM manager that does not exist, and a mode that the guest does not have.
     """
     vm_manager = HostPackage.open(Path(request.host_package)).vm_manager
+    images = request.images or request.host_package
     for flag in request.flags:
         key, _, value = flag.lstrip("-").partition("=")
         if key == "vm_manager" and value:
             vm_manager = value
-    guest = gpu.guest.read(Path(request.images or request.host_package))
+        elif key == "system_image_dir" and value:
+            # One per instance; a device has one mode, that of its first.
+            images = value.partition(",")[0]
+    guest = gpu.guest.read(Path(images))
     choice = gpu.choose(request.gpu, vm_manager=vm_manager, guest=guest, package=Path(request.host_package))
     if not choice.works:
         steps.note(f"--gpu {choice.mode}: {choice.reason}")

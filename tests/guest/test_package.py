@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cfctl import paths
-from cfctl.errors import CfctlError
-from cfctl.guest import entry, image, kvm, package, vm
+from cfctl import arch as arches
+from cfctl import distro, paths, process
+from cfctl.errors import CfctlError, MissingCommand
+from cfctl.gpu import guest as gpu_guest
+from cfctl.guest import entry, image, kvm, options, package, vm
 from cfctl.guest.image import Image
 
 SOURCE = Path(package.__file__).parents[1]
@@ -153,10 +155,40 @@ def test_ensure_mends_what_a_kill_left(guest: Image, tmp_path: Path) -> None:
 
 
 def test_the_name_follows_the_code(guest: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = package._name()
-    assert package._name() == before
+    before = package._name(arches.host())
+    assert package._name(arches.host()) == before
     monkeypatch.setattr(package, "interpreter", lambda: "/usr/bin/python3.99")
-    assert package._name() != before
+    assert package._name(arches.host()) != before
+
+
+def test_each_processor_has_a_package_of_its_own(guest: Image, tmp_path: Path) -> None:
+    assert len({package._name(arch) for arch in arches.ARCHES.values()}) == 2
+    for name, arch in arches.ARCHES.items():
+        made = package.build(tmp_path / name, arch)
+        assert json.loads((made / package.MARKER).read_text())["arch"] == name
+    assert package.ensure(arches.by_name("aarch64")) != package.ensure(arches.by_name("x86_64"))
+
+
+def test_the_guest_says_what_it_can_draw_with(guest: Image, tmp_path: Path) -> None:
+    described = gpu_guest.read(package.build(tmp_path / "package"))
+    assert described.known
+    assert described.problem is None
+    assert described.candidates == ("guest_swiftshader", "none")
+    assert described.only == options.SOFTWARE_GPU_MODES
+
+
+def test_an_image_says_which_processor_it_is_for(guest: Image) -> None:
+    guest.description.write_text('{"arch": "aarch64"}')
+    assert guest.arch == arches.by_name("aarch64")
+    guest.description.write_text("{}")
+    assert guest.arch == arches.host()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"arch": "vax"}'])
+def test_an_image_with_a_damaged_description(guest: Image, text: str) -> None:
+    guest.description.write_text(text)
+    with pytest.raises(CfctlError):
+        _ = guest.arch
 
 
 def test_interpreter_is_for_everybody() -> None:
@@ -185,6 +217,42 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kvm_without_a_node(tmp_path: Path) -> None:
     verdict = kvm.usable(tmp_path / "kernel", device=tmp_path / "kvm")
     assert verdict == kvm.Verdict(ok=False, reason=f"{tmp_path}/kvm cannot be opened: No such file or directory")
+
+
+def test_no_kvm_for_a_guest_of_another_processor(node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "_try", lambda *_: pytest.fail("nothing may be tried"))
+    (other,) = (arch for arch in arches.ARCHES.values() if arch != arches.host())
+    verdict = kvm.usable(tmp_path / "kernel", device=node, arch=other)
+    assert verdict.reason == f"the guest is for {other.name}, and this host is {arches.host().name}"
+    assert not verdict.ok
+
+
+@pytest.mark.parametrize(
+    ("debian", "command"),
+    [
+        (True, "apt-get install --no-install-recommends qemu-system-arm"),
+        (False, "dnf install qemu-system-aarch64-core"),
+    ],
+)
+def test_the_emulator_of_another_processor(monkeypatch: pytest.MonkeyPatch, *, debian: bool, command: str) -> None:
+    monkeypatch.setattr(distro, "is_debian_like", lambda: debian)
+    monkeypatch.setattr(process, "find", lambda command: None)
+    monkeypatch.setattr(arches, "host", lambda: arches.by_name("x86_64"))
+    # What RHEL calls qemu-kvm is for its own processor.
+    monkeypatch.setattr(vm, "_RHEL_QEMU", Path("/bin/sh"))
+    assert vm.qemu(arches.by_name("x86_64")) == "/bin/sh"
+    with pytest.raises(MissingCommand) as caught:
+        vm.qemu(arches.by_name("aarch64"))
+    assert command in (caught.value.resolution or "")
+
+
+def test_the_machine_of_each_processor() -> None:
+    x86, arm = (vm.Machine(arches.by_name(name), "tcg") for name in ("x86_64", "aarch64"))
+    assert x86.base()[:2] == ["-machine", "pc,usb=off"]
+    assert arm.base()[:2] == ["-machine", "virt,gic-version=max"]
+    assert "cortex-a57" in arm.base()
+    assert "console=ttyAMA0 " in arm.cmdline()
+    assert "console=ttyS0 " in x86.cmdline()
 
 
 def test_kvm_verdict_is_kept(node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

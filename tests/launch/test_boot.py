@@ -56,6 +56,22 @@ def log(number: int, text: str, name: str = "kernel.log") -> Path:
     return path
 
 
+def test_what_the_launcher_wants_people_to_know_is_said(state: Path) -> None:
+    listener = Listener()
+    record().home.mkdir(parents=True, exist_ok=True)
+    launch_log = record().home / boot.LAUNCH_LOG
+    launch_log.write_text("assembling\nnote: emulated, \x1b[31mslow\nnote: half a li")
+    with steps.reporting(listener):
+        watch = boot.Watch(record(), started=0.0, clock=Clock())
+        watch.poll()
+        watch.poll()
+        assert listener.notes[:1] == ["emulated, [31mslow"]
+        with launch_log.open("a") as file:
+            file.write("ne\n")
+        watch.poll()
+    assert [note for note in listener.notes if "nothing new" not in note] == ["emulated, [31mslow", "half a line"]
+
+
 def test_phases_in_the_order_of_a_boot() -> None:
     listener = Listener()
     watch = boot.Watch(record(), started=0)

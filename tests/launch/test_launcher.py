@@ -101,6 +101,9 @@ def test_a_mode_that_will_not_work_is_said(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "android-info.txt").write_text("vulkan_lavapipe_apex=supported\n")
     assert launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe")).works
     assert len(notes) == 1
+    (tmp_path / "other").mkdir()
+    flags = (f"--system_image_dir={tmp_path}/other,{tmp_path}",)
+    assert not launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe", flags=flags)).works
 
 
 def test_targets() -> None:

@@ -19,16 +19,8 @@ HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
 PROGRAMS = (
-    "adb",
-    "busybox",
-    "dnsmasq",
-    "ip",
-    "nft",
-    "nsenter",
-    "qemu-system-aarch64",
-    "qemu-system-x86_64",
-    "setpriv",
-    "unshare",
+    *("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "setpriv", "unshare"),
+    *{arches.host().qemu, arches.by_name("aarch64").qemu},
 )
 
 
