@@ -42,8 +42,10 @@ def build(
     from cfctl.errors import UsageError
     from cfctl.guest import package
 
-    if arch is not None and arch not in arches.ARCHES:
-        raise UsageError(f"there is no processor {arch!r}", f"Processors: {', '.join(arches.ARCHES)}.")
-    made = package.build(directory, arches.ARCHES[arch] if arch else None)
-    document = {"host_package": str(made), "arch": arch or arches.host().name}
+    known = {name: found for found in arches.ARCHES.values() for name in (found.name, found.debian)}
+    if arch is not None and arch not in known:
+        raise UsageError(f"there is no processor {arch!r}", f"Processors: {', '.join(known)}.")
+    wanted = known[arch] if arch else arches.host()
+    made = package.build(directory, wanted)
+    document = {"host_package": str(made), "arch": wanted.name}
     return common.Answer(document, lambda: print(made))

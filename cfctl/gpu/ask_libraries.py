@@ -23,7 +23,8 @@ _MAX_MANIFESTS = 64
 def _vulkan_manifests() -> list[Path]:
     for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         if os.environ.get(variable):
-            return [Path(part) for part in os.environ[variable].split(":") if part.endswith(".json")]
+            return [Path(part) for part in os.environ[variable].split(":") if part]
+    added = [Path(part) for part in os.environ.get("VK_ADD_DRIVER_FILES", "").split(":") if part]
     home = os.environ.get("HOME", "/root")
     roots = [
         os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config",
@@ -33,7 +34,7 @@ def _vulkan_manifests() -> list[Path]:
         "/usr/local/share",
         "/usr/share",
     ]
-    return [file for root in roots for file in sorted(Path(root, "vulkan/icd.d").glob("*.json"))]
+    return [*added, *(file for root in roots for file in sorted(Path(root, "vulkan/icd.d").glob("*.json")))]
 
 
 def _egl_manifests() -> list[Path]:

@@ -35,6 +35,9 @@ __all__ = ["PROGRAMS", "Egl", "GlesDisplay", "Probe", "Vulkan", "VulkanDevice", 
 #: Seconds that the drivers get, as in upstream's graphics_detector.
 DEADLINE_S = 15.0
 
+#: Loading libraries, without asking them anything; where that hangs the drivers have had their time already.
+_LIBRARIES_DEADLINE_S = 5.0
+
 #: QEMU only prints a list.
 _QEMU_DEADLINE_S = 5.0
 
@@ -123,7 +126,7 @@ def _qemu(stack: contextlib.ExitStack) -> Callable[[], Qemu] | None:
 
 
 def libraries(
-    *, program: Path = _LIBRARIES, deadline: float = DEADLINE_S, env: Mapping[str, str] | None = None
+    *, program: Path = _LIBRARIES, deadline: float = _LIBRARIES_DEADLINE_S, env: Mapping[str, str] | None = None
 ) -> tuple[Library, ...]:
     """Load every graphics library and registered driver in a child; never raises for what one does.
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from cfctl.gpu import vendors
+
 if TYPE_CHECKING:
     from cfctl.gpu.drivers import GlesDisplay, VulkanDevice
 
 Kind = Literal["hardware", "virtual", "software"]
 
-#: Parts of the names of renderers that run on the CPU. They also show through a layer on top:
-#: "virgl (llvmpipe ...)", "zink Vulkan 1.3 (llvmpipe ...)", "ANGLE (Google, Vulkan (SwiftShader Device ...))".
-_SOFTWARE = ("llvmpipe", "lavapipe", "softpipe", "swrast", "swiftshader", "software rasterizer", "swr (")
-
-#: Renderers of a virtual machine, which pass the work on to the host around it.
-_VIRTUAL = ("virgl", "venus", "virtio-gpu", "svga3d", "d3d12")
-
 
 def _by_name(name: str) -> Kind:
     lowered = name.lower()
-    if any(part in lowered for part in _SOFTWARE):
+    makers = vendors.load()
+    if any(part in lowered for part in makers["software"].renderers):
         return "software"
-    return "virtual" if any(part in lowered for part in _VIRTUAL) else "hardware"
+    return "virtual" if any(part in lowered for part in makers["virtio"].renderers) else "hardware"
 
 
 def vulkan_kind(device: VulkanDevice) -> Kind:

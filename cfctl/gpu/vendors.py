@@ -31,6 +31,7 @@ class Vendor:
     :param debian: packages that give EGL and Vulkan on Debian's family.
     :param rpm: the same on the RPM family.
     :param hints: ``no_driver``, ``no_render_node`` and ``software``: what mends each.
+    :param renderers: parts of the names, in small letters, by which OpenGL ES and Vulkan tell this maker's renderers.
     :param container_flags: what a container is started with to get the GPU; empty where there is none to give.
     :param kvm_maps_from: the first kernel whose KVM maps this maker's memory into a guest, major and minor.
     """
@@ -43,6 +44,7 @@ class Vendor:
     debian: tuple[str, ...]
     rpm: tuple[str, ...]
     hints: Mapping[str, str]
+    renderers: tuple[str, ...] = ()
     container_flags: str = ""
     kvm_maps_from: tuple[int, int] = (0, 0)
 
@@ -79,6 +81,7 @@ def _vendor(file: Path) -> Vendor:
         debian=tuple(raw["packages"]["debian"]),
         rpm=tuple(raw["packages"]["rpm"]),
         hints={name: text.strip() for name, text in raw["hints"].items()},
+        renderers=tuple(raw.get("renderers", {}).get("names", ())),
         container_flags=raw.get("container", {}).get("flags", ""),
         kvm_maps_from=_version(raw.get("kvm", {}).get("maps_memory_from", "0.0")),
     )

@@ -262,6 +262,23 @@ def test_a_container_without_the_gpu_says_so() -> None:
     assert "--device /dev/dri" in helps(decision, "gfxstream")
 
 
+@pytest.mark.parametrize(
+    ("device", "container", "why", "help_"),
+    [
+        ("missing", False, "/dev/nvidiactl is missing", "sudo nvidia-modprobe -u -c=0"),
+        ("not permitted", False, "/dev/nvidiactl is not permitted", "sudo nvidia-modprobe -u -c=0"),
+        ("missing", True, "was not given to this container", "--gpus all -e NVIDIA_DRIVER_CAPABILITIES=all"),
+        ("usable", True, "has no render node in /dev/dri", "modprobe nvidia-drm modeset=1"),
+    ],
+)
+def test_nvidia_s_device_files(device: str, why: str, help_: str, *, container: bool) -> None:
+    machine = ALL["nvidia, compute only"]
+    found = replace(machine, facts=replace(machine.facts, nvidia_device=device, container=container))
+    decision = decide_mode(found, guest=MODERN)
+    assert why in decision.reason
+    assert help_ in helps(decision, "gfxstream")
+
+
 def test_a_gpu_that_is_not_on_pci() -> None:
     machine = ALL["llvmpipe only"]
     node = ALL["intel igpu"].facts.nodes[0]

@@ -69,6 +69,15 @@ def test_nvidia(tmp_path: Path) -> None:
     assert (found.nvidia_kernel, found.nvidia_library) == ("550.54.14", "550.67")
 
 
+def test_nvidia_s_device_file(tmp_path: Path) -> None:
+    assert read(tmp_path).nvidia_device is None
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    assert read(tmp_path).nvidia_device == "missing"
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    assert read(tmp_path).nvidia_device == "usable"
+
+
 def test_proprietary_nvidia_module(tmp_path: Path) -> None:
     version = tmp_path / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)

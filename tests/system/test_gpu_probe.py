@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cfctl import process
+from cfctl.gpu.probe import libraries
 from tests.schemas import conforms
 from tests.system.sandbox import REPO, Sandbox
 
@@ -107,6 +108,34 @@ def test_a_library_that_hangs_its_loader(tmp_path: Path) -> None:
     assert "the Vulkan driver hangs: it gave no answer within 2 s" in document["findings"]
     assert names(document, "egl"), "the other stack is not hurt"
     assert document["mode"] == "guest_swiftshader" or has_gpu()
+
+
+def manifest(directory: Path, driver: Path) -> Path:
+    """Register a Vulkan driver."""
+    file = directory / "icd.json"
+    file.write_text(
+        json.dumps({"file_format_version": "1.0.0", "ICD": {"library_path": str(driver), "api_version": "1.3.0"}})
+    )
+    return file
+
+
+def test_a_driver_that_crashes_has_a_name(tmp_path: Path) -> None:
+    driver = tmp_path / "libvulkan_bad.so"
+    driver.write_bytes(library("libvulkan.so.1").read_bytes()[:8192])
+    file = manifest(tmp_path, driver)
+    document = probe(VK_DRIVER_FILES=str(file), VK_ICD_FILENAMES=str(file))
+    assert any(finding.startswith("the Vulkan driver crashed: signal ") for finding in document["findings"])
+    crashed = next(item for item in document["libraries"] if item["name"] == str(file))
+    assert crashed["error"].startswith("the program that loads it crashed: signal ")
+    assert names(document, "egl"), "the other stack is not hurt"
+
+
+def test_a_driver_that_hangs_has_a_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "libvulkan_bad.so")
+    file = manifest(tmp_path, tmp_path / "libvulkan_bad.so")
+    found = libraries(deadline=3.0, env={"PATH": os.environ["PATH"], "VK_DRIVER_FILES": str(file)})
+    assert found[-1].name == str(file)
+    assert found[-1].error == "the program that loads it hangs: it gave no answer within 3 s"
 
 
 def test_the_package_s_detector_and_images(tmp_path: Path) -> None:
