@@ -1,7 +1,7 @@
 """Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
 
-``python -m tests.system.host_driver crash setup|teardown|switch``, ``... damage EXAMPLES`` and ``... timed SEED``;
-prints how much was tried.
+``python -m tests.system.host_driver crash setup|teardown|switch|iptables``, ``... damage EXAMPLES`` and
+``... timed SEED``; prints how much was tried.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ KINDS: dict[str, dict[str, str]] = {
         "host.ethernet_ipv6_prefix": "fd00:98::",
     },
     "external": {"host.bridge": "lan0"},
+    "iptables": {"host.bridge": "", "host.rules": "iptables"},
 }
 
 
@@ -79,6 +80,12 @@ def snapshot() -> dict[str, Any]:
         },
         # A rule that was missing is appended.
         "rules": sorted(run("nft", "list", "ruleset").splitlines()),
+        "iptables": sorted(
+            line.partition(" [")[0]
+            for program in ("iptables-legacy-save", "ip6tables-legacy-save")
+            for line in run(program).splitlines()
+            if line.startswith(("-A", ":"))
+        ),
         "servers": len(servers()),
         "files": sorted(
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
@@ -153,7 +160,17 @@ WAYS: dict[str, list[tuple[str | None, str | None]]] = {
     "setup": [(None, "own")],
     "teardown": [("own", None)],
     "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+    "iptables": [(None, "iptables"), ("iptables", None), ("own", "iptables"), ("iptables", "own")],
 }
+
+#: An administrator's host, whose iptables drops what nobody allows; the kernel keeps tables that it has made once.
+_STRICT = """
+for table in filter nat mangle; do iptables-legacy -t $table -S; ip6tables-legacy -t $table -S; done
+iptables-legacy -A INPUT -i lo -j ACCEPT
+iptables-legacy -A FORWARD -d 203.0.113.3 -j DROP
+iptables-legacy -P INPUT DROP
+iptables-legacy -P FORWARD DROP
+"""
 
 
 def crash(verb: str) -> int:
@@ -161,6 +178,7 @@ def crash(verb: str) -> int:
     host.setup(wanted(2))
     host.teardown()
     run("ip", "link", "add", "lan0", "type", "bridge")
+    run("sh", "-ec", _STRICT)
     clean = snapshot()
     points = 0
     for before, after in WAYS[verb]:
@@ -210,6 +228,24 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
     st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
     st.tuples(st.just("rule twice"), st.just("")),
+    st.tuples(
+        st.just("iptables"),
+        st.sampled_from(
+            [
+                "-F CFCTL_FORWARD",
+                "-D FORWARD -m comment --comment cfctl -j CFCTL_FORWARD",
+                "-D INPUT -i cvd-ebr -p udp --dport 67 -m comment --comment cfctl -j ACCEPT",
+                "-I FORWARD 1 -i lo -j CFCTL_FORWARD",
+                "-A FORWARD -i cvd-+ ! -o cvd-+ -m comment --comment cfctl -j ACCEPT",
+                "-t nat -F",
+                "-t nat -D CFCTL_POSTROUTING 1",
+                "-t nat -A POSTROUTING -m comment --comment cfctl -j CFCTL_POSTROUTING",
+                "-t nat -A CFCTL_POSTROUTING -s 192.168.98.0/24 -m comment --comment cfctl -j MASQUERADE",
+                "-t nat -A CFCTL_POSTROUTING -s 192.168.97.20/30 -m comment --comment cfctl -j MASQUERADE",
+                "-t mangle -F CFCTL_POSTROUTING",
+            ]
+        ),
+    ),
     st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
     st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
     st.tuples(st.just("second server"), st.just("")),
@@ -242,6 +278,7 @@ def damage(kind: str, what: str) -> None:
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
         "rule twice": f"nft '{rule}'",
+        "iptables": f"iptables-legacy {what}",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         # Where cfctl has no server, it would be somebody else's file, which stays.
         "pid file": f"[ ! -e {pid_file} ] || echo {what} >{pid_file}" if what else f"rm {pid_file}",
@@ -258,6 +295,7 @@ def damages(examples: int) -> int:
     host.setup(wanted(1))
     host.teardown()
     run("ip", "link", "add", "lan0", "type", "bridge")
+    run("sh", "-ec", _STRICT)
     clean = snapshot()
     ready: dict[tuple[int, str], dict[str, Any]] = {}
     tried = 0
