@@ -276,7 +276,11 @@ def ours(table: str, saved: Saved) -> FoundTable | None:
     for chain in saved.policies:
         if not chain.startswith(_PREFIX):
             continue
-        leading = [(builtin, at, text) for builtin, at, text in _rules(saved) if text.endswith(f" -j {chain}")]
+        leading = [
+            (builtin, at, text)
+            for builtin, at, text in _rules(saved)
+            if text.split()[-2:] in (["-j", chain], ["-g", chain])
+        ]
         chains.append(Chain(chain, hook(chain, [at for builtin, at, _ in leading if builtin == _JUMPS.get(chain)])))
         jumps += [Rule(builtin, text) for builtin, _, text in leading]
     rules = []
