@@ -21,19 +21,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfctl import config
-from cfctl.hostres import desired, host
+from cfctl.hostres import desired, host, nft
 
 #: What a set-up does to the world; a kill falls just before one of these.
 EVENTS = {
     "subprocess.Popen",
     "fcntl.ioctl",
     "os.chmod",
+    "os.kill",
     "os.mkdir",
     "os.remove",
     "os.rename",
     "os.rmdir",
     "shutil.rmtree",
     "signal.pthread_kill",
+    # Of netlink: what is sent is not seen, but nothing is sent without one.
+    "socket.__new__",
 }
 
 
@@ -144,9 +147,10 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
             nonlocal seen
             writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
             if event in EVENTS or writes:
-                if seen == point:
-                    os.kill(os.getpid(), signal.SIGKILL)
                 seen += 1
+                # Counted before: this is such an event itself.
+                if seen == point + 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
         work()
@@ -224,6 +228,8 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
     st.tuples(st.just("not isolated"), st.sampled_from(_TAPS)),
     st.tuples(st.just("recreated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("extra"), st.sampled_from(["cvd-etap-04", "cvd-mtap-77", "cvd-wifiap-128", "cvd-wtap-129"])),
+    st.tuples(st.just("subset"), st.integers(0, 9999).map(str)),
     st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
     st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
     st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
@@ -256,8 +262,36 @@ _DAMAGES = st.one_of(
 _HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
 
 
+def leave_a_subset(seed: int) -> None:
+    """Take away half of everything: links, rules, servers, files."""
+    chance = random.Random(seed)
+
+    def doomed(things: list[str]) -> list[str]:
+        return [thing for thing in things if chance.random() < 0.5]
+
+    names = [link["ifname"] for link in json.loads(run("ip", "-j", "link")) if link.get("ifalias") == desired.MARK]
+    script = [f"ip link del {name}" for name in doomed(sorted(names))]
+    for name in nft.TABLES:
+        listed = subprocess.run(["nft", "-a", "list", "table", *name.split()], capture_output=True, text=True)
+        rules = (
+            [(rule.rule.chain, rule.handle) for rule in nft.parse(name, listed.stdout).rules] if listed.stdout else []
+        )
+        script += doomed([f"nft delete rule {name} {chain} handle {handle}" for chain, handle in rules])
+    for table in ("filter", "nat", "mangle"):
+        lines = run("iptables-legacy", "-t", table, "-S").splitlines()
+        script += doomed([f"iptables-legacy -t {table} -D {line[3:]}" for line in lines if "comment cfctl" in line])
+    script += doomed([f"kill -9 {pid}" for pid in sorted(servers())])
+    files = [*Path("/run").glob("cuttlefish-*"), *Path("/run/cfctl/host").glob("*")]
+    script += doomed([f"rm -f {path}" for path in sorted(files)])
+    chance.shuffle(script)
+    subprocess.run(["sh", "-c", "\n".join(script)], check=False, capture_output=True, timeout=30)
+
+
 def damage(kind: str, what: str) -> None:
     """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
+    if kind == "subset":
+        leave_a_subset(int(what))
+        return
     rule = 'add rule ip cuttlefish_nat postrouting ip saddr 192.168.98.0/24 masquerade comment "cfctl"'
     pid_file = "/run/cuttlefish-dnsmasq-cvd-ebr.pid"
     script = {
@@ -274,6 +308,7 @@ def damage(kind: str, what: str) -> None:
         "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
         "not isolated": f"ip link set {what} type bridge_slave isolated off",
         "recreated": f"ip link del {what}; ip tuntap add {what} mode tap multi_queue; ip link set {what} alias cfctl",
+        "extra": f"ip tuntap add {what} mode tap vnet_hdr group cvdnetwork; ip link set {what} alias cfctl",
         "temporary": f"ip link add {what} type bridge",
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",

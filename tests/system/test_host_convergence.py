@@ -20,4 +20,4 @@ def test_a_kill_at_any_time_is_mended(sandbox: Sandbox) -> None:
 
 
 def test_any_damage_is_mended(sandbox: Sandbox) -> None:
-    assert int(python(sandbox, "tests.system.host_driver", "damage", "40").stdout) >= 40
+    assert int(python(sandbox, "tests.system.host_driver", "damage", "60").stdout) >= 60
