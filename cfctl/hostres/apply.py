@@ -190,7 +190,12 @@ def _delete_group(expected: Mapping[str, tuple[int, str | None]], group: int) ->
     :param expected: index and alias by name; what has gone by itself does no harm.
     :raises ForeignObject: if it does not; nothing was deleted.
     """
-    members = observed.link_group(group)
+    try:
+        members = rtnetlink.group_members(group)
+    except OSError as exc:
+        raise CfctlError(
+            "the interfaces could not be read back", exc.strerror, "Run it again; nothing was deleted."
+        ) from exc
     strangers = [name for name, identity in members.items() if expected.get(name) != identity]
     if strangers:
         raise ForeignObject(
@@ -199,7 +204,12 @@ def _delete_group(expected: Mapping[str, tuple[int, str | None]], group: int) ->
             "Run it again: another group will be chosen.",
         )
     if members:
-        process.run(["ip", "link", "delete", "group", str(group)], timeout=_TIMEOUT_S)
+        try:
+            rtnetlink.delete_group(group)
+        except OSError as exc:
+            raise CfctlError(
+                "the interfaces could not be deleted", exc.strerror, "Run it again: cfctl host teardown"
+            ) from exc
 
 
 def _bridges(plan: Plan) -> list[Step]:
@@ -419,8 +429,11 @@ def _start_servers(plan: Plan) -> list[Step]:
     servers = [plan.desired.servers[change.name] for change in plan.of("dnsmasq", "create", "change")]
 
     def start() -> None:
-        for server in servers:
-            dnsmasq.start(server)
+        # Each waits for its program to have its sockets and to leave for the background.
+        with contextlib.ExitStack() as stack:
+            work = [background.running(functools.partial(dnsmasq.start, server)) for server in servers]
+            for wait in [stack.enter_context(piece) for piece in work]:
+                wait()
 
     return [Step(f"start {_count(servers, 'DHCP server')}", start)] if servers else []
 

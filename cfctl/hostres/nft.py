@@ -124,19 +124,35 @@ def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
 
     :raises CommandFailed: if nft cannot read them; an ordinary user may not.
     """
-    found = {}
-    for table in names:
-        result = process.run(
-            ["nft", "-a", "-n", "-s", "list", "table", *table.split()], timeout=_TIMEOUT_S, success=None
-        )
-        if result.returncode == 0:
-            found[table] = parse(table, result.stdout)
-        elif "No such file or directory" not in result.stderr:
-            raise CommandFailed(result.argv, result.returncode, result.stdout + result.stderr)
+    found = _read_together(names) or _read_singly(names)
     nat, bridge = found.get(NAT), found.get(BRIDGE)
     if nat and bridge and nat.marked and not bridge.marked and not bridge.rules:
         # It has no rule that could carry the mark; both tables are made in one transaction.
         found[BRIDGE] = FoundTable(BRIDGE, bridge.chains, (), marked=True, others=bridge.others)
+    return found
+
+
+def _read_together(names: Iterable[str]) -> dict[str, FoundTable]:
+    """Return the tables; none if one of them is missing, which nft takes for a failure of all."""
+    script = "".join(f"list table {table}\n" for table in names)
+    if not script:
+        return {}
+    result = process.run(["nft", "-a", "-n", "-s", "-f", "-"], stdin=script, timeout=_TIMEOUT_S, success=None)
+    if result.returncode != 0:
+        return {}
+    parts = re.split(r"^table (.+) \{.*\n", result.stdout, flags=re.MULTILINE)
+    return {table: parse(table, f"\n{text}") for table, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _read_singly(names: Iterable[str]) -> dict[str, FoundTable]:
+    found = {}
+    for table in names:
+        argv = ["nft", "-a", "-n", "-s", "list", "table", *table.split()]
+        result = process.run(argv, timeout=_TIMEOUT_S, success=None)
+        if result.returncode == 0:
+            found[table] = parse(table, result.stdout)
+        elif "No such file or directory" not in result.stderr:
+            raise CommandFailed(result.argv, result.returncode, result.stdout + result.stderr)
     return found
 
 

@@ -148,15 +148,20 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
     :raises CommandFailed: if the kernel cannot be asked.
     :raises MissingCommand: if there are firewall rules of ours, and not the program that made them.
     """
-    # Beside each other: each of the two waits for programs.
-    with background.running(lambda: _rules(backend)) as wait:
+    values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
+    # Beside each other: each of them waits for a program.
+    with (
+        background.running(lambda: _rules(backend)) as wait_for_rules,
+        # Only the change from 0 to 1 makes the kernel drop such a route.
+        background.running(lambda: safety.advertised() if values.get(IPV6_FORWARDING) == "0" else []) as advertised,
+    ):
         found = interfaces()
         pod = pod_interface.found(found)
-        rules = wait()
+        uplinks = tuple(advertised())
+        rules = wait_for_rules()
     links = [found_link(raw) for raw in found if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     directory = dnsmasq.runtime_directory()
-    values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
         addresses=tuple((address.cidr, raw["ifname"]) for raw in found for address in _addresses(raw)),
@@ -172,8 +177,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
         hosts=files.read(dnsmasq.hosts_file()),
         sysctls=values,
         uplinks=tuple(safety.remembered()),
-        # Only the change from 0 to 1 makes the kernel drop such a route.
-        advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
+        advertised=uplinks,
         group_exists=_group_exists(),
         pod=pod,
     )
@@ -248,11 +252,3 @@ def _group_exists() -> bool:
     except KeyError:
         return False
     return True
-
-
-def link_group(group: int) -> dict[str, tuple[int, str | None]]:
-    """Return the members of a link group: name -> index and alias."""
-    result = process.run(["ip", "-j", "link", "show", "group", str(group)], timeout=_TIMEOUT_S)
-    # iproute2 prints an empty object for each interface that it leaves out.
-    found = [raw for raw in json.loads(result.stdout or "[]") if raw]
-    return {raw["ifname"]: (raw["ifindex"], raw.get("ifalias")) for raw in found}
