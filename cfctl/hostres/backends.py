@@ -131,7 +131,8 @@ def read(names: Collection[str], backend: Backend | None = None) -> Found | None
             return None
         # A container without CAP_NET_ADMIN: nft says so in its own words.
         kernel = nfnetlink.Names(frozenset(names), frozenset())
-    tables = dict(nft.read([name for name in names if name in kernel.tables]))
+    there = [name for name in names if name in kernel.tables]
+    tables = dict(nft.read(there, alone=len(there) == len(kernel.tables)) if there else {})
     filters: dict[str, Saved] = {}
     for family, nft_family in (("iptables", "ip"), ("ip6tables", "ip6")):
         if iptables.legacy_tables(family) and iptables.installed(family, "legacy"):

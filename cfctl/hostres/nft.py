@@ -19,7 +19,7 @@ from cfctl.hostres.rules import Rule as Rule
 from cfctl.hostres.rules import Table as Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 #: What people call it (see :class:`cfctl.hostres.rules.Backend`).
 NAME = "nft"
@@ -119,12 +119,13 @@ def pod_table(interface: str, outside: str, guest: str) -> Table:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
+def read(names: Collection[str] = TABLES, *, alone: bool = False) -> dict[str, FoundTable]:
     """Return those of our tables that exist.
 
+    :param alone: the host has no others: all are read at once, which nft 1.0.6 can do with everything only.
     :raises CommandFailed: if nft cannot read them; an ordinary user may not.
     """
-    found = _read_together(names) or _read_singly(names)
+    found = _read_all(names) if alone else _read_singly(names)
     nat, bridge = found.get(NAT), found.get(BRIDGE)
     if nat and bridge and nat.marked and not bridge.marked and not bridge.rules:
         # It has no rule that could carry the mark; both tables are made in one transaction.
@@ -132,16 +133,11 @@ def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
     return found
 
 
-def _read_together(names: Iterable[str]) -> dict[str, FoundTable]:
-    """Return the tables; none if one of them is missing, which nft takes for a failure of all."""
-    script = "".join(f"list table {table}\n" for table in names)
-    if not script:
-        return {}
-    result = process.run(["nft", "-a", "-n", "-s", "-f", "-"], stdin=script, timeout=_TIMEOUT_S, success=None)
-    if result.returncode != 0:
-        return {}
-    parts = re.split(r"^table (.+) \{.*\n", result.stdout, flags=re.MULTILINE)
-    return {table: parse(table, f"\n{text}") for table, text in zip(parts[1::2], parts[2::2], strict=True)}
+def _read_all(names: Collection[str]) -> dict[str, FoundTable]:
+    text = process.run(["nft", "-a", "-n", "-s", "list", "ruleset"], timeout=_TIMEOUT_S).stdout
+    parts = re.split(r"^table (.+) \{.*\n", text, flags=re.MULTILINE)
+    tables = zip(parts[1::2], parts[2::2], strict=True)
+    return {table: parse(table, f"\n{body}") for table, body in tables if table in names}
 
 
 def _read_singly(names: Iterable[str]) -> dict[str, FoundTable]:

@@ -5,6 +5,7 @@ Nothing here touches the host. What stands in the way and is not ours comes out 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 Action = Literal["create", "change", "remove"]
 
 _MISSING = "it is missing"
-
-#: The chains of every table; those of a pod's are the same in every pod.
-_CHAINS = {
-    table.id: table.chains
-    for table in (
-        nft.pod_table("", "", ""),
-        *(table for backend in backends.ALL for table in backend.tables([], guest_isolation=True)),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +458,7 @@ def table_as_upstream_makes_it(found: nft.FoundTable, wanted: nft.Table | None =
 
 def _strange(found: nft.FoundTable, wanted: nft.Table | None = None, *, marked_is_ours: bool = False) -> str:
     """Return the first thing in a table that cfctl would not make itself; empty if there is none."""
-    chains = _CHAINS[found.id]
+    chains = _chains()[found.id]
     for chain in found.chains:
         if chain.name not in {like.name for like in chains} or (not marked_is_ours and chain not in chains):
             return f"chain {chain.name}"
@@ -478,6 +470,13 @@ def _strange(found: nft.FoundTable, wanted: nft.Table | None = None, *, marked_i
         if not (rule.marked and marked_is_ours) and (marked_is_ours or rule.rule not in known):
             return f"rule {rule.rule.text!r}"
     return found.others[0] if found.others else ""
+
+
+@functools.cache
+def _chains() -> dict[str, tuple[nft.Chain, ...]]:
+    """Return the chains of every table; those of a pod's are the same in every pod."""
+    made = (table for backend in backends.ALL for table in backend.tables([], guest_isolation=True))
+    return {table.id: table.chains for table in (nft.pod_table("", "", ""), *made)}
 
 
 def superfluous(wanted: nft.Table | None, found: nft.FoundTable) -> list[tuple[nft.Rule, nft.FoundRule]]:
@@ -496,6 +495,8 @@ def superfluous(wanted: nft.Table | None, found: nft.FoundTable) -> list[tuple[n
 
 def upstream_leftovers(wanted: State, found: nft.FoundTable) -> list[nft.FoundRule]:
     """Return the unmarked rules for subnets that upstream's script has, or that the settings name."""
+    if not found.leftovers:
+        return []
     texts = {
         rule.text
         for state in (desired.catalogue(), wanted)
