@@ -223,6 +223,12 @@ KEYS: dict[str, Key] = {
             doc="Keep guests from reaching each other, on the bridges and through the host.",
         ),
         Key(
+            "host.rules",
+            "auto",
+            _one_of("auto", "nft", "iptables"),
+            "What makes the firewall rules: nft, iptables, or auto (nft where it works, else iptables).",
+        ),
+        Key(
             "launch.timeout",
             600,
             _integer(1, 86400),

@@ -13,6 +13,7 @@ _PACKAGES = {
     "dpkg-deb": ("dpkg", "dpkg"),
     "ip": ("iproute2", "iproute"),
     "modprobe": ("kmod", "kmod"),
+    "iptables": ("iptables", "iptables-nft"),
     "nft": ("nftables", "nftables"),
     "groupadd": ("passwd", "shadow-utils"),
     "qemu-system-x86_64": ("qemu-system-x86", "qemu-kvm"),

@@ -7,6 +7,7 @@ the work or takes it down again: nothing of ours is ever without its mark.
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import os
 from collections.abc import Callable
@@ -15,14 +16,27 @@ from typing import TYPE_CHECKING
 
 from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed, ForeignObject, HostLacks
-from cfctl.hostres import background, dnsmasq, files, nft, observed, pod_interface, rtnetlink, safety, tap
+from cfctl.hostres import (
+    backends,
+    background,
+    dnsmasq,
+    files,
+    legacy_openings,
+    observed,
+    pod_interface,
+    rtnetlink,
+    safety,
+    tap,
+)
 from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Address, Link
 from cfctl.hostres.observed import TEMPORARY
-from cfctl.hostres.plan import Plan, rule_name, superfluous
+from cfctl.hostres.plan import Plan, rule_name, superfluous, upstream_leftovers, wanted_openings
 from cfctl.steps import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from cfctl.hostres.rules import Backend
 
 _TIMEOUT_S = 60
 
@@ -176,7 +190,12 @@ def _delete_group(expected: Mapping[str, tuple[int, str | None]], group: int) ->
     :param expected: index and alias by name; what has gone by itself does no harm.
     :raises ForeignObject: if it does not; nothing was deleted.
     """
-    members = observed.link_group(group)
+    try:
+        members = rtnetlink.group_members(group)
+    except OSError as exc:
+        raise CfctlError(
+            "the interfaces could not be read back", exc.strerror, "Run it again; nothing was deleted."
+        ) from exc
     strangers = [name for name, identity in members.items() if expected.get(name) != identity]
     if strangers:
         raise ForeignObject(
@@ -185,7 +204,12 @@ def _delete_group(expected: Mapping[str, tuple[int, str | None]], group: int) ->
             "Run it again: another group will be chosen.",
         )
     if members:
-        process.run(["ip", "link", "delete", "group", str(group)], timeout=_TIMEOUT_S)
+        try:
+            rtnetlink.delete_group(group)
+        except OSError as exc:
+            raise CfctlError(
+                "the interfaces could not be deleted", exc.strerror, "Run it again: cfctl host teardown"
+            ) from exc
 
 
 def _bridges(plan: Plan) -> list[Step]:
@@ -341,30 +365,53 @@ def _failed_line(script: str, output: str) -> str:
 # -- rules -----------------------------------------------------------------------------------------------
 
 
+_TITLES = {"nft": "change the firewall rules"}
+
+
 def _rules(plan: Plan) -> list[Step]:
-    lines = list(_transaction(plan))
-    if not lines:
-        return []
-    return [Step("change the firewall rules", lambda: nft.transaction(lines))]
+    # What is wanted first: when another program takes the rules over, there are none for no moment.
+    order = sorted(backends.ALL, key=lambda backend: not plan.desired.tables.keys() & set(backend.TABLES))
+    scripts = [(backend, _script(plan, backend)) for backend in order]
+    return [
+        Step(
+            _TITLES.get(backend.NAME, f"change the rules of {backend.NAME}"),
+            functools.partial(backend.carry_out, script),
+        )
+        for backend, script in scripts
+        if any(script.values())
+    ]
 
 
-def _transaction(plan: Plan) -> Iterable[str]:
+def _script(plan: Plan, backend: Backend) -> dict[str, list[str]]:
+    """Return the lines that change each table of a backend."""
+    script = {name: list(_transaction(plan, backend, name)) for name in backend.TABLES}
+    if plan.of("opening"):
+        changed = legacy_openings.difference(wanted_openings(plan.desired, plan.observed), plan.observed.openings)
+        for table, line in legacy_openings.lines(plan.observed.filters, *changed):
+            if table in script:
+                script[table].append(line)
+    return script
+
+
+def _transaction(plan: Plan, backend: Backend, name: str) -> Iterable[str]:
     tables = {change.name: change.action for change in plan.of("table")}
     wanted_rules = {change.name for change in plan.of("rule", "create")}
     unwanted_rules = {change.name for change in plan.of("rule", "remove")}
-    for name in nft.TABLES:
-        wanted, found = plan.desired.tables.get(name), (plan.observed.tables or {}).get(name)
-        if tables.get(name) in ("change", "remove"):
-            yield nft.drop(name)
-        if wanted and tables.get(name) in ("create", "change"):
-            yield from nft.create(wanted)
-        elif name not in tables:
-            for rule in wanted.rules if wanted else ():
-                if rule_name(name, rule) in wanted_rules:
-                    yield nft.add(name, rule)
-            for rule, at in superfluous(wanted, found) if found else ():
-                if rule_name(name, rule) in unwanted_rules:
-                    yield nft.delete(name, at)
+    wanted, found = plan.desired.tables.get(name), (plan.observed.tables or {}).get(name)
+    if found and tables.get(name) in ("change", "remove"):
+        yield from backend.drop(found)
+    if wanted and tables.get(name) in ("create", "change"):
+        yield from backend.create(wanted)
+    elif name not in tables:
+        for rule in wanted.rules if wanted else ():
+            if rule_name(name, rule) in wanted_rules:
+                yield backend.add(name, rule)
+        for rule, at in superfluous(wanted, found) if found else ():
+            if rule_name(name, rule) in unwanted_rules:
+                yield backend.delete(name, at)
+    for leftover in upstream_leftovers(plan.desired, found) if found else ():
+        if rule_name(name, leftover.rule) in unwanted_rules:
+            yield backend.delete(name, leftover)
 
 
 # -- servers, settings, files ------------------------------------------------------------------------------
@@ -382,8 +429,11 @@ def _start_servers(plan: Plan) -> list[Step]:
     servers = [plan.desired.servers[change.name] for change in plan.of("dnsmasq", "create", "change")]
 
     def start() -> None:
-        for server in servers:
-            dnsmasq.start(server)
+        # Each waits for its program to have its sockets and to leave for the background.
+        with contextlib.ExitStack() as stack:
+            work = [background.running(functools.partial(dnsmasq.start, server)) for server in servers]
+            for wait in [stack.enter_context(piece) for piece in work]:
+                wait()
 
     return [Step(f"start {_count(servers, 'DHCP server')}", start)] if servers else []
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from cfctl.hostres import dnsmasq, nft
+from cfctl.hostres.backends import WITH_NFT
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Subnets, instances
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from cfctl.config import Settings
     from cfctl.hostres.pod import Pod
+    from cfctl.hostres.rules import Backend
 
 #: What ours is known by: the alias of a link, the comment of a table and of a rule.
 MARK = "cfctl"
@@ -103,6 +105,7 @@ class State:
 
     :param links: by name, bridges first, then taps instance by instance.
     :param tables: by family and name, ``ip cuttlefish_nat``.
+    :param guest_isolation: no guest is to reach another.
     :param servers: one DHCP server per bridge, by bridge.
     :param sysctls: name -> value; those of a bridge exist only while the bridge does.
     :param pod: the network of the pod of which the VM has the address; None on a host.
@@ -114,10 +117,14 @@ class State:
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     pod: Pod | None = None
+    guest_isolation: bool = True
 
 
-def state(settings: Settings) -> State:
-    """Return the state that the settings ask for; 0 instances need nothing."""
+def state(settings: Settings, backend: Backend = WITH_NFT) -> State:
+    """Return the state that the settings ask for; 0 instances need nothing.
+
+    :param backend: what makes the firewall rules.
+    """
     prefixes = {
         bridge.name: settings[f"host.{name}_ipv6_prefix"]
         for bridge, name in zip(BRIDGES, ("ethernet", "wifi"), strict=True)
@@ -131,6 +138,7 @@ def state(settings: Settings) -> State:
         subnets=subnets(settings),
         ipv6_prefixes={bridge: prefix for bridge, prefix in prefixes.items() if prefix},
         external=external if external.bridge else None,
+        backend=backend,
     )
 
 
@@ -167,12 +175,14 @@ def build(
     subnets: Subnets = UPSTREAM,
     ipv6_prefixes: Mapping[str, str] | None = None,
     external: External | None = None,
+    backend: Backend = WITH_NFT,
 ) -> State:
     """Return the state of a host that serves ``count`` instances.
 
     :param count: 0 to 128.
     :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
     :param external: a bridge that is there already. No bridge is made then, and nothing that belongs to one.
+    :param backend: what makes the firewall rules.
     :raises UsageError: for another count.
     """
     numbers = instances(count, subnets)
@@ -202,7 +212,7 @@ def build(
         kept = ((nft.IPV4, external.ipv4), (nft.IPV6, external.ipv6))
         unbridged = [ethertype for ethertype, bridged in kept if not bridged]
         routed = [rule for ethertype in unbridged for tap in ports_of_all for rule in nft.route(tap, ethertype)]
-    tables = nft.tables([str(subnet) for subnet in masqueraded], routed=routed, guest_isolation=guest_isolation)
+    tables = backend.tables([str(subnet) for subnet in masqueraded], routed=routed, guest_isolation=guest_isolation)
     return State(
         instances=count,
         links={link.name: link for link in links},
@@ -212,6 +222,7 @@ def build(
             for bridge in bridges
         },
         sysctls=_FORWARDING if external else SYSCTLS,
+        guest_isolation=guest_isolation,
     )
 
 

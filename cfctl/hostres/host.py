@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
 from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageError
-from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, pod_state, resolvers, safety
+from cfctl.hostres import (
+    apply,
+    backends,
+    desired,
+    dnsmasq,
+    iptables,
+    nft,
+    observed,
+    plan,
+    pod_state,
+    resolvers,
+    safety,
+)
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
 from cfctl.hostres.plan import Plan
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
 
 _INSTANCES = "host.instances"
 _BRIDGE = "host.bridge"
+_IPTABLES = (*iptables.LEGACY.TABLES, *iptables.NFT.TABLES)
 
 
 def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
@@ -37,12 +50,13 @@ def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
     :raises MissingCommand: without iproute2.
     :raises HostLacks: if guests are to be told the host's DNS servers, and there are none that they could ask.
     """
-    found = observed.read(desired.SYSCTLS, desired.subnets(settings))
+    choice = backends.choose(settings)
+    found = observed.read(desired.SYSCTLS, desired.subnets(settings), choice.backend)
     if found.pod:
         settings = _with_number(settings, pod_state.INSTANCE.number, "pod mode")
         return plan.compute(pod_state.state(found.pod.pod, settings["host.dns_servers"]), found), settings
-    settings = _with_resolvers(_as_observed(settings, found))
-    return plan.compute(desired.state(settings), found, adopt=adopt), settings
+    settings = _with_choice(_with_resolvers(_as_observed(settings, found)), choice)
+    return plan.compute(desired.state(settings, choice.backend), found, adopt=adopt), settings
 
 
 def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tuple[Plan, Settings]:
@@ -56,8 +70,13 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     :raises DevicesUp: if a tap in use must go, or move to another bridge or subnet, unless ``force``.
     """
     if settings[_INSTANCES]:
-        for command in ("ip", "nft", "dnsmasq"):
+        for command in ("ip", "dnsmasq"):
             process.require(command)
+        choice = backends.choose(settings)
+        if choice.with_nft:
+            process.require("nft")
+        bridged = settings["host.ipv4_bridge"] and settings["host.ipv6_bridge"]
+        backends.require(choice, routed=bool(settings[_BRIDGE]) and not bridged)
     work, settings = status(settings, adopt=adopt)
     if work.observed.pod:
         raise UsageError(
@@ -132,10 +151,9 @@ def carry_out(what: str, compute: Callable[[], Plan], *, keep: bool = False) -> 
 def check_teardown(*, force: bool = False) -> Plan:
     """Return the plan that takes down everything of ours, whatever the settings say now.
 
-    :raises MissingCommand: naming the package.
+    :raises MissingCommand: if the program is gone that made the rules, naming the package.
     :raises DevicesUp: if a tap is in use, unless ``force``.
     """
-    process.require("nft")
     work = plan.compute(State(), observed.read(()))
     _refuse_in_use(work, "cfctl host teardown --force", force=force)
     return work
@@ -201,6 +219,14 @@ def _with_resolvers(settings: Settings) -> Settings:
     return replace(settings, values={**settings.values, **values})
 
 
+def _with_choice(settings: Settings, choice: backends.Choice) -> Settings:
+    """Say what makes the rules, where the settings leave it open and it is not nft."""
+    if choice.with_nft:
+        return settings
+    value = config.Value(choice.backend.NAME, choice.reason)
+    return replace(settings, values={**settings.values, "host.rules": value})
+
+
 def _with_number(settings: Settings, number: int, origin: str) -> Settings:
     return replace(settings, values={**settings.values, _INSTANCES: config.Value(number, origin)})
 
@@ -227,8 +253,12 @@ def _refuse_foreign(work: Plan) -> None:
     foreign = [conflict for conflict in work.conflicts if not conflict.adoptable]
     if foreign:
         kind, _, name = foreign[0].object.partition(" ")
-        look = f"nft list table {name}" if kind == "table" else f"ip -d link show {name}"
-        mend = f"nft delete table {name}" if kind == "table" else f"ip link delete {name}"
+        look, mend = f"ip -d link show {name}", f"ip link delete {name}"
+        if kind == "table":
+            look, mend = f"nft list table {name}", f"nft delete table {name}"
+        if kind == "table" and name in _IPTABLES:
+            program, table = name.split()
+            look = mend = f"{program} -t {table} -S"
         raise ForeignObject(
             f"{foreign[0].object} is there, and not cfctl's",
             "\n".join(shown),

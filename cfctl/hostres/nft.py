@@ -7,17 +7,24 @@ comment is how we know our tables.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed, HostLacks
+from cfctl.hostres.rules import COMMENT as _COMMENT
+from cfctl.hostres.rules import Chain as Chain
+from cfctl.hostres.rules import FoundRule as FoundRule
+from cfctl.hostres.rules import FoundTable as FoundTable
+from cfctl.hostres.rules import Rule as Rule
+from cfctl.hostres.rules import Table as Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+#: What people call it (see :class:`cfctl.hostres.rules.Backend`).
+NAME = "nft"
 
 _TIMEOUT_S = 30
-_COMMENT = "cfctl"
 
 #: Upstream's two tables. The bridge one is empty unless a bridge of somebody else is not to pass a protocol;
 #: upstream makes it all the same.
@@ -34,68 +41,6 @@ IPV4 = "0x0800"
 IPV6 = "0x86dd"
 
 _ISOLATE = 'iifname "cvd-*" oifname "cvd-*" drop'
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A base chain.
-
-    :param hook: what the braces say: type, hook and priority, with the policy.
-    """
-
-    name: str
-    hook: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule of ours, without its comment, in nft's own words.
-
-    :param text: what ``nft list`` prints for it.
-    """
-
-    chain: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table with its chains and rules, as it should be.
-
-    :param id: family and name.
-    """
-
-    id: str
-    chains: tuple[Chain, ...]
-    rules: tuple[Rule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRule:
-    """A rule in the kernel.
-
-    :param handle: its number within the table, for deletion.
-    :param marked: it carries our comment.
-    """
-
-    rule: Rule
-    handle: int
-    marked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FoundTable:
-    """A table in the kernel.
-
-    :param marked: it carries our comment, or holds a rule that does: kernels before 5.10 keep no comment of a table.
-    :param others: what it holds beside chains and rules (sets, maps): never ours.
-    """
-
-    id: str
-    chains: tuple[Chain, ...]
-    rules: tuple[FoundRule, ...]
-    marked: bool
-    others: tuple[str, ...] = ()
 
 
 def masquerade(subnet: str) -> str:
@@ -174,24 +119,36 @@ def pod_table(interface: str, outside: str, guest: str) -> Table:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read(names: Iterable[str] = TABLES) -> dict[str, FoundTable]:
+def read(names: Collection[str] = TABLES, *, alone: bool = False) -> dict[str, FoundTable]:
     """Return those of our tables that exist.
 
+    :param alone: the host has no others: all are read at once, which nft 1.0.6 can do with everything only.
     :raises CommandFailed: if nft cannot read them; an ordinary user may not.
     """
-    found = {}
-    for table in names:
-        result = process.run(
-            ["nft", "-a", "-n", "-s", "list", "table", *table.split()], timeout=_TIMEOUT_S, success=None
-        )
-        if result.returncode == 0:
-            found[table] = parse(table, result.stdout)
-        elif "No such file or directory" not in result.stderr:
-            raise CommandFailed(result.argv, result.returncode, result.stdout + result.stderr)
+    found = _read_all(names) if alone else _read_singly(names)
     nat, bridge = found.get(NAT), found.get(BRIDGE)
     if nat and bridge and nat.marked and not bridge.marked and not bridge.rules:
         # It has no rule that could carry the mark; both tables are made in one transaction.
         found[BRIDGE] = FoundTable(BRIDGE, bridge.chains, (), marked=True, others=bridge.others)
+    return found
+
+
+def _read_all(names: Collection[str]) -> dict[str, FoundTable]:
+    text = process.run(["nft", "-a", "-n", "-s", "list", "ruleset"], timeout=_TIMEOUT_S).stdout
+    parts = re.split(r"^table (.+) \{.*\n", text, flags=re.MULTILINE)
+    tables = zip(parts[1::2], parts[2::2], strict=True)
+    return {table: parse(table, f"\n{body}") for table, body in tables if table in names}
+
+
+def _read_singly(names: Iterable[str]) -> dict[str, FoundTable]:
+    found = {}
+    for table in names:
+        argv = ["nft", "-a", "-n", "-s", "list", "table", *table.split()]
+        result = process.run(argv, timeout=_TIMEOUT_S, success=None)
+        if result.returncode == 0:
+            found[table] = parse(table, result.stdout)
+        elif "No such file or directory" not in result.stderr:
+            raise CommandFailed(result.argv, result.returncode, result.stdout + result.stderr)
     return found
 
 
@@ -251,9 +208,14 @@ def delete(table: str, found: FoundRule) -> str:
     return f"delete rule {table} {found.rule.chain} handle {found.handle}"
 
 
-def drop(table: str) -> str:
+def drop(found: FoundTable) -> list[str]:
     """Return the line that deletes a table with all that is in it."""
-    return f"delete table {table}"
+    return [f"delete table {found.id}"]
+
+
+def carry_out(script: Mapping[str, Sequence[str]]) -> None:
+    """Carry out the lines of all tables, or none; see :func:`transaction`."""
+    transaction(line for lines in script.values() for line in lines)
 
 
 def transaction(lines: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.errors import CommandFailed
-from cfctl.hostres import background, dnsmasq, files, nft, pod_interface, safety
+from cfctl.hostres import backends, background, dnsmasq, files, iptables, legacy_openings, nft, pod_interface, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from cfctl.hostres.rules import Backend
 
 _TIMEOUT_S = 30
 
@@ -27,7 +27,7 @@ _TIMEOUT_S = 30
 TEMPORARY = "cvd-new-"
 
 _TAP_NAME = re.compile(r"cvd-(?:[ewm]tap|wifiap)-(?P<number>\d{2,3})")
-_MASQUERADE = re.compile(r"ip saddr (?P<subnet>[0-9.]+/30) masquerade")
+_MASQUERADE = re.compile(r"(?:ip saddr|-s) (?P<subnet>[0-9.]+/30) (?:masquerade|-j MASQUERADE)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Observed:
     :param subnets: those of the desired state.
     :param link_groups: the link groups in use on the whole host.
     :param tables: ours, by family and name; None if only root may read them and we are not root.
+    :param filters: the tables ``filter`` of iptables, whoever made them, where there are any.
     :param servers: every dnsmasq of one of the bridges.
     :param pid_files: what the pid files say, by bridge.
     :param files: pid and lease files that exist, with their bridge.
@@ -82,6 +83,7 @@ class Observed:
     subnets: Subnets = UPSTREAM
     link_groups: frozenset[str] = frozenset({"default"})
     tables: Mapping[str, nft.FoundTable] | None = field(default_factory=dict)
+    filters: Mapping[str, iptables.Saved] = field(default_factory=dict)
     servers: tuple[dnsmasq.Running, ...] = ()
     pid_files: Mapping[str, int | None] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
@@ -105,9 +107,14 @@ class Observed:
         Rules count as well as taps, so that a tap that was deleted by hand is missed.
         """
         numbers = [number_of(found.link.name) for found in self.links.values() if found.ours]
-        if nat := (self.tables or {}).get(nft.NAT):
-            numbers += [_number_of_rule(found.rule.text, self.subnets) for found in nat.rules if found.marked]
+        for table in (self.tables or {}).values():
+            numbers += [_number_of_rule(found.rule.text, self.subnets) for found in table.rules if found.marked]
         return max(filter(None, numbers), default=0)
+
+    @property
+    def openings(self) -> list[legacy_openings.Opening]:
+        """What earlier set-ups let through where iptables drops."""
+        return legacy_openings.there(self.filters)
 
     @property
     def external_bridge(self) -> str | None:
@@ -132,29 +139,37 @@ def _number_of_rule(text: str, subnets: Subnets) -> int | None:
     return subnets.number_of(IPv4Network(match["subnet"])) if match else None
 
 
-def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
+def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend | None = None) -> Observed:
     """Read the host.
 
     :param sysctls: which of them to read.
     :param subnets: those of the desired state: some rules tell their instance by its subnet only.
+    :param backend: what is to make the firewall rules.
     :raises CommandFailed: if the kernel cannot be asked.
+    :raises MissingCommand: if there are firewall rules of ours, and not the program that made them.
     """
-    # Beside each other: each of the two waits for programs.
-    with background.running(_tables) as wait:
+    values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
+    # Beside each other: each of them waits for a program.
+    with (
+        background.running(lambda: _rules(backend)) as wait_for_rules,
+        # Only the change from 0 to 1 makes the kernel drop such a route.
+        background.running(lambda: safety.advertised() if values.get(IPV6_FORWARDING) == "0" else []) as advertised,
+    ):
         found = interfaces()
         pod = pod_interface.found(found)
-        tables = wait()
+        uplinks = tuple(advertised())
+        rules = wait_for_rules()
     links = [found_link(raw) for raw in found if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     directory = dnsmasq.runtime_directory()
-    values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     return Observed(
         links={found.link.name: found for found in links},
         addresses=tuple((address.cidr, raw["ifname"]) for raw in found for address in _addresses(raw)),
         kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in found},
         subnets=subnets,
         link_groups=frozenset(str(raw.get("group", "default")) for raw in found),
-        tables=tables,
+        tables=rules.tables if rules else None,
+        filters=rules.filters if rules else {},
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
         files={path: bridge for bridge in bridges for path in dnsmasq.files_of(bridge)},
@@ -162,8 +177,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
         hosts=files.read(dnsmasq.hosts_file()),
         sysctls=values,
         uplinks=tuple(safety.remembered()),
-        # Only the change from 0 to 1 makes the kernel drop such a route.
-        advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
+        advertised=uplinks,
         group_exists=_group_exists(),
         pod=pod,
     )
@@ -213,15 +227,10 @@ def _addresses(raw: Mapping[str, Any]) -> list[Address]:
     ]
 
 
-def _tables() -> Mapping[str, nft.FoundTable] | None:
+def _rules(backend: Backend | None) -> backends.Found | None:
     # The record of a pod is made before the rules of a pod.
     names = nft.TABLES if pod_interface.record().exists() else [name for name in nft.TABLES if name != nft.POD]
-    try:
-        return nft.read(names)
-    except CommandFailed:
-        if os.geteuid() == 0:
-            raise
-        return None
+    return backends.read(names, backend)
 
 
 def sysctl(name: str) -> str | None:
@@ -243,11 +252,3 @@ def _group_exists() -> bool:
     except KeyError:
         return False
     return True
-
-
-def link_group(group: int) -> dict[str, tuple[int, str | None]]:
-    """Return the members of a link group: name -> index and alias."""
-    result = process.run(["ip", "-j", "link", "show", "group", str(group)], timeout=_TIMEOUT_S)
-    # iproute2 prints an empty object for each interface that it leaves out.
-    found = [raw for raw in json.loads(result.stdout or "[]") if raw]
-    return {raw["ifname"]: (raw["ifindex"], raw.get("ifalias")) for raw in found}

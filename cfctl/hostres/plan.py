@@ -5,11 +5,12 @@ Nothing here touches the host. What stands in the way and is not ours comes out 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from cfctl.hostres import desired, nft
+from cfctl.hostres import backends, desired, legacy_openings, nft
 from cfctl.hostres.desired import GROUP, Link, State
 from cfctl.hostres.observed import FoundLink, Observed, number_of
 
@@ -20,15 +21,12 @@ Action = Literal["create", "change", "remove"]
 
 _MISSING = "it is missing"
 
-#: For its chains, which are the same in every pod.
-_POD_TABLE = nft.pod_table("", "", "")
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group, uplink or pod.
+    :param kind: bridge, tap, table, rule, opening, dnsmasq, sysctl, file, directory, group, uplink or pod.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -92,6 +90,7 @@ def anything_of_ours(observed: Observed) -> bool:
     return bool(
         observed.ours
         or any(table.marked for table in (observed.tables or {}).values())
+        or observed.openings
         or any(server.marked for server in observed.servers)
         or observed.uplinks
         # Made before the first server starts, removed after everything else: pid and lease files are ours as long
@@ -110,8 +109,9 @@ def compute(wanted: State, observed: Observed, *, adopt: bool = False) -> Plan:
     work.group()
     work.pod()
     work.links()
-    for table in nft.TABLES:
+    for table in backends.TABLES:
         work.table(table)
+    work.openings()
     work.servers()
     work.sysctls()
     work.uplinks()
@@ -216,6 +216,9 @@ class _Work:
         if self.observed.tables is None:
             return
         wanted, found = self.wanted.tables.get(name), self.observed.tables.get(name)
+        if found and found.leftovers:
+            self._leftovers(found)
+            found = found if found.marked else None
         if wanted and found is None:
             self._create_table(wanted, "create", _MISSING)
         elif wanted and found and found.marked:
@@ -231,6 +234,31 @@ class _Work:
             self.conflicts.append(Conflict(f"table {name}", reason, adoptable=False))
         elif found and (found.marked or (self.adopt and table_as_upstream_makes_it(found))):
             self._remove_table(found)
+
+    def _leftovers(self, found: nft.FoundTable) -> None:
+        """Look at what upstream's script left when it used iptables: no newer one of it removes that."""
+        if not self.wanted.links:
+            return
+        ours = upstream_leftovers(self.wanted, found)
+        for rule in ours:
+            name = rule_name(found.id, rule.rule)
+            if self.adopt:
+                self._add("remove", "rule", name, "upstream's script made it; cfctl has its own")
+            else:
+                self.conflicts.append(Conflict(f"rule {name}", "upstream's script made it", adoptable=True))
+
+    def openings(self) -> None:
+        """Look at what lets guests through where iptables drops by default."""
+        if self.observed.tables is None:
+            return
+        wanted = wanted_openings(self.wanted, self.observed)
+        missing, superfluous = legacy_openings.difference(wanted, self.observed.openings)
+        for opening in missing:
+            drops = "INPUT" if opening.rule.chain == "INPUT" else "FORWARD"
+            self._add("create", "opening", str(opening), f"{drops} drops what no rule accepts")
+        for opening in superfluous:
+            twice = opening in wanted
+            self._add("remove", "opening", str(opening), "it is there twice" if twice else "not needed")
 
     def _create_table(self, wanted: nft.Table, action: Action, reason: str) -> None:
         self._add(action, "table", wanted.id, reason)
@@ -430,18 +458,25 @@ def table_as_upstream_makes_it(found: nft.FoundTable, wanted: nft.Table | None =
 
 def _strange(found: nft.FoundTable, wanted: nft.Table | None = None, *, marked_is_ours: bool = False) -> str:
     """Return the first thing in a table that cfctl would not make itself; empty if there is none."""
-    chains = {table.id: table.chains for table in (*nft.tables([], guest_isolation=True), _POD_TABLE)}[found.id]
+    chains = _chains()[found.id]
     for chain in found.chains:
         if chain.name not in {like.name for like in chains} or (not marked_is_ours and chain not in chains):
             return f"chain {chain.name}"
     # Upstream knows no pods.
     known: set[nft.Rule] = set()
-    if not marked_is_ours and found.id != nft.POD:
+    if not marked_is_ours and found.id in desired.catalogue().tables:
         known = {*desired.catalogue().tables[found.id].rules, *(wanted.rules if wanted else ())}
     for rule in found.rules:
         if not (rule.marked and marked_is_ours) and (marked_is_ours or rule.rule not in known):
             return f"rule {rule.rule.text!r}"
     return found.others[0] if found.others else ""
+
+
+@functools.cache
+def _chains() -> dict[str, tuple[nft.Chain, ...]]:
+    """Return the chains of every table; those of a pod's are the same in every pod."""
+    made = (table for backend in backends.ALL for table in backend.tables([], guest_isolation=True))
+    return {table.id: table.chains for table in (nft.pod_table("", "", ""), *made)}
 
 
 def superfluous(wanted: nft.Table | None, found: nft.FoundTable) -> list[tuple[nft.Rule, nft.FoundRule]]:
@@ -456,6 +491,30 @@ def superfluous(wanted: nft.Table | None, found: nft.FoundTable) -> list[tuple[n
         else:
             extra.append((rule.rule, rule))
     return extra
+
+
+def upstream_leftovers(wanted: State, found: nft.FoundTable) -> list[nft.FoundRule]:
+    """Return the unmarked rules for subnets that upstream's script has, or that the settings name."""
+    if not found.leftovers:
+        return []
+    texts = {
+        rule.text
+        for state in (desired.catalogue(), wanted)
+        for table in state.tables.values()
+        for rule in table.rules
+    }
+    return [rule for rule in found.leftovers if {rule.rule.text, nft.masquerade(_saddr(rule))} & texts]
+
+
+def _saddr(rule: nft.FoundRule) -> str:
+    return rule.rule.text.split()[1]
+
+
+def wanted_openings(wanted: State, observed: Observed) -> list[legacy_openings.Opening]:
+    """Return what is to be let through where iptables drops by default."""
+    if not wanted.links or wanted.pod:
+        return []
+    return legacy_openings.wanted(observed.filters, servers=[*wanted.servers], isolated=wanted.guest_isolation)
 
 
 def rule_name(table: str, rule: nft.Rule) -> str:

@@ -108,7 +108,7 @@ def test_a_link_group_with_a_stranger_is_not_deleted(monkeypatch: pytest.MonkeyP
     there = {name: (found.index, found.link.alias) for name, found in ready.links.items()}
     ran: list[object] = []
     monkeypatch.setattr(rtnetlink, "set_group", lambda *_: None)
-    monkeypatch.setattr(process, "run", lambda argv, **_: ran.append(argv))
+    monkeypatch.setattr(rtnetlink, "delete_group", ran.append)
     delete = apply.steps(plan.compute(State(), ready))[1]
     strangers: list[dict[str, tuple[int, str | None]]] = [
         {"eth0": (99, None)},
@@ -116,14 +116,34 @@ def test_a_link_group_with_a_stranger_is_not_deleted(monkeypatch: pytest.MonkeyP
         {"cvd-ebr": (2, None)},
     ]
     for stranger in strangers:
-        monkeypatch.setattr(observed, "link_group", lambda _, stranger=stranger: {**there, **stranger})
+        monkeypatch.setattr(rtnetlink, "group_members", lambda _, stranger=stranger: {**there, **stranger})
         with pytest.raises(ForeignObject, match=r"holds interfaces that are not ours: (eth0|cvd-ebr)") as caught:
             delete.run()
         assert caught.value.resolution == "Run it again: another group will be chosen."
     assert ran == []
-    monkeypatch.setattr(observed, "link_group", lambda _: there)
+    monkeypatch.setattr(rtnetlink, "group_members", lambda _: there)
     delete.run()
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "brief"),
+    [
+        ("group_members", "the interfaces could not be read back"),
+        ("delete_group", "the interfaces could not be deleted"),
+    ],
+)
+def test_deleting_fails(monkeypatch: pytest.MonkeyPatch, function: str, brief: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    ready = hosts.ready(desired.build(1))
+    there = {name: (found.index, found.link.alias) for name, found in ready.links.items()}
+    monkeypatch.setattr(rtnetlink, "group_members", lambda _: there)
+    monkeypatch.setattr(rtnetlink, function, refuse)
+    with pytest.raises(CfctlError, match=brief) as caught:
+        apply.steps(plan.compute(State(), ready))[1].run()
+    assert caught.value.details == "Operation not permitted"
 
 
 def test_putting_aside_fails(monkeypatch: pytest.MonkeyPatch) -> None:

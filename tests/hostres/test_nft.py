@@ -103,6 +103,16 @@ def test_the_empty_table_is_ours_if_the_other_one_is(monkeypatch: pytest.MonkeyP
     assert {name: table.marked for name, table in nft.read().items()} == {nft.NAT: False, nft.BRIDGE: False}
 
 
+def test_a_host_with_no_other_tables_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = nft.tables(["192.168.98.0/24"], guest_isolation=True)
+    # One that came in the meantime is none of ours.
+    text = "table ip docker { # handle 9\n\tchain nat { # handle 1\n\t}\n}\n" + "".join(map(listed, wanted))
+    monkeypatch.setattr(process, "run", lambda argv, **_: process.Result(tuple(argv), 0, text, ""))
+    ids = [table.id for table in wanted]
+    singly = {table.id: nft.parse(table.id, listed(table)) for table in wanted}
+    assert nft.read(ids, alone=True) == singly
+
+
 def test_lines_of_a_transaction() -> None:
     rule = Rule("postrouting", "ip saddr 192.168.97.0/30 masquerade")
     assert nft.add(nft.NAT, rule) == (

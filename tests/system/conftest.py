@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
 PROGRAMS = (
-    *("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "setpriv", "unshare"),
+    *("adb", "busybox", "dnsmasq", "ip", "iptables-legacy", "nft", "nsenter", "setpriv", "unshare"),
     *{arches.host().qemu, arches.by_name("aarch64").qemu},
 )
 

@@ -1,7 +1,7 @@
 """Works the host verbs hard, inside a sandbox and in one process: kills them at every point, damages what they made.
 
-``python -m tests.system.host_driver crash setup|teardown|switch``, ``... damage EXAMPLES`` and ``... timed SEED``;
-prints how much was tried.
+``python -m tests.system.host_driver crash setup|teardown|switch|iptables``, ``... damage EXAMPLES`` and
+``... timed SEED``; prints how much was tried.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfctl import config
-from cfctl.hostres import desired, host
+from cfctl.hostres import desired, host, nft
 
 #: What a set-up does to the world; a kill falls just before one of these.
 EVENTS = {
     "subprocess.Popen",
     "fcntl.ioctl",
     "os.chmod",
+    "os.kill",
     "os.mkdir",
     "os.remove",
     "os.rename",
     "os.rmdir",
     "shutil.rmtree",
     "signal.pthread_kill",
+    # Of netlink: what is sent is not seen, but nothing is sent without one.
+    "socket.__new__",
 }
 
 
@@ -48,6 +51,7 @@ KINDS: dict[str, dict[str, str]] = {
         "host.ethernet_ipv6_prefix": "fd00:98::",
     },
     "external": {"host.bridge": "lan0"},
+    "iptables": {"host.bridge": "", "host.rules": "iptables"},
 }
 
 
@@ -79,6 +83,12 @@ def snapshot() -> dict[str, Any]:
         },
         # A rule that was missing is appended.
         "rules": sorted(run("nft", "list", "ruleset").splitlines()),
+        "iptables": sorted(
+            line.partition(" [")[0]
+            for program in ("iptables-legacy-save", "ip6tables-legacy-save")
+            for line in run(program).splitlines()
+            if line.startswith(("-A", ":"))
+        ),
         "servers": len(servers()),
         "files": sorted(
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
@@ -137,9 +147,10 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
             nonlocal seen
             writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
             if event in EVENTS or writes:
-                if seen == point:
-                    os.kill(os.getpid(), signal.SIGKILL)
                 seen += 1
+                # Counted before: this is such an event itself.
+                if seen == point + 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
         work()
@@ -153,7 +164,17 @@ WAYS: dict[str, list[tuple[str | None, str | None]]] = {
     "setup": [(None, "own")],
     "teardown": [("own", None)],
     "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+    "iptables": [(None, "iptables"), ("iptables", None), ("own", "iptables"), ("iptables", "own")],
 }
+
+#: An administrator's host, whose iptables drops what nobody allows; the kernel keeps tables that it has made once.
+_STRICT = """
+for table in filter nat mangle; do iptables-legacy -t $table -S; ip6tables-legacy -t $table -S; done
+iptables-legacy -A INPUT -i lo -j ACCEPT
+iptables-legacy -A FORWARD -d 203.0.113.3 -j DROP
+iptables-legacy -P INPUT DROP
+iptables-legacy -P FORWARD DROP
+"""
 
 
 def crash(verb: str) -> int:
@@ -161,6 +182,7 @@ def crash(verb: str) -> int:
     host.setup(wanted(2))
     host.teardown()
     run("ip", "link", "add", "lan0", "type", "bridge")
+    run("sh", "-ec", _STRICT)
     clean = snapshot()
     points = 0
     for before, after in WAYS[verb]:
@@ -206,10 +228,30 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("stp"), st.sampled_from(["cvd-ebr", "cvd-wbr"])),
     st.tuples(st.just("not isolated"), st.sampled_from(_TAPS)),
     st.tuples(st.just("recreated"), st.sampled_from(_TAPS)),
+    st.tuples(st.just("extra"), st.sampled_from(["cvd-etap-04", "cvd-mtap-77", "cvd-wifiap-128", "cvd-wtap-129"])),
+    st.tuples(st.just("subset"), st.integers(0, 9999).map(str)),
     st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
     st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
     st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
     st.tuples(st.just("rule twice"), st.just("")),
+    st.tuples(
+        st.just("iptables"),
+        st.sampled_from(
+            [
+                "-F CFCTL_FORWARD",
+                "-D FORWARD -m comment --comment cfctl -j CFCTL_FORWARD",
+                "-D INPUT -i cvd-ebr -p udp --dport 67 -m comment --comment cfctl -j ACCEPT",
+                "-I FORWARD 1 -i lo -j CFCTL_FORWARD",
+                "-A FORWARD -i cvd-+ ! -o cvd-+ -m comment --comment cfctl -j ACCEPT",
+                "-t nat -F",
+                "-t nat -D CFCTL_POSTROUTING 1",
+                "-t nat -A POSTROUTING -m comment --comment cfctl -j CFCTL_POSTROUTING",
+                "-t nat -A CFCTL_POSTROUTING -s 192.168.98.0/24 -m comment --comment cfctl -j MASQUERADE",
+                "-t nat -A CFCTL_POSTROUTING -s 192.168.97.20/30 -m comment --comment cfctl -j MASQUERADE",
+                "-t mangle -F CFCTL_POSTROUTING",
+            ]
+        ),
+    ),
     st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
     st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
     st.tuples(st.just("second server"), st.just("")),
@@ -220,8 +262,36 @@ _DAMAGES = st.one_of(
 _HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
 
 
+def leave_a_subset(seed: int) -> None:
+    """Take away half of everything: links, rules, servers, files."""
+    chance = random.Random(seed)
+
+    def doomed(things: list[str]) -> list[str]:
+        return [thing for thing in things if chance.random() < 0.5]
+
+    names = [link["ifname"] for link in json.loads(run("ip", "-j", "link")) if link.get("ifalias") == desired.MARK]
+    script = [f"ip link del {name}" for name in doomed(sorted(names))]
+    for name in nft.TABLES:
+        listed = subprocess.run(["nft", "-a", "list", "table", *name.split()], capture_output=True, text=True)
+        rules = (
+            [(rule.rule.chain, rule.handle) for rule in nft.parse(name, listed.stdout).rules] if listed.stdout else []
+        )
+        script += doomed([f"nft delete rule {name} {chain} handle {handle}" for chain, handle in rules])
+    for table in ("filter", "nat", "mangle"):
+        lines = run("iptables-legacy", "-t", table, "-S").splitlines()
+        script += doomed([f"iptables-legacy -t {table} -D {line[3:]}" for line in lines if "comment cfctl" in line])
+    script += doomed([f"kill -9 {pid}" for pid in sorted(servers())])
+    files = [*Path("/run").glob("cuttlefish-*"), *Path("/run/cfctl/host").glob("*")]
+    script += doomed([f"rm -f {path}" for path in sorted(files)])
+    chance.shuffle(script)
+    subprocess.run(["sh", "-c", "\n".join(script)], check=False, capture_output=True, timeout=30)
+
+
 def damage(kind: str, what: str) -> None:
     """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
+    if kind == "subset":
+        leave_a_subset(int(what))
+        return
     rule = 'add rule ip cuttlefish_nat postrouting ip saddr 192.168.98.0/24 masquerade comment "cfctl"'
     pid_file = "/run/cuttlefish-dnsmasq-cvd-ebr.pid"
     script = {
@@ -238,10 +308,12 @@ def damage(kind: str, what: str) -> None:
         "stp": f"ip link set {what} type bridge stp_state 1 forward_delay 300",
         "not isolated": f"ip link set {what} type bridge_slave isolated off",
         "recreated": f"ip link del {what}; ip tuntap add {what} mode tap multi_queue; ip link set {what} alias cfctl",
+        "extra": f"ip tuntap add {what} mode tap vnet_hdr group cvdnetwork; ip link set {what} alias cfctl",
         "temporary": f"ip link add {what} type bridge",
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
         "rule twice": f"nft '{rule}'",
+        "iptables": f"iptables-legacy {what}",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         # Where cfctl has no server, it would be somebody else's file, which stays.
         "pid file": f"[ ! -e {pid_file} ] || echo {what} >{pid_file}" if what else f"rm {pid_file}",
@@ -258,6 +330,7 @@ def damages(examples: int) -> int:
     host.setup(wanted(1))
     host.teardown()
     run("ip", "link", "add", "lan0", "type", "bridge")
+    run("sh", "-ec", _STRICT)
     clean = snapshot()
     ready: dict[tuple[int, str], dict[str, Any]] = {}
     tried = 0

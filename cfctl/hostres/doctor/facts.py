@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5
 
 #: What cfctl itself runs, and what launchers run; modprobe and groupadd are for --fix.
-PROGRAMS = ("ip", "nft", "dnsmasq", "modprobe", "groupadd", "adb", "lsof")
+PROGRAMS = ("ip", "nft", "iptables", "dnsmasq", "modprobe", "groupadd", "adb", "lsof")
 
 #: The device files that VMs open.
 NODES = ("dev/kvm", "dev/net/tun", "dev/vhost-vsock", "dev/vhost-net")

@@ -81,6 +81,9 @@ def _ufw(facts: Facts) -> Iterator[Finding]:
 # -- rules ---------------------------------------------------------------------------------------------------
 
 
+_LETS_GUESTS = re.compile(r"-i cvd-\S* .*-j ACCEPT$")
+
+
 @dataclass(slots=True)
 class _Chain:
     """A chain that drops what no rule of it accepts."""
@@ -128,19 +131,28 @@ def _rules(facts: Facts) -> Iterator[Finding]:
 def _legacy(facts: Facts) -> Iterator[Finding]:
     """Check the rules that iptables-legacy has made, which nft does not show."""
     lines = (facts.legacy or "").splitlines()
-    if "-P FORWARD DROP" in lines and not any(" cvd-" in line for line in lines):
-        chain = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
-        insert = f"sudo iptables-legacy -I {chain}"
-        commands = (
-            f"{insert} -i cvd-+ -j ACCEPT",
-            f"{insert} -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    docker = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
+    ways = ("-i cvd-+ -j ACCEPT", "-o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+    commands = "\n".join(f"sudo iptables-legacy -I {docker} {way}" for way in ways)
+    yield from _legacy_chain(lines, "FORWARD", "guests do not reach the outside", _WHY_FORWARD, commands)
+    commands = "sudo iptables-legacy -I INPUT -i cvd-+ -p udp --dport 67 -j ACCEPT"
+    yield from _legacy_chain(lines, "INPUT", "guests get no address", _WHY_INPUT, commands)
+
+
+def _legacy_chain(lines: list[str], chain: str, harm: str, why: str, commands: str) -> Iterator[Finding]:
+    """Check a chain: `host setup` overcomes its policy, but no rule of an administrator, which it comes after."""
+    check = f"legacy {chain.lower()} drop"
+    reached = (f"-A {chain} ", "-A DOCKER-USER ") if chain == "FORWARD" else (f"-A {chain} ",)
+    accepts = [line for line in lines if line.startswith(reached) and _LETS_GUESTS.search(line)]
+    dropping = next((line for line in lines if line.startswith((f"-A {chain} -j DROP", f"-A {chain} -j REJECT"))), "")
+    if dropping and not any(lines.index(line) < lines.index(dropping) for line in accepts):
+        found = (
+            f"a rule of iptables-legacy ({dropping}) drops all that is left: {harm}, and setup does not overrule it"
         )
-        found = "FORWARD of iptables-legacy drops by default: guests do not reach the outside"
-        yield Finding("legacy forward drop", "warn", found, _WHY_FORWARD, "\n".join(commands))
-    if "-P INPUT DROP" in lines and not any("-i cvd-" in line and line.startswith("-A INPUT") for line in lines):
-        command = "sudo iptables-legacy -I INPUT -i cvd-+ -p udp --dport 67 -j ACCEPT"
-        found = "INPUT of iptables-legacy drops by default: guests get no address"
-        yield Finding("legacy input drop", "warn", found, _WHY_INPUT, command)
+        yield Finding(check, "warn", found, why, commands)
+    elif f"-P {chain} DROP" in lines and not accepts:
+        found = f"{chain} of iptables-legacy drops by default: {harm} until setup lets them through"
+        yield Finding(check, "warn", found, why, "sudo cfctl host setup")
 
 
 def _chains(ruleset: list[dict[str, Any]]) -> tuple[list[_Chain], dict[str, list[str]]]:

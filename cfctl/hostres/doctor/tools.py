@@ -36,6 +36,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
     for name, (debian, rpm, bad, why) in _PROGRAMS.items():
         if path := facts.programs.get(name):
             yield Finding(f"program {name}", "ok", str(path), why)
+        elif name == "nft" and facts.programs.get("iptables"):
+            found = "is not installed; host setup makes the rules with iptables"
+            yield Finding(f"program {name}", "warn", found, why, facts.install(debian, rpm))
         else:
             yield Finding(f"program {name}", bad, "is not installed", why, facts.install(debian, rpm))
     yield _capability_query(facts)
