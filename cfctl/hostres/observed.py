@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.errors import CommandFailed
-from cfctl.hostres import background, dnsmasq, files, nft, pod_interface, safety
+from cfctl.errors import CfctlError, CommandFailed
+from cfctl.hostres import background, dnsmasq, files, lazy, nft, pod_interface, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
@@ -72,6 +73,7 @@ class Observed:
     :param hosts: which address each MAC is given.
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
+    :param lazy: what a set-up wrote down so that taps can be made on request; None if it made them all.
     :param pod: the interface of a pod whose address is, or is about to be, the VM's.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
@@ -92,6 +94,7 @@ class Observed:
     advertised: tuple[safety.Uplink, ...] = ()
     group_exists: bool = True
     pod: pod_interface.Found | None = None
+    lazy: str | None = None
 
     @property
     def ours(self) -> list[FoundLink]:
@@ -102,12 +105,26 @@ class Observed:
     def instances(self) -> int:
         """How many instances the host serves now: the highest number that something of ours belongs to.
 
-        Rules count as well as taps, so that a tap that was deleted by hand is missed.
+        Rules count as well as taps, so that a tap that was deleted by hand is missed. Where taps are made on request,
+        it is the highest number that may ask for them.
         """
+        with contextlib.suppress(CfctlError):
+            if self.lazy is not None:
+                return lazy.limit(lazy.parse(self.lazy))
         numbers = [number_of(found.link.name) for found in self.links.values() if found.ours]
         if nat := (self.tables or {}).get(nft.NAT):
             numbers += [_number_of_rule(found.rule.text, self.subnets) for found in nat.rules if found.marked]
         return max(filter(None, numbers), default=0)
+
+    @property
+    def numbers(self) -> set[int]:
+        """The instances that a tap of ours belongs to."""
+        return {number for found in self.links.values() if found.ours and (number := number_of(found.link.name))}
+
+    @property
+    def busy(self) -> set[int]:
+        """The instances of which a tap of ours is open: a device runs on it."""
+        return {number for found in self.links.values() if found.carrier and (number := number_of(found.link.name))}
 
     @property
     def external_bridge(self) -> str | None:
@@ -166,6 +183,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
         advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
         group_exists=_group_exists(),
         pod=pod,
+        lazy=lazy.written(),
     )
 
 

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from cfctl import locks, paths
+from cfctl import locks, paths, steps
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
-from cfctl.hostres import tap
+from cfctl.hostres import lazy, tap, tap_client
 from cfctl.instance import Instance
 from cfctl.launch import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from cfctl.config import Settings
     from cfctl.locks import NumberLock
 
 
 @contextlib.contextmanager
 def allocated(count: int) -> Iterator[list[NumberLock]]:
-    """Own ``count`` free numbers for the block; give them back if it raises.
+    """Own ``count`` free numbers for the block, and their taps; give them back if it raises.
 
     The descriptors are for the launcher, which keeps them open for as long as the device lives.
 
-    :raises HostLacks: if the host network serves fewer instances, or none.
+    :raises HostLacks: if the host network serves fewer instances, or none; or if taps are made on request, and nobody
+        makes them.
     :raises NumberTaken: if it serves enough, but they are in use.
     """
-    served = sorted(tap.served_numbers())
+    recorded = lazy.recorded()
+    served = sorted(_served(recorded))
     if len(served) < count:
         raise HostLacks(
             "the host network is not set up" if not served else f"the host serves {len(served)} instances only",
@@ -35,7 +38,7 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
         )
     busy = tap.busy_numbers()
     refused: list[str] = []
-    with _kept_together() as taken:
+    with _kept_together(lazily=recorded is not None) as taken:
         for number in served:
             if number in busy:
                 refused.append(f"{number}: its taps are in use")
@@ -50,37 +53,66 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 break
         else:
             raise _none_left(count, served, refused)
+        _give_taps(taken, lazily=recorded is not None)
         yield taken
 
 
 @contextlib.contextmanager
 def taken_again(numbers: Sequence[int]) -> Iterator[list[NumberLock]]:
-    """Own the numbers of a stopped device again for the block; give them back if it raises.
+    """Own the numbers of a stopped device again for the block, and their taps; give them back if it raises.
 
     :raises HostLacks: if the host network does not serve them any more.
     :raises NumberTaken: if another device has one of them by now.
     """
-    if missing := sorted(set(numbers) - tap.served_numbers()):
+    recorded = lazy.recorded()
+    if missing := sorted(set(numbers) - set(_served(recorded))):
         raise HostLacks(
             f"the host network does not serve instance {', '.join(map(str, missing))}",
             "Its taps are missing.",
             f"Make them: sudo cfctl host setup --instances {max(numbers)}",
         )
-    with _kept_together() as taken:
+    with _kept_together(lazily=recorded is not None) as taken:
         for number in numbers:
             taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
+        _give_taps(taken, lazily=recorded is not None)
         yield taken
 
 
+def give_back(lock: NumberLock, *, lazily: bool | None = None) -> None:
+    """Give a number back, and its taps if they were made on request.
+
+    :param lazily: they were; None looks whether the host makes them so.
+    """
+    if lazy.written() is not None if lazily is None else lazily:
+        try:
+            tap_client.remove(lock)
+        except CfctlError as error:
+            # The number is free all the same: the next set-up of the host, or whoever watches it, sweeps them.
+            steps.note(f"The taps of instance {lock.instance.number} stay: {error.brief}.")
+    lock.release()
+
+
+def _served(recorded: Settings | None) -> Collection[int]:
+    """Return the numbers that have taps, or get them on request."""
+    return tap.served_numbers() if recorded is None else range(1, lazy.limit(recorded) + 1)
+
+
+def _give_taps(taken: Sequence[NumberLock], *, lazily: bool) -> None:
+    if lazily:
+        with steps.step(f"get the taps of {len(taken)} instance{'' if len(taken) == 1 else 's'}"):
+            for lock in taken:
+                tap_client.make(lock)
+
+
 @contextlib.contextmanager
-def _kept_together() -> Iterator[list[NumberLock]]:
+def _kept_together(*, lazily: bool) -> Iterator[list[NumberLock]]:
     """Collect locks: all are given back if the block raises; otherwise whoever inherited them holds them."""
     taken: list[NumberLock] = []
     try:
         yield taken
     except BaseException:
         for lock in taken:
-            lock.release()
+            give_back(lock, lazily=lazily)
         raise
     for lock in taken:
         lock.close()
