@@ -21,8 +21,8 @@ OTHERS_S = 5.0
 PERIOD_S = 30.0
 #: While another cfctl changes the host.
 BUSY_S = 0.25
-#: Twice is chance; the third time within a while somebody takes away what is mended.
-_CHANCES = 2
+#: So often within a while may be chance; the next time somebody takes away what is mended.
+_CHANCES = 3
 _FIRST_DELAY_S = 2.0
 _LONGEST_DELAY_S = 300.0
 #: What has stayed mended for so long beside the delay is forgotten.

@@ -1,6 +1,6 @@
 """What is said over the tap service's socket: one request with one descriptor, one answer.
 
-A message is one packet (SOCK_SEQPACKET, unix(7)) of JSON. The descriptor (SCM_RIGHTS) is that of the instance number's
+A message is one packet (SOCK_SEQPACKET, unix(7)) of JSON. The descriptor (SCM_RIGHTS) is of the instance number's
 locked lock file: it proves that the caller holds the number (launcher.md section 16).
 """
 

@@ -186,14 +186,16 @@ class Watcher:
                 self._number = work.desired.instances
         if work.changes or work.conflicts or settings is not self._settings:
             work, followed = self._carry_out(settings)
-        self._insists = False
+        told_to, self._insists = self._insists, False
         self._watch_servers(work)
         if settings.origin(_INSTANCES) == "built-in":
             self._number = work.desired.instances
         if work.changes:
             self._tell(Report("mended", "", work.changes))
-        delay = self._pace.well(time.monotonic(), [change.object for change in work.changes])
-        if delay:
+        if told_to and work.changes:
+            self._pace.well(time.monotonic())
+            self._pace.news(time.monotonic())
+        elif delay := self._pace.well(time.monotonic(), [change.object for change in work.changes]):
             names = ", ".join(change.object for change in work.changes[:3])
             text = f"Somebody undoes what is mended ({names}): the next time is in {delay:g} s at the earliest."
             self._tell(Report("quarrel", text, work.changes))

@@ -14,6 +14,8 @@ import socket
 import sys
 from pathlib import Path
 
+from tests.system.tap_client import attach
+
 LOCKS = Path("/var/tmp/cvd/lock")
 
 
@@ -32,7 +34,8 @@ def ask(client: socket.socket, packet: bytes, *fds: int) -> None:
     except (ConnectionResetError, BrokenPipeError):
         raw = b""
     error = json.loads(raw).get("error") if raw else None
-    print(f"{error['code']}: {error['brief']}: {error['details']}" if error else "done" if raw else "closed")
+    text = f"{error['code']}: {error['brief']}: {error['details']}" if error else "done" if raw else "closed"
+    print(text.replace("\n", " "))
 
 
 def request(action: str, number: int) -> bytes:
@@ -40,7 +43,11 @@ def request(action: str, number: int) -> bytes:
 
 
 def lock_file(number: int, *, locked: bool = True, directory: Path = LOCKS) -> int:
-    directory.mkdir(parents=True, exist_ok=True)
+    os.umask(0)
+    for path in (directory.parent, directory):
+        # Whoever comes first makes it for all, as cfctl does.
+        if path != Path("/tmp"):
+            path.mkdir(exist_ok=True)
     fd = os.open(directory / f"local-instance-{number}.lock", os.O_RDWR | os.O_CREAT, 0o666)
     if locked:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,6 +60,13 @@ def main(way: str, number: int) -> None:
         fd = lock_file(number)
         for action in ("make", "remove") if way == "life" else (way,):
             ask(connect(), request(action, number), fd)
+    elif way == "use":
+        fd = lock_file(number)
+        ask(connect(), packet, fd)
+        tap = attach(f"cvd-mtap-{number:02d}")
+        ask(connect(), request("remove", number), fd)
+        os.close(tap)
+        ask(connect(), request("remove", number), fd)
     elif way == "hold":
         fd = lock_file(number)
         ask(connect(), packet, fd)
@@ -82,6 +96,7 @@ def main(way: str, number: int) -> None:
         lock_file(number)
         ask(connect(), packet, fd)
     elif way == "link":
+        lock_file(number)
         fd = lock_file(number, directory=Path("/tmp/elsewhere"))
         (LOCKS / f"local-instance-{number}.lock").unlink(missing_ok=True)
         (LOCKS / f"local-instance-{number}.lock").symlink_to(f"/tmp/elsewhere/local-instance-{number}.lock")

@@ -60,18 +60,21 @@ class Watch:
         self.box.run("kill", f"-{name}", str(self.pid))
 
 
+def watchers(box: Sandbox) -> set[int]:
+    return {pid for pid, line in box.processes().items() if "cfctl host run" in line}
+
+
 @contextlib.contextmanager
 def watching(box: Sandbox, *args: str, env: Mapping[str, str] | None = None) -> Iterator[Watch]:
     """Run the watcher for the block, until it has come up."""
     log = box.root / f"watch-{time.monotonic_ns()}.log"
+    before = watchers(box)
     with log.open("w") as sink:
         child = box.start(*box.cfctl_argv("host", "run", "--json", *args), env=env, stdout=sink, stderr=sink)
     watch = Watch(box, child, log)
     try:
         watch.until(lambda: watch.of("ready", "waiting", "down"), "its first word")
-        pids = [pid for pid, line in box.processes().items() if "cfctl host run" in line]
-        assert len(pids) == 1
-        watch.pid = pids[0]
+        (watch.pid,) = watchers(box) - before
         yield watch
     finally:
         if child.poll() is None:
