@@ -39,6 +39,10 @@ def ask(box: Sandbox, *args: str, user: str = USER) -> list[str]:
     return python(box, "tests.system.tap_asker", *args, user=user).stdout.splitlines()
 
 
+def mended(watch: Watch) -> list[tuple[str, str]]:
+    return [(change["action"], change["object"]) for event in watch.of("mended") for change in event["changes"]]
+
+
 def test_set_up_and_taken_down(sandbox: Sandbox) -> None:
     before = snapshot(sandbox)
     made = changes(sandbox, "host", "setup", "--lazy", "--instances", "3")
@@ -123,9 +127,7 @@ def test_a_killed_device_leaves_taps_that_are_swept(watch: Watch, host_package: 
     box.cfctl("launch", "mine", user=USER)
     box.run("sh", "-c", "pkill -KILL run_cvd; pkill -KILL qemu-system; pkill -KILL -u 1000 -f bin/ || true")
     watch.until(lambda: taps(box) == set(), "the taps are swept")
-    assert ("remove", "tap cvd-etap-01") in [
-        (change["action"], change["object"]) for event in watch.of("mended") for change in event["changes"]
-    ]
+    watch.until(lambda: ("remove", "tap cvd-etap-01") in mended(watch), "it says so")
     box.cfctl("stop", "mine", user=USER)
     box.cfctl("restart", "mine", user=USER)
     assert taps(box) == taps_of(1)
