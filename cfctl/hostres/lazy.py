@@ -47,8 +47,9 @@ def record(settings: Settings) -> str:
 
 
 def written() -> str | None:
-    """Return what was written down; None if the host makes no taps on request."""
-    return files.read(paths.system().lazy_record) or None
+    """Return what was written down; None if the host makes no taps on request, empty if a kill cut it short."""
+    file = paths.system().lazy_record
+    return files.read(file) or ("" if os.path.lexists(files.unfinished(file)) else None)
 
 
 def recorded() -> Settings | None:
@@ -80,8 +81,10 @@ def write(text: str) -> None:
 
 
 def forget() -> None:
-    """Remove what was written down."""
-    paths.system().lazy_record.unlink(missing_ok=True)
+    """Remove what was written down, and what a kill left of it."""
+    file = paths.system().lazy_record
+    files.unfinished(file).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
 
 
 def held(numbers: Iterable[int]) -> set[int]:

@@ -145,7 +145,7 @@ class _Work:
     def mode(self) -> None:
         """Look at what is written down about taps that are made on request."""
         wanted, found = self.wanted.lazy, self.observed.lazy
-        if wanted and found is None:
+        if wanted and not found:
             self._add("create", "mode", "lazy", "taps are to be made when a device is launched")
         elif wanted and found != wanted:
             self._add("change", "mode", "lazy", "taps that are made on request are to be made differently")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Kind = Literal["ready", "mended", "waiting", "quarrel", "down", "reloaded", "taps", "note", "ended"]
 
 _INSTANCES = "host.instances"
+#: What a set-up leaves as it is where no setting says otherwise.
+_OBSERVED = (_INSTANCES, "host.bridge", "host.lazy")
 _TABLES = frozenset(name.partition(" ")[2] for name in nft.TABLES)
 
 
@@ -65,7 +67,8 @@ class Watcher:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ending = self._reloading = False
         self._settings = load()
-        self._number = 0
+        self._kept: dict[str, config.Value] = {}
+        self._started = False
         self._said: str | None = None
         self._servers: dict[int, int] = {}
         self._insists = True
@@ -107,8 +110,10 @@ class Watcher:
             # Before the first look, so that nothing is missed in between.
             listener = stack.enter_context(netlink_events.listening())
             self._look()
-            self._manager.ready(self._said or "watching")
             while not self._ending:
+                if self._said and not self._started:
+                    self._manager.ready(self._said)
+                    self._started = True
                 self._wait(listener)
                 if self._reloading:
                     self._read_settings()
@@ -161,8 +166,9 @@ class Watcher:
         self._pace.looks(time.monotonic())
         try:
             with steps.reporting(_Notes(self._tell)):
-                self._mend()
+                kind, text = self._mend()
                 self._serve()
+                self._settled(kind, text)
         except BlockingIOError:
             self._pace.busy(time.monotonic())
         except (UsageError, HostLacks) as error:
@@ -172,24 +178,19 @@ class Watcher:
         except CfctlError as error:
             self._wait_for(error)
 
-    def _mend(self) -> None:
+    def _mend(self) -> tuple[Kind, str]:
+        """Mend what differs; return how the host is then."""
         settings = self._settings
         work, followed = host.status(settings)
         if work.state == "absent" and not self._insists:
-            self._settled(work, "down", "The host was taken down; it stays so until it is set up again.")
-            return
-        if settings.origin(_INSTANCES) == "built-in":
-            if self._number > work.desired.instances and (work.changes or work.conflicts):
-                # As many as ever: what says so was damaged too. Had somebody set fewer up, all would be well.
-                settings = _with_number(settings, self._number)
-            else:
-                self._number = work.desired.instances
-        if work.changes or work.conflicts or settings is not self._settings:
-            work, followed = self._carry_out(settings)
+            self._forget_servers()
+            self._pace.well(time.monotonic())
+            return "down", "The host was taken down; it stays so until it is set up again."
+        if work.changes or work.conflicts:
+            work, followed = self._carry_out(self._as_it_was(settings, followed))
+        self._kept = {name: followed.values[name] for name in _OBSERVED if settings.origin(name) == "built-in"}
         told_to, self._insists = self._insists, False
         self._watch_servers(work)
-        if settings.origin(_INSTANCES) == "built-in":
-            self._number = work.desired.instances
         if work.changes:
             self._tell(Report("mended", "", work.changes))
         if told_to and work.changes:
@@ -203,7 +204,18 @@ class Watcher:
         text = (
             f"The host serves {limit} instance{'' if limit == 1 else 's'}." if limit else "Nothing is to be served."
         )
-        self._settled(work, "ready", text)
+        return "ready", text
+
+    def _as_it_was(self, settings: Settings, followed: Settings) -> Settings:
+        """Return the settings, with what is in none of them as it was at the last look at which all was well.
+
+        On a host that is damaged, what tells how it was set up may be gone too: the last instance, say. Had somebody
+        else set it up differently, all would be well. More instances are somebody's half-done set-up.
+        """
+        kept = {name: value for name, value in self._kept.items() if settings.origin(name) == "built-in"}
+        if _INSTANCES in kept and kept[_INSTANCES].value < followed[_INSTANCES]:
+            del kept[_INSTANCES]
+        return replace(settings, values={**settings.values, **kept})
 
     def _carry_out(self, settings: Settings) -> tuple[Plan, Settings]:
         """Mend under the host's lock; running devices keep what they have.
@@ -263,10 +275,7 @@ class Watcher:
             self._tell(Report("waiting", error.brief, error=error))
             self._manager.status(f"waiting: {error.brief}")
 
-    def _settled(self, work: Plan, kind: Kind, text: str) -> None:
-        if kind == "down":
-            self._forget_servers()
-            self._pace.well(time.monotonic())
+    def _settled(self, kind: Kind, text: str) -> None:
         if self._said != text:
             self._said = text
             self._tell(Report(kind, text))
@@ -290,7 +299,3 @@ class _Notes(steps.Silent):
 
 def _busy() -> None:
     raise BlockingIOError("somebody else is changing the host")
-
-
-def _with_number(settings: Settings, number: int) -> Settings:
-    return replace(settings, values={**settings.values, _INSTANCES: config.Value(number, "observed on the host")})

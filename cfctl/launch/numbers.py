@@ -38,7 +38,7 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
         )
     busy = tap.busy_numbers()
     refused: list[str] = []
-    with _kept_together(lazily=recorded is not None) as taken:
+    with _kept_together() as taken:
         for number in served:
             if number in busy:
                 refused.append(f"{number}: its taps are in use")
@@ -53,8 +53,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 break
         else:
             raise _none_left(count, served, refused)
-        _give_taps(taken, lazily=recorded is not None)
-        yield taken
+        with _with_taps(taken) if recorded else contextlib.nullcontext():
+            yield taken
 
 
 @contextlib.contextmanager
@@ -71,25 +71,26 @@ def taken_again(numbers: Sequence[int]) -> Iterator[list[NumberLock]]:
             "Its taps are missing.",
             f"Make them: sudo cfctl host setup --instances {max(numbers)}",
         )
-    with _kept_together(lazily=recorded is not None) as taken:
+    with _kept_together() as taken:
         for number in numbers:
             taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
-        _give_taps(taken, lazily=recorded is not None)
-        yield taken
+        with _with_taps(taken) if recorded else contextlib.nullcontext():
+            yield taken
 
 
-def give_back(lock: NumberLock, *, lazily: bool | None = None) -> None:
-    """Give a number back, and its taps if they were made on request.
-
-    :param lazily: they were; None looks whether the host makes them so.
-    """
-    if lazy.written() is not None if lazily is None else lazily:
-        try:
-            tap_client.remove(lock)
-        except CfctlError as error:
-            # The number is free all the same: the next set-up of the host, or whoever watches it, sweeps them.
-            steps.note(f"The taps of instance {lock.instance.number} stay: {error.brief}.")
+def give_back(lock: NumberLock) -> None:
+    """Give a number back, and its taps where they are made on request."""
+    if lazy.written() is not None:
+        _remove_taps(lock)
     lock.release()
+
+
+def _remove_taps(lock: NumberLock) -> None:
+    try:
+        tap_client.remove(lock)
+    except CfctlError as error:
+        # The number is free all the same: the next set-up of the host, or whoever watches it, sweeps them.
+        steps.note(f"The taps of instance {lock.instance.number} stay: {error.brief}.")
 
 
 def _served(recorded: Settings | None) -> Collection[int]:
@@ -97,22 +98,31 @@ def _served(recorded: Settings | None) -> Collection[int]:
     return tap.served_numbers() if recorded is None else range(1, lazy.limit(recorded) + 1)
 
 
-def _give_taps(taken: Sequence[NumberLock], *, lazily: bool) -> None:
-    if lazily:
+@contextlib.contextmanager
+def _with_taps(taken: Sequence[NumberLock]) -> Iterator[None]:
+    """Have the taps of numbers that we hold made; they are removed again if it fails, or the block does."""
+    made: list[NumberLock] = []
+    try:
         with steps.step(f"get the taps of {len(taken)} instance{'' if len(taken) == 1 else 's'}"):
             for lock in taken:
                 tap_client.make(lock)
+                made.append(lock)
+        yield
+    except BaseException:
+        for lock in made:
+            _remove_taps(lock)
+        raise
 
 
 @contextlib.contextmanager
-def _kept_together(*, lazily: bool) -> Iterator[list[NumberLock]]:
+def _kept_together() -> Iterator[list[NumberLock]]:
     """Collect locks: all are given back if the block raises; otherwise whoever inherited them holds them."""
     taken: list[NumberLock] = []
     try:
         yield taken
     except BaseException:
         for lock in taken:
-            give_back(lock, lazily=lazily)
+            lock.release()
         raise
     for lock in taken:
         lock.close()

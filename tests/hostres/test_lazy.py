@@ -140,6 +140,24 @@ def test_held_numbers(locks: Path) -> None:
     assert lazy.held(range(1, 5)) == set()
 
 
+def test_a_record_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CFCTL_PATHS_RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setattr(paths, "SYSTEM_RUNTIME", tmp_path / "run")
+    assert lazy.written() is None
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lazy.json.new").write_text("{")
+    assert lazy.written() == ""
+    # It is ours to remove, and ours to write.
+    cut_short = Observed(lazy="")
+    assert ("remove", "mode lazy") in [(c.action, c.object) for c in plan.compute(State(), cut_short).changes]
+    state = lazily(3, set())
+    assert ("create", "mode lazy") in [(c.action, c.object) for c in plan.compute(state, cut_short).changes]
+    lazy.write(state.lazy or "")
+    assert lazy.recorded() is not None
+    lazy.forget()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_only_the_holder_is_believed(locks: Path) -> None:
     fd = opened(locks, 3)
     tap_proof.require_holder(fd, 3)

@@ -86,7 +86,7 @@ def snapshot() -> dict[str, Any]:
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
         ),
         "autoconf": [path.read_text() for path in Path("/proc/sys/net/ipv6/conf").glob("cvd-*/autoconf")],
-        "lazy": [path.read_text() for path in Path("/run/cfctl").glob("lazy.json")],
+        "lazy": [path.read_text() for path in Path("/run/cfctl").glob("*lazy.json*")],
         "hosts": [path.read_text() for path in Path("/run/cfctl").glob("host/*.hosts")],
     }
 
