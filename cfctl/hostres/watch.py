@@ -83,12 +83,16 @@ class Watcher:
     def end(self) -> None:
         """Let :meth:`run` return; the host stays as it is."""
         self._ending = True
-        os.eventfd_write(self._wake, 1)
+        self._wake_up()
 
     def reload(self) -> None:
         """Read the settings again, and set up what they ask for."""
         self._reloading = True
-        os.eventfd_write(self._wake, 1)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):  # It has ended.
+            os.eventfd_write(self._wake, 1)
 
     # -- the loop --------------------------------------------------------------------------------------
 
@@ -103,6 +107,7 @@ class Watcher:
             raise NeedsRoot("host run")
         self._inherited = tap_service.from_systemd()
         with contextlib.ExitStack() as stack:
+            stack.callback(os.close, self._wake)
             stack.callback(self._forget_servers)
             stack.push(self._service)
             if self._inherited:
