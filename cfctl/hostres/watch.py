@@ -94,6 +94,10 @@ class Watcher:
         with contextlib.suppress(OSError):  # It has ended.
             os.eventfd_write(self._wake, 1)
 
+    def _sleep(self) -> None:
+        wake, self._wake = self._wake, -1
+        os.close(wake)
+
     # -- the loop --------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -107,7 +111,7 @@ class Watcher:
             raise NeedsRoot("host run")
         self._inherited = tap_service.from_systemd()
         with contextlib.ExitStack() as stack:
-            stack.callback(os.close, self._wake)
+            stack.callback(self._sleep)
             stack.callback(self._forget_servers)
             stack.push(self._service)
             if self._inherited:
