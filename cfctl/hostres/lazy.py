@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cfctl import config, paths
+from cfctl import paths
 from cfctl.errors import CfctlError, UsageError
 from cfctl.hostres import files
 from cfctl.instance import MAX_INSTANCES, Instance
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cfctl.config import Settings
 
-#: What the taps of an instance follow from; DNS servers and prefixes are of the bridges, which are there.
+#: What an instance's taps follow from, beside the subnets. What is the bridges' own is not: they are there already.
 _DECISIVE = (
     "host.instances",
     "host.lazy",
@@ -30,7 +30,6 @@ _DECISIVE = (
     "host.ipv4_bridge",
     "host.ipv6_bridge",
     "host.guest_isolation",
-    *(name for name in config.NETWORKS if "_subnet" in name),
 )
 
 
@@ -43,7 +42,8 @@ def limit(settings: Settings) -> int:
 
 def record(settings: Settings) -> str:
     """Return what is written down for the settings: all that the taps of an instance follow from."""
-    return json.dumps({name: settings[name] for name in _DECISIVE}, indent=1) + "\n"
+    subnets = (name for name in settings.values if "_subnet" in name)
+    return json.dumps({name: settings[name] for name in (*_DECISIVE, *subnets)}, indent=1) + "\n"
 
 
 def written() -> str | None:
@@ -68,6 +68,8 @@ def parse(text: str) -> Settings:
 
     :raises CfctlError: if what was written down makes no sense, to this version at least.
     """
+    from cfctl import config  # Here, because `cfctl ps` needs none of it.
+
     file = paths.system().lazy_record
     try:
         return config.restored(json.loads(text), str(file))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from cfctl import paths
 from cfctl.errors import CfctlError, DeadlinePassed, HostLacks
-from cfctl.hostres.desired import GROUP
 
 if TYPE_CHECKING:
     from cfctl.locks import NumberLock
@@ -75,6 +74,8 @@ def _ask(action: Literal["make", "remove"], lock: NumberLock) -> None:
 
 
 def _no_service(exc: OSError) -> HostLacks:
+    from cfctl.hostres.desired import GROUP
+
     path = paths.system().tap_socket
     if isinstance(exc, PermissionError):
         return HostLacks(

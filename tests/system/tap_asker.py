@@ -72,6 +72,8 @@ def main(way: str, number: int) -> None:
         ask(connect(), packet, fd)
         print("holding", flush=True)
         sys.stdin.read()
+    elif way == "touch":
+        lock_file(number)
     elif way == "nothing":
         ask(connect(), packet)
     elif way == "unlocked":

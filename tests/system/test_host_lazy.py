@@ -252,3 +252,52 @@ def test_several_at_once(watch: Watch) -> None:
     assert [client.communicate(timeout=120)[0] for client in clients] == ["done\ndone\n"] * 3
     assert taps(box) == set()
     assert box.json("host", "status")["state"] == "ready"
+
+
+def test_on_somebody_elses_bridge(sandbox: Sandbox) -> None:
+    sandbox.run("ip", "link", "add", "lan0", "type", "bridge")
+    # Lock files stay: all holders must lock the same one.
+    ask(sandbox, "touch", "2")
+    before = snapshot(sandbox)
+    with watching(sandbox, "--lazy", "--instances", "3", "--bridge", "lan0"):
+        assert ask(sandbox, "life", "2") == ["done", "done"]
+        holder = sandbox.start(
+            *python_argv("tests.system.tap_asker", "hold", "2"),
+            user=USER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "done"
+        tap = json.loads(sandbox.run("ip", "-d", "-j", "link", "show", "cvd-etap-02").stdout)[0]
+        assert (tap["master"], tap["ifalias"]) == ("lan0", "cfctl")
+        # It knows its bridge, though no setting names it and hardly a tap is there.
+        status = sandbox.json("host", "status")
+        assert (status["state"], status["settings"]["host.bridge"]["value"]) == ("ready", "lan0")
+        holder.communicate()
+    sandbox.cfctl("host", "setup")
+    assert taps(sandbox) == set()
+    assert sandbox.json("host", "status")["settings"]["host.bridge"]["value"] == "lan0"
+    sandbox.cfctl("host", "teardown")
+    assert snapshot(sandbox) == before
+
+
+def test_a_service_that_was_killed_is_followed_by_another(sandbox: Sandbox) -> None:
+    with watching(sandbox, "--lazy", "--instances", "1") as watch:
+        watch.signal("KILL")
+        watch.child.wait(60)
+    sandbox.run("test", "-S", "/run/cfctl/taps.sock")
+    with watching(sandbox) as watch:
+        assert watch.of("mended", "waiting") == []
+        assert ask(sandbox, "life", "1") == ["done", "done"]
+    assert sandbox.run("ls", "/run/cfctl").stdout.split() == ["host", "host.lock", "lazy.json"]
+
+
+def test_a_subnet_that_is_taken_is_found_at_the_set_up(sandbox: Sandbox) -> None:
+    sandbox.run("ip", "addr", "add", "192.168.97.9/32", "dev", "lo")
+    error = fails(sandbox, 1, "host", "setup", "--lazy", "--instances", "3")
+    assert "the host already routes subnets that the devices need" in error
+    assert "mobile_subnet" in error
+    assert changes(sandbox, "host", "teardown") == []
+    # It is of instance 3.
+    sandbox.cfctl("host", "setup", "--lazy", "--instances", "2")
