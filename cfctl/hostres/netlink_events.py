@@ -104,7 +104,7 @@ def _interface(kind: int, body: bytes) -> str | None:
         raw = attribute(body[_NETCONF.size :], _NETCONFA_IFINDEX)
         index = int.from_bytes(raw, sys.byteorder, signed=True) if raw else _ALL_INTERFACES
         if index < _ALL_INTERFACES:
-            return ""  # What interfaces begin with that are not there yet.
+            return "default"  # What interfaces begin with that are not there yet.
     try:
         return socket.if_indextoname(index) if index > 0 else None
     except OSError:
