@@ -191,6 +191,9 @@ class Watcher:
         """Mend what differs; return how the host is then."""
         settings = self._settings
         work, followed = host.status(settings)
+        if work.observed.pod:
+            # It refuses; pod mode has a watcher of its own.
+            host.check(settings)
         if work.state == "absent" and not self._insists:
             self._forget_servers()
             self._pace.well(time.monotonic())
