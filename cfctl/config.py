@@ -139,8 +139,16 @@ KEYS: dict[str, Key] = {
             "host.instances",
             10,
             _integer(0, MAX_INSTANCES),
-            "How many instances the host serves; 0 builds nothing.",
+            "How many instances the host serves; 0 builds nothing. With host.lazy it is the highest number that "
+            "gets taps, and 0 means 128.",
             upstream="num_cvd_accounts",
+        ),
+        Key(
+            "host.lazy",
+            default=False,
+            parse=_boolean,
+            doc="Make an instance's taps when a device is launched, and remove them when it is stopped; `cfctl host "
+            "run` does it for ordinary users.",
         ),
         Key(
             "host.dns_servers",
@@ -286,6 +294,20 @@ def load(
     settings = Settings(values)
     _require_apart(settings)
     return settings
+
+
+def restored(raw: Mapping[str, Any], origin: str) -> Settings:
+    """Return settings that were written down: what is not among them is as it is built in.
+
+    :param raw: name -> value, as JSON has it.
+    :raises UsageError: for a value that makes no sense, or an unknown name.
+    """
+    values = {key.name: Value(key.default, "built-in") for key in KEYS.values()}
+    for name, value in raw.items():
+        if name not in KEYS:
+            raise UsageError(f"{origin}: there is no setting {name}")
+        values[name] = _value(KEYS[name], value, origin)
+    return Settings(values)
 
 
 #: Settings of which no two may name the same network.

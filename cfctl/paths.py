@@ -86,6 +86,16 @@ class Paths:
         return self.runtime / "host.lock"
 
     @property
+    def lazy_record(self) -> Path:
+        """Says that taps are made when a device is launched, and how; everybody may read it."""
+        return self.runtime / "lazy.json"
+
+    @property
+    def tap_socket(self) -> Path:
+        """Where root's service makes the taps of one instance for the members of cvdnetwork."""
+        return self.runtime / "taps.sock"
+
+    @property
     def host_runtime(self) -> Path:
         """What ``host setup`` must remember until ``host teardown``; root's alone."""
         return self.runtime / "host"
@@ -115,6 +125,13 @@ def current() -> Paths:
                 raise UsageError(f"CFCTL_PATHS_{name.upper()} must be an absolute path, not {override!r}")
             roots[name] = Path(override)
     return Paths(**roots)
+
+
+def system() -> Paths:
+    """Return root's paths, whoever asks: an ordinary user looks there for what root has set up."""
+    if os.geteuid() == 0:
+        return current()
+    return Paths(Path("/etc/cfctl"), Path("/var/lib/cfctl"), SYSTEM_CACHE, SYSTEM_RUNTIME)
 
 
 def _xdg(variable: str, default: Path) -> Path:

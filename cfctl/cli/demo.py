@@ -136,9 +136,9 @@ def _prepare_host(report: _Report, undo: contextlib.ExitStack) -> None:
     from cfctl import config
     from cfctl.hostres import host
 
-    work, settings = host.status(config.load())
-    if work.state == "ready" and settings["host.instances"]:
-        steps.note(f"The host network is set up already, for {settings['host.instances']} instances: it is left so.")
+    work, _ = host.status(config.load())
+    if work.state == "ready" and work.desired.instances:
+        steps.note(f"The host network is set up already, for {work.desired.instances} instances: it is left so.")
         return
     settings = config.load(flags={"host.instances": 1})
     work, _ = host.check(settings)

@@ -9,7 +9,7 @@ import typer
 
 from cfctl.cli import doctor
 from cfctl.cli.common import Answer, verb
-from cfctl.cli.host_options import Adopt, Bridge, Config, DryRun, Force, Instances, Netns, PodMode
+from cfctl.cli.host_options import Adopt, Bridge, Config, DryRun, Force, Instances, Lazy, Netns, PodMode
 from cfctl.cli.host_options import settings as settings_of
 from cfctl.cli.host_plan import DIFFERS, answer, as_document, plural, show_changes
 
@@ -31,6 +31,7 @@ def setup(
     *,
     instances: Instances = None,
     bridge: Bridge = None,
+    lazy: Lazy = None,
     config: Config = None,
     dry_run: DryRun = False,
     adopt: Adopt = False,
@@ -50,6 +51,7 @@ def setup(
       sudo cfctl host setup
       sudo cfctl host setup --instances 4
       sudo cfctl host setup --bridge br0
+      sudo cfctl host setup --lazy
       sudo CFCTL_HOST_DNS=host cfctl host setup
       cfctl host setup --instances 4 --dry-run
       cfctl host setup --pod
@@ -60,7 +62,7 @@ def setup(
         return _set_pod_up(instances, config, netns, adopt=adopt, force=force, dry_run=dry_run)
     _refuse_netns(netns)
     act = host.check if dry_run else host.setup
-    work, settings = act(settings_of(instances, bridge, config), adopt=adopt, force=force)
+    work, settings = act(settings_of(instances, bridge, config, lazy=lazy), adopt=adopt, force=force)
     return answer(work, settings, done=not dry_run)
 
 
@@ -69,6 +71,7 @@ def plan(
     *,
     instances: Instances = None,
     bridge: Bridge = None,
+    lazy: Lazy = None,
     config: Config = None,
     adopt: Adopt = False,
     pod: PodMode = False,
@@ -90,7 +93,7 @@ def plan(
     if pod:
         return _set_pod_up(instances, config, netns, adopt=adopt, force=True, dry_run=True)
     _refuse_netns(netns)
-    work, settings = host.check(settings_of(instances, bridge, config), adopt=adopt, force=True)
+    work, settings = host.check(settings_of(instances, bridge, config, lazy=lazy), adopt=adopt, force=True)
     return answer(work, settings, done=False)
 
 
@@ -116,7 +119,12 @@ def teardown(*, dry_run: DryRun = False, force: Force = False, netns: Netns = No
 
 @verb(app, "status")
 def status(
-    *, instances: Instances = None, bridge: Bridge = None, config: Config = None, netns: Netns = None
+    *,
+    instances: Instances = None,
+    bridge: Bridge = None,
+    lazy: Lazy = None,
+    config: Config = None,
+    netns: Netns = None,
 ) -> Answer:
     """Tell whether the host is ready.
 
@@ -130,12 +138,14 @@ def status(
     from cfctl.hostres import dnsmasq, host, tap
 
     _enter(netns, "host status --netns")
-    work, settings = host.status(settings_of(instances, bridge, config))
+    work, settings = host.status(settings_of(instances, bridge, config, lazy=lazy))
     document = as_document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
     busy = sorted(tap.busy_numbers())
     document |= {
         "served": work.observed.instances,
+        "lazy": work.observed.lazy is not None,
+        "active": sorted(work.observed.numbers),
         "conflicts": [{"object": c.object, "reason": c.reason, "adoptable": c.adoptable} for c in work.conflicts],
         "servers": [{"bridge": s.bridge, "pid": s.pid, "ours": s.marked} for s in work.observed.servers],
         "guests": [_guest(number, leases) for number in busy],
@@ -146,6 +156,8 @@ def status(
     def show() -> None:
         served = work.observed.instances
         print(f"{work.state}: {_STATES[work.state].format(plural(served, 'instance'))}")
+        if document["lazy"]:
+            print(f"lazy       taps are made on request; now there are those of: {_numbers(document['active'])}")
         print(f"instances  {settings['host.instances']} ({settings.origin('host.instances')})")
         for name, value in _chosen(settings):
             print(f"setting    {name} = {value} ({settings.origin(name)})")
@@ -171,21 +183,31 @@ def status(
 @verb(app, "run")
 def run(
     *,
+    instances: Instances = None,
+    bridge: Bridge = None,
+    lazy: Lazy = None,
     config: Config = None,
     pod: PodMode = False,
     netns: Netns = None,
     deadline: Annotated[
         float, typer.Option("--deadline", metavar="SECONDS", min=1, help="How long the VM has to take its address.")
     ] = 180,
-) -> Answer:
-    """Be a container's entry point: set up, stay, take down.
+    json_: bool = False,
+) -> Answer | None:
+    """Set up, stay, and mend what changes.
 
-    Only with --pod. When the VM has not taken the pod's address before the deadline, the pod gets it back, and the
-    exit status is 5. SIGTERM ends it.
+    Says what it mends, line by line. Where taps are made on request (--lazy), it makes them for the members of group
+    cvdnetwork. SIGHUP has the settings read again; SIGTERM ends it, and everything stays. It waits where something is
+    in the way, and leaves a host alone that was taken down.
+
+    With --pod it is a container's entry point. When the VM has not taken the pod's address before the deadline, the
+    pod gets it back, and the exit status is 5. SIGTERM takes everything down.
 
     \b
     Examples:
-      cfctl host run --pod
+      sudo cfctl host run
+      sudo cfctl host run --lazy --instances 16
+      sudo cfctl host run --json
       cfctl host run --pod --deadline 600
     """
     import signal
@@ -196,7 +218,15 @@ def run(
     from cfctl.steps import note
 
     if not pod:
-        raise UsageError("host run needs --pod", "On a host, setup and teardown are two commands.", None)
+        from cfctl.cli import host_run
+
+        _refuse_netns(netns)
+        host_run.watch(lambda: settings_of(instances, bridge, config, lazy=lazy), json_=json_)
+        return None
+    if bridge is not None or lazy is not None or instances not in (None, 1):
+        raise UsageError(
+            "a pod has one address, for one instance", "--pod goes with no --instances, --bridge, --lazy."
+        )
     _enter(netns, "host run --pod")
     stop = threading.Event()
     for ending in (signal.SIGTERM, signal.SIGINT):
@@ -261,6 +291,10 @@ def _chosen(settings: Settings) -> Iterator[tuple[str, str]]:
         if name.startswith("host.") and name != "host.instances" and found.origin != "built-in":
             value = ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
             yield name, value.lower() if isinstance(found.value, bool) else value or "none"
+
+
+def _numbers(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def _pod_document(pod: Pod) -> dict[str, Any]:

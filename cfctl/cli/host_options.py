@@ -29,6 +29,15 @@ Bridge = Annotated[
         show_default=False,
     ),
 ]
+Lazy = Annotated[
+    bool | None,
+    typer.Option(
+        "--lazy/--no-lazy",
+        help="Make the taps of an instance when its device is launched, instead of all now. Without it: the "
+        "settings, else as now.",
+        show_default=False,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -70,8 +79,10 @@ Netns = Annotated[
 ]
 
 
-def settings(instances: int | None, bridge: str | None, file: Path | None) -> Settings:
+def settings(instances: int | None, bridge: str | None, file: Path | None, *, lazy: bool | None = None) -> Settings:
     """Return the settings with what was given on the command line."""
     from cfctl import config
 
-    return config.load(config_file=file, flags={"host.instances": instances, "host.bridge": bridge})
+    return config.load(
+        config_file=file, flags={"host.instances": instances, "host.bridge": bridge, "host.lazy": lazy}
+    )

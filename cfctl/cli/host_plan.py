@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cfctl.cli.common import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cfctl.config import Settings
     from cfctl.hostres.plan import Change, Plan
@@ -33,7 +33,8 @@ def answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:
         if done and work.desired.pod:
             print(f"The VM of instance 1 gets the pod's address {work.desired.pod.address}.")
         elif done and work.desired.instances:
-            print(f"The host serves {plural(work.desired.instances, 'instance')}.")
+            on_request = "" if work.desired.lazy is None else ", with taps from launch to stop"
+            print(f"The host serves {plural(work.desired.instances, 'instance')}{on_request}.")
         elif done:
             print("Nothing of cfctl is left on the host.")
 
@@ -64,14 +65,20 @@ def unchecked(work: Plan) -> list[str]:
 
 def show_changes(changes: Sequence[Change], *, done: bool) -> None:
     """Print changes; many of one sort, such as 512 taps, as one line."""
+    for line in lines(changes):
+        print(line)
+    print(f"{plural(len(changes), 'change')}{'' if done or not changes else ' to make'}.")
+
+
+def lines(changes: Sequence[Change]) -> Iterator[str]:
+    """Yield a line for each change, one for many of one sort."""
     for (action, kind, reason), group in itertools.groupby(changes, key=lambda c: (c.action, c.kind, _sort(c))):
         several = list(group)
         if len(several) > _SHOWN:
-            print(f"{action:7} {len(several)} {kind}s {_names(several)}: {reason}")
+            yield f"{action:7} {len(several)} {kind}s {_names(several)}: {reason}"
             continue
         for change in several:
-            print(f"{action:7} {change.object}: {change.reason}")
-    print(f"{plural(len(changes), 'change')}{'' if done or not changes else ' to make'}.")
+            yield f"{action:7} {change.object}: {change.reason}"
 
 
 def _names(changes: Sequence[Change]) -> str:

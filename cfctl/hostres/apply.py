@@ -21,6 +21,7 @@ from cfctl.hostres import (
     background,
     dnsmasq,
     files,
+    lazy,
     legacy_openings,
     observed,
     pod_interface,
@@ -82,6 +83,8 @@ def steps(plan: Plan) -> list[Step]:
     """Return the work in the order in which it is safe to be interrupted."""
     return [
         *_remember_pod(plan),
+        # First: what a launch reads before it asks for taps, and a later set-up to know how many there are to be.
+        *_write_mode(plan),
         # With the addresses, before the bridge goes: an interface whose bridge is deleted is none of its ports.
         *_give_pod_back(plan),
         *_group(plan),
@@ -102,6 +105,8 @@ def steps(plan: Plan) -> list[Step]:
         *_uplinks(plan),
         # Last of the set-up: a host whose set-up failed does not forward.
         *_forwarding(plan),
+        # When all taps are there that a launch would else ask for.
+        *_forget_mode(plan),
         *_files(plan),
     ]
 
@@ -132,6 +137,17 @@ def _give_pod_back(plan: Plan) -> list[Step]:
     if plan.desired.pod or not found or not found.taken:
         return []
     return [Step(f"give {found.pod.interface} its address back", lambda: pod_interface.give_back(found.pod))]
+
+
+def _write_mode(plan: Plan) -> list[Step]:
+    record = plan.desired.lazy
+    if record is None or not plan.of("mode"):
+        return []
+    return [Step("write down how taps are made on request", lambda: lazy.write(record))]
+
+
+def _forget_mode(plan: Plan) -> list[Step]:
+    return [Step("forget about taps on request", lazy.forget)] if plan.of("mode", "remove") else []
 
 
 def _group(plan: Plan) -> list[Step]:

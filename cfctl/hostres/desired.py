@@ -7,14 +7,14 @@ docs/host.md lists every difference and its reason.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
-from cfctl.hostres import dnsmasq, nft
+from cfctl.hostres import dnsmasq, lazy, nft
 from cfctl.hostres.backends import WITH_NFT
-from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Subnets, instances
+from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Instance, Subnets, instances
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Interface
@@ -103,6 +103,8 @@ class Link:
 class State:
     """Everything that makes a host ready; the empty state is a host without cfctl.
 
+    :param instances: how many the host serves: numbers 1 to this one.
+    :param lazy: what is written down when the taps are made on request; None if all of them are there from the start.
     :param links: by name, bridges first, then taps instance by instance.
     :param tables: by family and name, ``ip cuttlefish_nat``.
     :param guest_isolation: no guest is to reach another.
@@ -112,6 +114,7 @@ class State:
     """
 
     instances: int = 0
+    lazy: str | None = None
     links: Mapping[str, Link] = field(default_factory=dict)
     tables: Mapping[str, nft.Table] = field(default_factory=dict)
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
@@ -120,10 +123,11 @@ class State:
     guest_isolation: bool = True
 
 
-def state(settings: Settings, backend: Backend = WITH_NFT) -> State:
-    """Return the state that the settings ask for; 0 instances need nothing.
+def state(settings: Settings, backend: Backend = WITH_NFT, *, active: Collection[int] = ()) -> State:
+    """Return the state that the settings ask for; 0 instances need nothing, unless they are to come lazily.
 
     :param backend: what makes the firewall rules.
+    :param active: the instances that have taps beside those that the settings ask for: lazily made, or still in use.
     """
     prefixes = {
         bridge.name: settings[f"host.{name}_ipv6_prefix"]
@@ -131,7 +135,9 @@ def state(settings: Settings, backend: Backend = WITH_NFT) -> State:
     }
     external = External(settings["host.bridge"], ipv4=settings["host.ipv4_bridge"], ipv6=settings["host.ipv6_bridge"])
     return build(
-        settings["host.instances"],
+        lazy.limit(settings),
+        active=active,
+        lazily=lazy.record(settings) if settings["host.lazy"] else None,
         dns_servers=settings["host.dns_servers"],
         dns6_servers=settings["host.dns6_servers"],
         guest_isolation=settings["host.guest_isolation"],
@@ -169,6 +175,8 @@ class External:
 def build(
     count: int,
     *,
+    active: Collection[int] = (),
+    lazily: str | None = None,
     dns_servers: tuple[str, ...] = (),
     dns6_servers: tuple[str, ...] = (),
     guest_isolation: bool = True,
@@ -180,14 +188,18 @@ def build(
     """Return the state of a host that serves ``count`` instances.
 
     :param count: 0 to 128.
+    :param active: instances that have taps beside 1 to ``count``; with ``lazily``, instead of them.
+    :param lazily: what is written down so that taps can be made on request.
     :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
     :param external: a bridge that is there already. No bridge is made then, and nothing that belongs to one.
     :param backend: what makes the firewall rules.
     :raises UsageError: for another count.
     """
-    numbers = instances(count, subnets)
-    if not numbers:
+    all_of_them = instances(count, subnets)
+    if not all_of_them:
         return State()
+    first = set() if lazily else {instance.number for instance in all_of_them}
+    numbers = [Instance(number, subnets) for number in sorted(first | set(active))]
     prefixes = ipv6_prefixes or {}
     bridges = () if external else subnets.bridges
     masters = [external.bridge] * 2 if external else [bridge.name for bridge in bridges]
@@ -215,6 +227,7 @@ def build(
     tables = backend.tables([str(subnet) for subnet in masqueraded], routed=routed, guest_isolation=guest_isolation)
     return State(
         instances=count,
+        lazy=lazily,
         links={link.name: link for link in links},
         tables={table.id: table for table in tables},
         servers={

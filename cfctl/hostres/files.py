@@ -28,13 +28,18 @@ def write(path: Path, text: str, *, mode: int) -> None:
     :param mode: its permissions, whatever the umask.
     """
     make_directory(path.parent)
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = unfinished(path)
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "w") as file:
         os.fchmod(fd, mode)
         file.write(text)
     temporary.replace(path)
+
+
+def unfinished(path: Path) -> Path:
+    """Return where :func:`write` puts a file before it has its name; a kill may leave it there."""
+    return path.with_name(f".{path.name}.new")
 
 
 def make_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ from cfctl.hostres import (
     desired,
     dnsmasq,
     iptables,
+    lazy,
     nft,
     observed,
     plan,
@@ -27,6 +28,7 @@ from cfctl.hostres import (
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
 from cfctl.hostres.plan import Plan
+from cfctl.instance import instances
 from cfctl.steps import note
 
 if TYPE_CHECKING:
@@ -38,14 +40,17 @@ if TYPE_CHECKING:
 _INSTANCES = "host.instances"
 _BRIDGE = "host.bridge"
 _IPTABLES = (*iptables.LEGACY.TABLES, *iptables.NFT.TABLES)
+_LAZY = "host.lazy"
 
 
-def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
+def status(settings: Settings, *, adopt: bool = False, spare: bool = False) -> tuple[Plan, Settings]:
     """Compare the host with what it should be; changes nothing and needs no root.
 
     Without a number of instances in the settings, the number that the host serves now is what it should serve: an
-    administrator who has set 2 up does not want to hear that 10 is the default. Likewise the bridge that they are on.
+    administrator who has set 2 up does not want to hear that 10 is the default. Likewise the bridge that they are on,
+    and whether taps are made on request.
 
+    :param spare: instances in use that should not be there any more stay until they are not.
     :return: the plan that would mend it, and the settings that it follows from.
     :raises MissingCommand: without iproute2.
     :raises HostLacks: if guests are to be told the host's DNS servers, and there are none that they could ask.
@@ -56,12 +61,22 @@ def status(settings: Settings, *, adopt: bool = False) -> tuple[Plan, Settings]:
         settings = _with_number(settings, pod_state.INSTANCE.number, "pod mode")
         return plan.compute(pod_state.state(found.pod.pod, settings["host.dns_servers"]), found), settings
     settings = _with_choice(_with_resolvers(_as_observed(settings, found)), choice)
-    return plan.compute(desired.state(settings, choice.backend), found, adopt=adopt), settings
+    active = (_still_needed(settings, found) if settings[_LAZY] else set()) | (found.busy if spare else set())
+    return plan.compute(desired.state(settings, choice.backend, active=active), found, adopt=adopt), settings
 
 
-def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tuple[Plan, Settings]:
+def _still_needed(settings: Settings, found: Observed) -> set[int]:
+    """Return the instances whose taps stay in lazy mode: a device has them open, or somebody holds the number."""
+    candidates = {number for number in found.numbers if number <= lazy.limit(settings)}
+    return candidates & found.busy | lazy.held(candidates - found.busy)
+
+
+def check(
+    settings: Settings, *, adopt: bool = False, force: bool = False, spare: bool = False
+) -> tuple[Plan, Settings]:
     """Return the plan of a set-up that may be carried out.
 
+    :param spare: see :func:`status`.
     :raises MissingCommand: naming the package.
     :raises ForeignObject: if what is not ours stands in the way.
     :raises HostLacks: without the bridge that the settings name, or what is needed to route what arrives on it.
@@ -69,7 +84,7 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     :raises SubnetClash: if the host uses a subnet that is needed.
     :raises DevicesUp: if a tap in use must go, or move to another bridge or subnet, unless ``force``.
     """
-    if settings[_INSTANCES]:
+    if lazy.limit(settings):
         for command in ("ip", "dnsmasq"):
             process.require(command)
         choice = backends.choose(settings)
@@ -77,7 +92,7 @@ def check(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
             process.require("nft")
         bridged = settings["host.ipv4_bridge"] and settings["host.ipv6_bridge"]
         backends.require(choice, routed=bool(settings[_BRIDGE]) and not bridged)
-    work, settings = status(settings, adopt=adopt)
+    work, settings = status(settings, adopt=adopt, spare=spare)
     if work.observed.pod:
         raise UsageError(
             "the VM has the pod's address here",
@@ -104,11 +119,20 @@ def refuse(work: Plan, settings: Settings, command: str, *, force: bool) -> None
         nft.require_broute()
 
 
-def setup(settings: Settings, *, adopt: bool = False, force: bool = False) -> tuple[Plan, Settings]:
+def setup(
+    settings: Settings,
+    *,
+    adopt: bool = False,
+    force: bool = False,
+    spare: bool = False,
+    on_wait: Callable[[], None] | None = None,
+) -> tuple[Plan, Settings]:
     """Make the host ready for as many instances as the settings say, by doing no more than is missing.
 
     :param adopt: make ours what upstream's script has made.
     :param force: delete taps of devices that run.
+    :param spare: see :func:`status`.
+    :param on_wait: see :func:`carry_out`.
     :return: what was done.
     :raises NeedsRoot: for an ordinary user, before anything is read.
     :raises CfctlError: see :func:`check`; if a step fails on a host that had nothing of ours, all that was made is
@@ -117,26 +141,30 @@ def setup(settings: Settings, *, adopt: bool = False, force: bool = False) -> tu
     checked: list[Settings] = []
 
     def compute() -> Plan:
-        work, followed = check(settings, adopt=adopt, force=force)
+        work, followed = check(settings, adopt=adopt, force=force, spare=spare)
         checked.append(followed)
         return work
 
     # What was adopted is not taken down: devices may run on it.
-    work = carry_out("host setup", compute, keep=adopt)
+    work = carry_out("host setup", compute, keep=adopt, on_wait=on_wait)
     return work, checked[0]
 
 
-def carry_out(what: str, compute: Callable[[], Plan], *, keep: bool = False) -> Plan:
+def carry_out(
+    what: str, compute: Callable[[], Plan], *, keep: bool = False, on_wait: Callable[[], None] | None = None
+) -> Plan:
     """Carry a plan of a set-up out, as root and alone.
 
     :param what: the verb.
     :param compute: makes the plan when nobody else changes the host.
     :param keep: what was made stays if a step fails; without it, all of it goes if there was nothing before.
+    :param on_wait: called if somebody else changes the host; it may raise, and then nothing is done. Without it,
+        people are told.
     :return: what was done.
     :raises NeedsRoot: for an ordinary user, before anything is read.
     """
     _require_root(what)
-    with _locked():
+    with _locked(on_wait):
         work = compute()
         fresh = work.state == "absent" and not keep
         try:
@@ -187,25 +215,34 @@ def expected(settings: Settings) -> tuple[int, tuple[safety.Network, ...]]:
     # Without iproute2 nothing has been set up either.
     with contextlib.suppress(CfctlError):
         settings = _as_observed(settings, observed.read(()))
-    links = desired.state(settings).links.values()
+    count = lazy.limit(settings)
+    links = desired.state(settings, active=range(1, count + 1)).links.values()
     subnets = tuple(ip_interface(address.cidr).network for link in links for address in link.addresses)
-    return settings[_INSTANCES], subnets
+    return count, subnets
 
 
 def _as_observed(settings: Settings, found: Observed) -> Settings:
     """Let the host stay as it is where no setting says otherwise."""
-    seen = {_INSTANCES: found.instances, _BRIDGE: found.external_bridge}
+    seen = {_INSTANCES: found.instances or None, _BRIDGE: found.external_bridge}
+    # What is damaged is written anew.
+    with contextlib.suppress(CfctlError):
+        if found.lazy is not None:
+            written = lazy.parse(found.lazy)
+            seen = {_LAZY: True, _INSTANCES: written[_INSTANCES], _BRIDGE: written[_BRIDGE] or None}
+            # "0 of them from the start, any on request" is no number to set up.
+            if settings.origin(_LAZY) != "built-in" and not settings[_LAZY]:
+                seen[_INSTANCES] = seen[_INSTANCES] or None
     kept = {
         name: config.Value(value, "observed on the host")
         for name, value in seen.items()
-        if value and settings.origin(name) == "built-in"
+        if value is not None and settings.origin(name) == "built-in"
     }
     return replace(settings, values={**settings.values, **kept})
 
 
 def _with_resolvers(settings: Settings) -> Settings:
     # Without instances, or on somebody else's bridge, there is no DHCP server to tell it.
-    if settings["host.dns"] != "host" or not settings[_INSTANCES] or settings[_BRIDGE]:
+    if settings["host.dns"] != "host" or not lazy.limit(settings) or settings[_BRIDGE]:
         return settings
     found = resolvers.of_host()
     if not found.ipv4:
@@ -236,10 +273,11 @@ def _require_root(what: str) -> None:
         raise NeedsRoot(what)
 
 
-def _locked() -> AbstractContextManager[None]:
-    return locks.exclusive(
-        paths.current().host_lock, on_wait=lambda: note("Waiting for another cfctl that changes the host.")
-    )
+def _locked(on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+    def say() -> None:
+        note("Waiting for another cfctl that changes the host.")
+
+    return locks.exclusive(paths.current().host_lock, on_wait=on_wait or say)
 
 
 # -- refusals ------------------------------------------------------------------------------------------------
@@ -300,6 +338,10 @@ def _refuse_clash(work: Plan, settings: Settings) -> None:
         if c.action == "create" or "addresses" in c.fields
     ]
     wanted = [ip_interface(address.cidr).network for link in added for address in link.addresses]
+    if work.of("mode", "create", "change"):
+        # Better now than at somebody's launch.
+        later = instances(work.desired.instances, work.observed.subnets)
+        wanted += [net.network for one in later for net in (one.mobile, one.wifi_ap)]
     if wanted:
         ours = {found.link.name for found in work.observed.links.values() if found.link.alias == desired.MARK}
         if work.desired.pod:

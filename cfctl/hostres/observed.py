@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import re
@@ -12,7 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.hostres import backends, background, dnsmasq, files, iptables, legacy_openings, nft, pod_interface, safety
+from cfctl.errors import CfctlError
+from cfctl.hostres import (
+    backends,
+    background,
+    dnsmasq,
+    files,
+    iptables,
+    lazy,
+    legacy_openings,
+    nft,
+    pod_interface,
+    safety,
+)
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
@@ -73,6 +86,7 @@ class Observed:
     :param hosts: which address each MAC is given.
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
+    :param lazy: what a set-up wrote down so that taps can be made on request; None if it made them all.
     :param pod: the interface of a pod whose address is, or is about to be, the VM's.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
@@ -94,6 +108,7 @@ class Observed:
     advertised: tuple[safety.Uplink, ...] = ()
     group_exists: bool = True
     pod: pod_interface.Found | None = None
+    lazy: str | None = None
 
     @property
     def ours(self) -> list[FoundLink]:
@@ -104,8 +119,12 @@ class Observed:
     def instances(self) -> int:
         """How many instances the host serves now: the highest number that something of ours belongs to.
 
-        Rules count as well as taps, so that a tap that was deleted by hand is missed.
+        Rules count as well as taps, so that a tap that was deleted by hand is missed. Where taps are made on request,
+        it is the highest number that may ask for them.
         """
+        with contextlib.suppress(CfctlError):
+            if self.lazy is not None:
+                return lazy.limit(lazy.parse(self.lazy))
         numbers = [number_of(found.link.name) for found in self.links.values() if found.ours]
         for table in (self.tables or {}).values():
             numbers += [_number_of_rule(found.rule.text, self.subnets) for found in table.rules if found.marked]
@@ -115,6 +134,16 @@ class Observed:
     def openings(self) -> list[legacy_openings.Opening]:
         """What earlier set-ups let through where iptables drops."""
         return legacy_openings.there(self.filters)
+
+    @property
+    def numbers(self) -> set[int]:
+        """The instances that a tap of ours belongs to."""
+        return {number for found in self.links.values() if found.ours and (number := number_of(found.link.name))}
+
+    @property
+    def busy(self) -> set[int]:
+        """The instances of which a tap of ours is open: a device runs on it."""
+        return {number for found in self.links.values() if found.carrier and (number := number_of(found.link.name))}
 
     @property
     def external_bridge(self) -> str | None:
@@ -180,6 +209,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
         advertised=uplinks,
         group_exists=_group_exists(),
         pod=pod,
+        lazy=lazy.written(),
     )
 
 

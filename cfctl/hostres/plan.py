@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 Action = Literal["create", "change", "remove"]
 
 _MISSING = "it is missing"
+_NO_INSTANCES = "the host is to serve no instances"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, opening, dnsmasq, sysctl, file, directory, group, uplink or pod.
+    :param kind: bridge, tap, table, rule, opening, dnsmasq, sysctl, file, directory, group, uplink, mode or pod.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -96,6 +97,7 @@ def anything_of_ours(observed: Observed) -> bool:
         # Made before the first server starts, removed after everything else: pid and lease files are ours as long
         # as it is there.
         or observed.directory
+        or observed.lazy is not None
     )
 
 
@@ -107,6 +109,7 @@ def compute(wanted: State, observed: Observed, *, adopt: bool = False) -> Plan:
     """
     work = _Work(wanted, observed, adopt=adopt)
     work.group()
+    work.mode()
     work.pod()
     work.links()
     for table in backends.TABLES:
@@ -138,6 +141,17 @@ class _Work:
         """Look at the group that owns the taps; it stays when they go."""
         if self.wanted.links and not self.observed.group_exists:
             self._add("create", "group", GROUP, _MISSING)
+
+    def mode(self) -> None:
+        """Look at what is written down about taps that are made on request."""
+        wanted, found = self.wanted.lazy, self.observed.lazy
+        if wanted and not found:
+            self._add("create", "mode", "lazy", "taps are to be made when a device is launched")
+        elif wanted and found != wanted:
+            self._add("change", "mode", "lazy", "taps that are made on request are to be made differently")
+        elif found is not None and not wanted:
+            reason = "the taps of all instances are to be there" if self.wanted.instances else _NO_INSTANCES
+            self._add("remove", "mode", "lazy", reason)
 
     def pod(self) -> None:
         """Look at the interface of a pod whose address is the VM's."""
@@ -200,7 +214,9 @@ class _Work:
         if found.temporary:
             reason = "a set-up that was killed left it"
         elif not self.wanted.instances:
-            reason = "the host is to serve no instances"
+            reason = _NO_INSTANCES
+        elif number and number <= self.wanted.instances:
+            reason = f"no device of instance {number} is up, and its taps are made when one is launched"
         elif number:
             reason = f"it is of instance {number}, and the host is to serve {self.wanted.instances}"
         else:
@@ -287,7 +303,7 @@ class _Work:
     def _remove_table(self, found: nft.FoundTable) -> None:
         strangers = _strange(found, marked_is_ours=found.marked)
         if not strangers:
-            reason = "guests may reach each other" if self.wanted.instances else "the host is to serve no instances"
+            reason = "guests may reach each other" if self.wanted.instances else _NO_INSTANCES
             self._add("remove", "table", found.id, reason)
             return
         self.left.append(f"table {found.id} stays: it holds what cfctl did not make: {strangers}")
@@ -312,7 +328,7 @@ class _Work:
                         "remove",
                         "dnsmasq",
                         bridge,
-                        reason if self.wanted.instances else "the host is to serve no instances",
+                        reason if self.wanted.instances else _NO_INSTANCES,
                     )
             elif strangers and not self.adopt:
                 reason = f"upstream's runs as process {strangers[0].pid}; it would be replaced by cfctl's"

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from cfctl import locks, paths
+from cfctl import locks, paths, steps
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
-from cfctl.hostres import tap
+from cfctl.hostres import lazy, tap, tap_client
 from cfctl.instance import Instance
 from cfctl.launch import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from cfctl.config import Settings
     from cfctl.locks import NumberLock
 
 
 @contextlib.contextmanager
 def allocated(count: int) -> Iterator[list[NumberLock]]:
-    """Own ``count`` free numbers for the block; give them back if it raises.
+    """Own ``count`` free numbers for the block, and their taps; give them back if it raises.
 
     The descriptors are for the launcher, which keeps them open for as long as the device lives.
 
-    :raises HostLacks: if the host network serves fewer instances, or none.
+    :raises HostLacks: if the host network serves fewer instances, or none; or if taps are made on request, and nobody
+        makes them.
     :raises NumberTaken: if it serves enough, but they are in use.
     """
-    served = sorted(tap.served_numbers())
+    recorded = lazy.recorded()
+    served = sorted(_served(recorded))
     if len(served) < count:
         raise HostLacks(
             "the host network is not set up" if not served else f"the host serves {len(served)} instances only",
@@ -50,17 +53,19 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 break
         else:
             raise _none_left(count, served, refused)
-        yield taken
+        with _with_taps(taken) if recorded else contextlib.nullcontext():
+            yield taken
 
 
 @contextlib.contextmanager
 def taken_again(numbers: Sequence[int]) -> Iterator[list[NumberLock]]:
-    """Own the numbers of a stopped device again for the block; give them back if it raises.
+    """Own the numbers of a stopped device again for the block, and their taps; give them back if it raises.
 
     :raises HostLacks: if the host network does not serve them any more.
     :raises NumberTaken: if another device has one of them by now.
     """
-    if missing := sorted(set(numbers) - tap.served_numbers()):
+    recorded = lazy.recorded()
+    if missing := sorted(set(numbers) - set(_served(recorded))):
         raise HostLacks(
             f"the host network does not serve instance {', '.join(map(str, missing))}",
             "Its taps are missing.",
@@ -69,7 +74,44 @@ def taken_again(numbers: Sequence[int]) -> Iterator[list[NumberLock]]:
     with _kept_together() as taken:
         for number in numbers:
             taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
-        yield taken
+        with _with_taps(taken) if recorded else contextlib.nullcontext():
+            yield taken
+
+
+def give_back(lock: NumberLock) -> None:
+    """Give a number back, and its taps where they are made on request."""
+    if lazy.written() is not None:
+        _remove_taps(lock)
+    lock.release()
+
+
+def _remove_taps(lock: NumberLock) -> None:
+    try:
+        tap_client.remove(lock)
+    except CfctlError as error:
+        # The number is free all the same: the next set-up of the host, or whoever watches it, sweeps them.
+        steps.note(f"The taps of instance {lock.instance.number} stay: {error.brief}.")
+
+
+def _served(recorded: Settings | None) -> Collection[int]:
+    """Return the numbers that have taps, or get them on request."""
+    return tap.served_numbers() if recorded is None else range(1, lazy.limit(recorded) + 1)
+
+
+@contextlib.contextmanager
+def _with_taps(taken: Sequence[NumberLock]) -> Iterator[None]:
+    """Have the taps of numbers that we hold made; they are removed again if it fails, or the block does."""
+    made: list[NumberLock] = []
+    try:
+        with steps.step(f"get the taps of {len(taken)} instance{'' if len(taken) == 1 else 's'}"):
+            for lock in taken:
+                tap_client.make(lock)
+                made.append(lock)
+        yield
+    except BaseException:
+        for lock in made:
+            _remove_taps(lock)
+        raise
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from cfctl.control.launcher_monitor import Action
 from cfctl.errors import CfctlError, DeadlinePassed, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
-from cfctl.launch import observe, registry
+from cfctl.launch import numbers, observe, registry
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record
 
@@ -166,10 +166,11 @@ def _release(instance: Instance) -> str | None:
         why = "something uses its taps"
         if instance.number not in tap.busy_numbers():
             try:
-                locks.NumberLock.take(instance, paths.instance_lock_directories(), ours=True).release()
+                lock = locks.NumberLock.take(instance, paths.instance_lock_directories(), ours=True)
             except NumberTaken:
                 why = "another device has it by now"
             else:
+                numbers.give_back(lock)
                 return None
         if time.monotonic() > deadline:
             return why

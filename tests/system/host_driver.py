@@ -42,16 +42,18 @@ EVENTS = {
 
 #: Settings that a host may have before and after.
 KINDS: dict[str, dict[str, str]] = {
-    "own": {"host.bridge": ""},
+    "own": {"host.bridge": "", "host.lazy": "false"},
+    "lazy": {"host.bridge": "", "host.lazy": "true"},
     "other": {
         "host.bridge": "",
+        "host.lazy": "false",
         "host.ethernet_subnet": "10.0.98.0/24",
         "host.mobile_subnet": "10.0.97.0/24",
         "host.wifi_ap_subnet": "192.168.97.0/24",
         "host.ethernet_ipv6_prefix": "fd00:98::",
     },
-    "external": {"host.bridge": "lan0"},
-    "iptables": {"host.bridge": "", "host.rules": "iptables"},
+    "external": {"host.bridge": "lan0", "host.lazy": "false"},
+    "iptables": {"host.bridge": "", "host.lazy": "false", "host.rules": "iptables"},
 }
 
 
@@ -94,6 +96,7 @@ def snapshot() -> dict[str, Any]:
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
         ),
         "autoconf": [path.read_text() for path in Path("/proc/sys/net/ipv6/conf").glob("cvd-*/autoconf")],
+        "lazy": [path.read_text() for path in Path("/run/cfctl").glob("*lazy.json*")],
         "hosts": [path.read_text() for path in Path("/run/cfctl").glob("host/*.hosts")],
     }
 
@@ -163,7 +166,7 @@ def killed_at(point: int, work: Callable[[], object]) -> bool:
 WAYS: dict[str, list[tuple[str | None, str | None]]] = {
     "setup": [(None, "own")],
     "teardown": [("own", None)],
-    "switch": [("own", "external"), ("external", "other"), ("other", "own")],
+    "switch": [("own", "external"), ("external", "other"), ("other", "own"), ("own", "lazy"), ("lazy", "own")],
     "iptables": [(None, "iptables"), ("iptables", None), ("own", "iptables"), ("iptables", "own")],
 }
 
