@@ -24,6 +24,7 @@ from cfctl.steps import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from cfctl.hostres.plan import Plan
 
@@ -41,7 +42,7 @@ _LISTEN_FDS_START = 3
 def _listening() -> Iterator[socket.socket]:
     """Listen for the block on a socket that is gone afterwards.
 
-    :raises CfctlError: if another service listens there.
+    :raises CfctlError: if another service listens there, or the path cannot be made.
     """
     path = paths.system().tap_socket
     files.make_directory(path.parent)
@@ -52,20 +53,27 @@ def _listening() -> Iterator[socket.socket]:
                 f"Something listens on {path}.",
                 f"See what it is: ss -xlp src {path}",
             )
-        path.unlink(missing_ok=True)
-        # Nobody may connect before group and mode are right.
-        before = os.umask(0o177)
         try:
-            server.bind(os.fspath(path))
-        finally:
-            os.umask(before)
+            _bind(server, path)
+        except (OSError, KeyError) as exc:
+            raise CfctlError(f"the tap service cannot listen on {path}", str(exc), f"ls -ld {path.parent}") from exc
         try:
-            os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
-            path.chmod(0o660)
-            server.listen(_BACKLOG)
             yield server
         finally:
             path.unlink(missing_ok=True)
+
+
+def _bind(server: socket.socket, path: Path) -> None:
+    """Listen on a path; nobody may connect before its group and mode are right."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        server.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
+    path.chmod(0o660)
+    server.listen(_BACKLOG)
 
 
 def _answers(path: os.PathLike[str]) -> bool:

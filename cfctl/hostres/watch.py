@@ -113,9 +113,9 @@ class Watcher:
         with contextlib.ExitStack() as stack:
             stack.callback(self._sleep)
             stack.callback(self._forget_servers)
-            stack.push(self._service)
             if self._inherited:
                 stack.callback(self._inherited.close)
+            stack.push(self._service)
             # Before the first look, so that nothing is missed in between.
             listener = stack.enter_context(netlink_events.listening())
             self._look()
@@ -128,7 +128,7 @@ class Watcher:
                     self._read_settings()
                 if not self._ending and time.monotonic() >= self._pace.due():
                     self._look()
-        self._manager.stopping()
+            self._manager.stopping()
         self._tell(Report("ended", "Nobody watches the host any more; it stays as it is."))
 
     def _wait(self, listener: netlink_events.Listener) -> None:
@@ -194,12 +194,14 @@ class Watcher:
         if work.observed.pod:
             # It refuses; pod mode has a watcher of its own.
             host.check(settings)
-        if work.state == "absent" and not self._insists:
+        taken_down = work.state == "absent" and not self._insists
+        if not taken_down and (work.changes or work.conflicts):
+            work, followed = self._carry_out(self._as_it_was(settings, followed))
+            taken_down = work.state == "absent" and not self._insists
+        if taken_down:
             self._forget_servers()
             self._pace.well(time.monotonic())
             return "down", "The host was taken down; it stays so until it is set up again."
-        if work.changes or work.conflicts:
-            work, followed = self._carry_out(self._as_it_was(settings, followed))
         self._kept = {name: followed.values[name] for name in _OBSERVED if settings.origin(name) == "built-in"}
         told_to, self._insists = self._insists, False
         self._watch_servers(work)
