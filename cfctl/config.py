@@ -223,6 +223,13 @@ KEYS: dict[str, Key] = {
             doc="Keep guests from reaching each other, on the bridges and through the host.",
         ),
         Key(
+            "host.firewall",
+            "open",
+            _one_of("open", "leave"),
+            "What to do with other people's firewalls that drop what guests need: open (let DHCP through and what "
+            "guests send, see docs/host.md), or leave (the administrator does it; host doctor says how).",
+        ),
+        Key(
             "launch.timeout",
             600,
             _integer(1, 86400),

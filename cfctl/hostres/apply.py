@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import process
 from cfctl.errors import CfctlError, CommandFailed, ForeignObject, HostLacks
-from cfctl.hostres import background, dnsmasq, files, nft, observed, pod_interface, rtnetlink, safety, tap
+from cfctl.hostres import background, dnsmasq, files, neighbours, nft, observed, pod_interface, rtnetlink, safety, tap
 from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Address, Link
 from cfctl.hostres.observed import TEMPORARY
 from cfctl.hostres.plan import Plan, rule_name, superfluous
@@ -77,6 +77,8 @@ def steps(plan: Plan) -> list[Step]:
         *_stop_servers(plan),
         # Before the taps: no guest meets another before the rules forbid it.
         *_rules(plan),
+        # Before there is an interface that one of them could take hold of.
+        *_neighbours(plan),
         *_bridges(plan),
         *_taps(plan),
         *_bridge_sysctls(plan),
@@ -365,6 +367,12 @@ def _transaction(plan: Plan) -> Iterable[str]:
             for rule, at in superfluous(wanted, found) if found else ():
                 if rule_name(name, rule) in unwanted_rules:
                     yield nft.delete(name, at)
+
+
+def _neighbours(plan: Plan) -> list[Step]:
+    wanted = plan.desired
+    links = bool(wanted.links and not wanted.pod)
+    return [Step(title, run) for title, run in neighbours.steps(plan.observed.neighbours, wanted.needs, links=links)]
 
 
 # -- servers, settings, files ------------------------------------------------------------------------------

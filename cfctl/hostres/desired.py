@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
-from cfctl.hostres import dnsmasq, nft
+from cfctl.hostres import dnsmasq, firewall, nft
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Subnets, instances
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class State:
     :param servers: one DHCP server per bridge, by bridge.
     :param sysctls: name -> value; those of a bridge exist only while the bridge does.
     :param pod: the network of the pod of which the VM has the address; None on a host.
+    :param needs: what other people's firewalls are to let through; None to leave them alone.
     """
 
     instances: int = 0
@@ -114,6 +115,7 @@ class State:
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     pod: Pod | None = None
+    needs: firewall.Needs | None = None
 
 
 def state(settings: Settings) -> State:
@@ -131,6 +133,7 @@ def state(settings: Settings) -> State:
         subnets=subnets(settings),
         ipv6_prefixes={bridge: prefix for bridge, prefix in prefixes.items() if prefix},
         external=external if external.bridge else None,
+        open_firewalls=settings["host.firewall"] == "open",
     )
 
 
@@ -167,12 +170,14 @@ def build(
     subnets: Subnets = UPSTREAM,
     ipv6_prefixes: Mapping[str, str] | None = None,
     external: External | None = None,
+    open_firewalls: bool = True,
 ) -> State:
     """Return the state of a host that serves ``count`` instances.
 
     :param count: 0 to 128.
     :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
     :param external: a bridge that is there already. No bridge is made then, and nothing that belongs to one.
+    :param open_firewalls: make openings in other people's firewalls.
     :raises UsageError: for another count.
     """
     numbers = instances(count, subnets)
@@ -212,7 +217,12 @@ def build(
             for bridge in bridges
         },
         sysctls=_FORWARDING if external else SYSCTLS,
+        needs=_needs([bridge.name for bridge in bridges], prefixes) if open_firewalls else None,
     )
+
+
+def _needs(bridges: list[str], prefixes: Mapping[str, str]) -> firewall.Needs:
+    return firewall.Needs(tuple(bridges), tuple(bridge for bridge in bridges if bridge in prefixes))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import config, locks, paths, process
 from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageError
-from cfctl.hostres import apply, desired, dnsmasq, nft, observed, plan, pod_state, resolvers, safety
+from cfctl.hostres import apply, desired, dnsmasq, neighbours, nft, observed, plan, pod_state, resolvers, safety
 from cfctl.hostres.desired import State
 from cfctl.hostres.observed import Observed, number_of
 from cfctl.hostres.plan import Plan
@@ -80,6 +80,7 @@ def refuse(work: Plan, settings: Settings, command: str, *, force: bool) -> None
     _refuse_other_bridge(work, settings)
     _refuse_clash(work, settings)
     _refuse_in_use(work, command, force=force)
+    neighbours.refuse(work.observed.neighbours, work.desired.needs)
     # Only root may ask; an ordinary user's plan has no rules in it either.
     if work.observed.tables is not None and any("broute" in change.name for change in work.of("rule", "create")):
         nft.require_broute()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CommandFailed
-from cfctl.hostres import background, dnsmasq, files, nft, pod_interface, safety
+from cfctl.hostres import background, dnsmasq, files, neighbours, nft, pod_interface, safety
 from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, TAP_OPTIONS, Address, Link
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
@@ -73,6 +73,7 @@ class Observed:
     :param sysctls: those of the desired state that exist.
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
     :param pod: the interface of a pod whose address is, or is about to be, the VM's.
+    :param neighbours: other people's firewalls, and what configures interfaces by itself.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
 
@@ -92,6 +93,7 @@ class Observed:
     advertised: tuple[safety.Uplink, ...] = ()
     group_exists: bool = True
     pod: pod_interface.Found | None = None
+    neighbours: neighbours.Found = field(default_factory=neighbours.Found)
 
     @property
     def ours(self) -> list[FoundLink]:
@@ -139,11 +141,12 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
     :param subnets: those of the desired state: some rules tell their instance by its subnet only.
     :raises CommandFailed: if the kernel cannot be asked.
     """
-    # Beside each other: each of the two waits for programs.
-    with background.running(_tables) as wait:
+    # Beside each other: each of the three waits for programs.
+    with background.running(_tables) as wait, background.running(neighbours.read) as wait_for_neighbours:
         found = interfaces()
         pod = pod_interface.found(found)
         tables = wait()
+        others = wait_for_neighbours()
     links = [found_link(raw) for raw in found if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     directory = dnsmasq.runtime_directory()
@@ -166,6 +169,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM) -> Observed:
         advertised=tuple(safety.advertised()) if values.get(IPV6_FORWARDING) == "0" else (),
         group_exists=_group_exists(),
         pod=pod,
+        neighbours=others,
     )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from cfctl.hostres import desired, nft
+from cfctl.hostres import desired, neighbours, nft
 from cfctl.hostres.desired import GROUP, Link, State
 from cfctl.hostres.observed import FoundLink, Observed, number_of
 
@@ -28,7 +28,8 @@ _POD_TABLE = nft.pod_table("", "", "")
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group, uplink or pod.
+    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group, uplink, pod, opening or
+        manager.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -94,6 +95,7 @@ def anything_of_ours(observed: Observed) -> bool:
         or any(table.marked for table in (observed.tables or {}).values())
         or any(server.marked for server in observed.servers)
         or observed.uplinks
+        or observed.neighbours.ours
         # Made before the first server starts, removed after everything else: pid and lease files are ours as long
         # as it is there.
         or observed.directory
@@ -112,6 +114,7 @@ def compute(wanted: State, observed: Observed, *, adopt: bool = False) -> Plan:
     work.links()
     for table in nft.TABLES:
         work.table(table)
+    work.neighbours()
     work.servers()
     work.sysctls()
     work.uplinks()
@@ -266,6 +269,12 @@ class _Work:
         for rule in found.rules:
             if rule.marked:
                 self._add("remove", "rule", rule_name(found.id, rule.rule), "not needed")
+
+    def neighbours(self) -> None:
+        """Look at other people's firewalls, and at what configures interfaces by itself."""
+        found, links = self.observed.neighbours, bool(self.wanted.links and not self.wanted.pod)
+        for action, kind, name, reason in neighbours.changes(found, self.wanted.needs, links=links):
+            self._add(action, kind, name, reason)
 
     # -- the rest ------------------------------------------------------------------------------------
 

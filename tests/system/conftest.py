@@ -16,7 +16,10 @@ from tests.system.sandbox import Sandbox
 HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
-PROGRAMS = ("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "qemu-system-x86_64", "setpriv", "unshare")
+PROGRAMS = (
+    *("adb", "busybox", "dbus-daemon", "dnsmasq", "docker", "dockerd", "firewalld", "ip", "iptables-nft", "nft"),
+    *("nsenter", "qemu-system-x86_64", "setpriv", "ufw", "unshare"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
