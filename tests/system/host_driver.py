@@ -59,6 +59,15 @@ def run(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
+def administrator() -> None:
+    """Make what is on the host beside cfctl: a bridge, and a firewall that drops what nobody allows."""
+    run("ip", "link", "add", "lan0", "type", "bridge")
+    chains = (
+        f"chain {hook} {{ type filter hook {hook} priority 0; policy drop; }};" for hook in ("input", "forward")
+    )
+    run("nft", f"table inet mine {{ {' '.join(chains)} }}")
+
+
 def snapshot() -> dict[str, Any]:
     """Return everything that a set-up makes, in a form that does not depend on when it was made."""
     links = [link for link in json.loads(run("ip", "-d", "-j", "addr")) if link["ifname"] != "lo"]
@@ -78,7 +87,7 @@ def snapshot() -> dict[str, Any]:
             for link in links
         },
         # A rule that was missing is appended.
-        "rules": sorted(run("nft", "list", "ruleset").splitlines()),
+        "rules": sorted(run("nft", "-s", "list", "ruleset").splitlines()),
         "servers": len(servers()),
         "files": sorted(
             str(path) for path in Path("/run").rglob("*") if "cuttlefish" in path.name or "host/" in str(path)
@@ -160,7 +169,7 @@ def crash(verb: str) -> int:
     """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
     host.setup(wanted(2))
     host.teardown()
-    run("ip", "link", "add", "lan0", "type", "bridge")
+    administrator()
     clean = snapshot()
     points = 0
     for before, after in WAYS[verb]:
@@ -209,6 +218,8 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
     st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
     st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
+    st.tuples(st.just("chain"), st.sampled_from(["inet mine input", "inet mine forward"])),
+    st.tuples(st.just("opening twice"), st.just("")),
     st.tuples(st.just("rule twice"), st.just("")),
     st.tuples(st.just("kill"), st.sampled_from(["TERM", "KILL"])),
     st.tuples(st.just("pid file"), st.sampled_from(["", "1", "999999", "nonsense"])),
@@ -241,6 +252,7 @@ def damage(kind: str, what: str) -> None:
         "temporary": f"ip link add {what} type bridge",
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
+        "opening twice": """nft 'add rule inet mine input iifname "cvd-ebr" udp dport 67 counter accept comment "cfctl"'""",
         "rule twice": f"nft '{rule}'",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         # Where cfctl has no server, it would be somebody else's file, which stays.
@@ -257,7 +269,7 @@ def damages(examples: int) -> int:
     """From any damaged state, of any kind and number, one set-up mends all and a tear-down removes all."""
     host.setup(wanted(1))
     host.teardown()
-    run("ip", "link", "add", "lan0", "type", "bridge")
+    administrator()
     clean = snapshot()
     ready: dict[tuple[int, str], dict[str, Any]] = {}
     tried = 0

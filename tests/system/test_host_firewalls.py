@@ -6,6 +6,7 @@ Each test first sees the guest without its network: a firewall that drops nothin
 from __future__ import annotations
 
 import json
+import os
 import re
 
 from tests.system.host_helpers import changes, snapshot
@@ -312,3 +313,98 @@ def test_firewalld_keeps_what_only_runs(sandbox: Sandbox) -> None:
     sandbox.run("nft", "flush", "ruleset")
     sandbox.cfctl("host", "teardown")
     assert "cuttlefish" not in sandbox.run("find", "/etc/firewalld").stdout
+
+
+# -- iptables ----------------------------------------------------------------------------------------------
+
+#: What distributions of old brought as /etc/sysconfig/iptables, with another's default for forwarding.
+_SYSCONFIG = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -j REJECT --reject-with icmp-host-prohibited
+COMMIT
+"""
+
+
+def test_iptables_that_rejects_what_is_left(sandbox: Sandbox) -> None:
+    internet(sandbox)
+    sandbox.run("iptables-nft-restore", stdin=_SYSCONFIG)
+    before = rules(sandbox)
+    sandbox.cfctl("host", "setup", "--instances", "1", env=LEAVE)
+    guest(sandbox)
+    assert everything(sandbox) == {"address": "", "out": False, "in": False}
+    assert openings(sandbox, "host", "setup") == [
+        ("create", "opening ip filter INPUT: -i cvd-ebr -p udp -m udp --dport 67 -j ACCEPT"),
+        ("create", "opening ip filter INPUT: -i cvd-wbr -p udp -m udp --dport 67 -j ACCEPT"),
+        ("create", "opening ip filter FORWARD: -i cvd-+ -j ACCEPT"),
+        ("create", "opening ip filter FORWARD: -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+    ]
+    assert everything(sandbox) == RIGHT
+    assert changes(sandbox, "host", "setup") == []
+    assert sandbox.run("iptables-nft", "-S", "INPUT").stdout.splitlines()[-1].endswith("icmp-host-prohibited")
+    # Out of place, and there twice: put right.
+    first = "INPUT -i cvd-ebr -p udp -m udp --dport 67 -m comment --comment cfctl -j ACCEPT"
+    sandbox.run("iptables-nft", "-D", *first.split())
+    for _ in range(2):
+        sandbox.run("iptables-nft", "-A", *first.split())
+    assert lease(sandbox) == ""
+    assert [action for action, _ in openings(sandbox, "host", "setup")] == ["change"]
+    assert changes(sandbox, "host", "setup") == []
+    assert lease(sandbox) == GUEST
+    sandbox.cfctl("host", "teardown")
+    assert rules(sandbox) == before
+
+
+# -- those who configure interfaces ------------------------------------------------------------------------
+
+#: Stands in for busctl, so that it is seen what would be called: neither manager runs here.
+_BUSCTL = '#!/bin/sh\necho "$@" >>/run/busctl.log\n'
+
+
+def test_managers_are_told_to_leave_the_interfaces_alone(sandbox: Sandbox) -> None:
+    sandbox.run("mkdir", "-p", "/run/NetworkManager/conf.d", "/run/systemd/netif", "/run/systemd/network", "/run/bin")
+    sandbox.run("sh", "-ec", "cat >/run/bin/busctl; chmod 755 /run/bin/busctl; touch /run/busctl.log", stdin=_BUSCTL)
+    sandbox.env["PATH"] = f"/run/bin:{os.environ['PATH']}"
+    sandbox.run("touch", "/run/systemd/network/80-mine.network", "/run/NetworkManager/conf.d/mine.conf")
+    before = snapshot(sandbox)
+    told = [("create", "manager NetworkManager"), ("create", "manager systemd-networkd")]
+    assert openings(sandbox, "host", "setup", "--instances", "1") == told
+    assert "managed=0" in sandbox.run("cat", "/run/NetworkManager/conf.d/90-cfctl.conf").stdout
+    assert "Unmanaged=yes" in sandbox.run("cat", "/run/systemd/network/00-cfctl.network").stdout
+    assert changes(sandbox, "host", "setup") == []
+    called = sandbox.run("cat", "/run/busctl.log").stdout
+    assert "org.freedesktop.NetworkManager Reload u 1" in called
+    assert "org.freedesktop.network1.Manager Reload" in called
+    sandbox.run("sh", "-c", "echo >>/run/systemd/network/00-cfctl.network")
+    assert openings(sandbox, "host", "setup") == [("change", "manager systemd-networkd")]
+    sandbox.cfctl("host", "teardown")
+    assert snapshot(sandbox) == before
+
+
+# -- another's DHCP server ---------------------------------------------------------------------------------
+
+
+def test_another_dnsmasq_stays_as_it_is(sandbox: Sandbox) -> None:
+    """Libvirt's has a bridge of its own; neither takes the other's guests."""
+    sandbox.run(
+        "sh",
+        "-ec",
+        "ip link add virbr0 type bridge; ip addr add 192.168.122.1/24 dev virbr0; ip link set virbr0 up;"
+        "dnsmasq --conf-file= --port=0 --strict-order --bind-dynamic --interface=virbr0 --except-interface=lo"
+        " --dhcp-range=192.168.122.2,192.168.122.254 --dhcp-no-override --no-ping"
+        " --pid-file=/run/virbr0.pid --dhcp-leasefile=/run/virbr0.leases",
+    )
+    before = snapshot(sandbox)
+    server = sandbox.run("cat", "/run/virbr0.pid").stdout
+    for _ in range(2):
+        setup(sandbox)
+        assert lease(sandbox) == GUEST
+        sandbox.run("ip", "link", "set", "port-guest", "master", "virbr0")
+        assert lease(sandbox).startswith("192.168.122.")
+        sandbox.run("sh", "-c", "ip netns del guest; rm -f /run/udhcpc /run/virbr0.leases; touch /run/virbr0.leases")
+        sandbox.cfctl("host", "teardown")
+        assert {**snapshot(sandbox), "files": None} == {**before, "files": None}
+        assert sandbox.run("cat", "/run/virbr0.pid").stdout == server
