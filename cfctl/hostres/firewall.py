@@ -270,6 +270,8 @@ def _edits(chain: Chain, wanted: Iterable[Opening], chains: Sequence[Chain]) -> 
             ours.setdefault(line.text, []).append(line)
     for opening in wanted:
         lines = ours.pop(opening.rule, [])
+        if not lines and _by_hand(chain, opening.rule, chains):
+            continue
         late = _too_early(chain, lines[0], chains) if lines else None
         if not lines:
             yield Edit("create", opening, chain, add=True)
@@ -281,6 +283,11 @@ def _edits(chain: Chain, wanted: Iterable[Opening], chains: Sequence[Chain]) -> 
             yield Edit("remove", twice, chain, tuple(lines[1:]))
     for text, lines in ours.items():
         yield Edit("remove", Opening(str(chain), text, "not needed"), chain, tuple(lines))
+
+
+def _by_hand(chain: Chain, rule: str, chains: Sequence[Chain]) -> bool:
+    """Tell whether somebody has made an opening himself: it is his, and no second one is needed."""
+    return any(line.text == rule for line in chain.rules[: _end(chain, chains)[0]])
 
 
 def _too_early(chain: Chain, ours: Line, chains: Sequence[Chain]) -> str | None:

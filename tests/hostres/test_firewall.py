@@ -86,6 +86,12 @@ def test_docker_gets_it_where_it_leaves_rules_alone() -> None:
     assert {name.partition(":")[0] for _, name in found(replace(forward, rules=()), user)} == {"ip filter FORWARD"}
 
 
+def test_an_opening_made_by_hand_is_enough() -> None:
+    assert found(mine("forward", OUT, "tcp dport 22 accept")) == [("create", f"inet mine forward: {BACK}")]
+    assert found(mine("forward", OUT, BACK), needs=None) == []
+    assert len(found(mine("forward", "drop", OUT, BACK))) == 2
+
+
 def test_a_drop_that_comes_later_is_not_overruled() -> None:
     ours = [f'{rule} comment "cfctl"' for rule in (OUT, BACK)]
     assert found(mine("forward", *ours)) == []

@@ -234,6 +234,7 @@ _HOSTS = st.tuples(st.integers(0, 3), st.sampled_from(sorted(KINDS)))
 def damage(kind: str, what: str) -> None:
     """Do one thing that may go wrong on a host; where it cannot be done any more, nothing."""
     rule = 'add rule ip cuttlefish_nat postrouting ip saddr 192.168.98.0/24 masquerade comment "cfctl"'
+    opening = 'add rule inet mine input iifname "cvd-ebr" udp dport 67 counter accept comment "cfctl"'
     pid_file = "/run/cuttlefish-dnsmasq-cvd-ebr.pid"
     script = {
         "delete": f"ip link del {what}",
@@ -252,7 +253,7 @@ def damage(kind: str, what: str) -> None:
         "temporary": f"ip link add {what} type bridge",
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
-        "opening twice": """nft 'add rule inet mine input iifname "cvd-ebr" udp dport 67 counter accept comment "cfctl"'""",
+        "opening twice": f"nft '{opening}'",
         "rule twice": f"nft '{rule}'",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
         # Where cfctl has no server, it would be somebody else's file, which stays.
