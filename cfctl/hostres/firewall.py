@@ -201,16 +201,31 @@ def place(chain: Chain, chains: Sequence[Chain]) -> Chain:
 # -- what is wanted ----------------------------------------------------------------------------------------
 
 
-def rules(chain: Chain, hook: str, needs: Needs) -> list[str]:
-    """Return the openings that guests need in a chain that drops, in its backend's words."""
+def rules(chain: Chain, hook: str, needs: Needs, bridges: Sequence[str] = ()) -> list[str]:
+    """Return the openings that guests need in a chain that drops, in its backend's words and in their order.
+
+    :param bridges: those that have a name like one of Docker's, and are not.
+    """
     ipv4, ipv6 = chain.family in ("ip", "inet"), chain.family in ("ip6", "inet") and bool(needs.ipv6)
     if not (ipv4 or ipv6):
         return []
     nft = chain.backend == NFT
     if hook == "forward":
+        # Not to containers: Docker's own rules go on to say which of their ports guests reach.
+        containers, bridges = (_CONTAINERS, bridges) if chain.name == "DOCKER-USER" else ((), ())
         if nft:
-            return ['iifname "cvd-*" counter accept', 'oifname "cvd-*" ct state established,related counter accept']
-        return ["-i cvd-+ -j ACCEPT", "-o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"]
+            return [
+                *(f'iifname "cvd-*" oifname "{name}" counter accept' for name in bridges),
+                *(f'iifname "cvd-*" oifname "{name}" counter return' for name in containers),
+                'iifname "cvd-*" counter accept',
+                'oifname "cvd-*" ct state established,related counter accept',
+            ]
+        return [
+            *(f"-i cvd-+ -o {name} -j ACCEPT" for name in bridges),
+            *(f"-i cvd-+ -o {name.replace('*', '+')} -j RETURN" for name in containers),
+            "-i cvd-+ -j ACCEPT",
+            "-o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        ]
     wanted = []
     if ipv4:
         wanted += [_udp(bridge, 67, nft=nft) for bridge in needs.dhcp]
@@ -218,6 +233,16 @@ def rules(chain: Chain, hook: str, needs: Needs) -> list[str]:
         for bridge in needs.ipv6:
             wanted += [_udp(bridge, 547, nft=nft), *(_icmpv6(bridge, type_, nft=nft) for type_ in _DISCOVERY)]
     return wanted
+
+
+#: Docker's first bridge, and those of its other networks.
+_CONTAINERS = ("docker0", "br-*")
+_OF_DOCKER = re.compile(r"br-[0-9a-f]{12}")
+
+
+def like_docker(interfaces: Iterable[str]) -> tuple[str, ...]:
+    """Return the interfaces that Docker has not made, although they begin like its bridges."""
+    return tuple(sorted(name for name in interfaces if name.startswith("br-") and not _OF_DOCKER.fullmatch(name)))
 
 
 #: RFC 4861 section 4: a guest looks for its router, and for the MAC of the router's address; both sides answer.
@@ -236,10 +261,11 @@ def _icmpv6(bridge: str, type_: int, *, nft: bool) -> str:
     return f"-i {bridge} -p ipv6-icmp -m icmp6 --icmpv6-type {type_} -j ACCEPT"
 
 
-def edits(chains: Sequence[Chain], needs: Needs | None) -> list[Edit]:
+def edits(chains: Sequence[Chain], needs: Needs | None, bridges: Sequence[str] = ()) -> list[Edit]:
     """Return what leads from the rules as they are to those that guests need, and none of ours beside.
 
     :param needs: None takes every opening out.
+    :param bridges: see :func:`rules`.
     """
     wanted: dict[tuple[str, str, str], list[Opening]] = {}
     for chain in chains:
@@ -248,7 +274,7 @@ def edits(chains: Sequence[Chain], needs: Needs | None) -> list[Edit]:
         where = place(chain, chains)
         reason = _reason(chain, where)
         wanted.setdefault(_key(where), []).extend(
-            Opening(str(where), rule, reason) for rule in rules(where, chain.hook, needs)
+            Opening(str(where), rule, reason) for rule in rules(where, chain.hook, needs, bridges)
         )
     return [edit for chain in chains for edit in _edits(chain, wanted.get(_key(chain), ()), chains)]
 
@@ -268,14 +294,22 @@ def _edits(chain: Chain, wanted: Iterable[Opening], chains: Sequence[Chain]) -> 
     for line in chain.rules:
         if line.marked:
             ours.setdefault(line.text, []).append(line)
+    reached = -1
     for opening in wanted:
         lines = ours.pop(opening.rule, [])
         if not lines and _by_hand(chain, opening.rule, chains):
             continue
-        late = _too_early(chain, lines[0], chains) if lines else None
         if not lines:
+            # What is added comes last, and all that is to follow it has to move.
+            reached = len(chain.rules)
             yield Edit("create", opening, chain, add=True)
-        elif late:
+            continue
+        at = chain.rules.index(lines[0])
+        late = _too_early(chain, lines[0], chains) or (
+            "it belongs after another of cfctl's" if at < reached else None
+        )
+        reached = len(chain.rules) if late else at
+        if late:
             moved = Opening(opening.where, opening.rule, late)
             yield Edit("change", moved, chain, tuple(lines), add=True)
         elif len(lines) > 1:

@@ -7,6 +7,7 @@ without ``--permanent``: where there is such a change, nothing is done until its
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def edits(found: Found | None, needs: firewall.Needs | None) -> list[tuple[firew
     changes: list[tuple[firewall.Action, Opening]] = []
     for name in _NAMES:
         there, text = found.files.get(name), files_wanted.get(name)
-        if text and there != text:
+        if text and (there is None or _facts(there) != _facts(text)):
             reason = "firewalld drops what no zone allows: guests would get no address, and not reach the outside"
             changes.append(("change" if there else "create", Opening("firewalld", name, reason)))
         elif not text and there and _SIGN in there:
@@ -114,6 +115,13 @@ def edits(found: Found | None, needs: firewall.Needs | None) -> list[tuple[firew
     if found.on and not changes and not _runs(found, needs if files_wanted else None):
         changes.append(("change", Opening("firewalld", "what runs", "it is not what its configuration says")))
     return changes
+
+
+def _facts(text: str) -> frozenset[tuple[str, ...]]:
+    """Return what one of our files says that counts; firewalld may have written it in its own way."""
+    told = re.findall(r"<(interface|service|port|ingress-zone|egress-zone)\b([^>]*?)/?>", text)
+    facts = {(element, *sorted(re.findall(r'\w+="[^"]*"', attributes))) for element, attributes in told}
+    return frozenset({*facts, *((target,) for target in re.findall(r'target="[^"]*"', text))})
 
 
 def _runs(found: Found, needs: firewall.Needs | None) -> bool:
@@ -133,6 +141,8 @@ def write(found: Found, edits: Iterable[tuple[firewall.Action, Opening]], needs:
         path = _DIRECTORY / opening.rule
         if action == "remove":
             path.unlink(missing_ok=True)
+            # What firewalld keeps when it writes the file itself.
+            path.with_name(f"{path.name}.old").unlink(missing_ok=True)
         elif needs and opening.rule in _NAMES:
             path.parent.mkdir(exist_ok=True)
             files.replace(path, wanted(needs)[opening.rule], mode=0o644)

@@ -6,7 +6,7 @@ One look at all of them, one list of what is to be changed in them, and the step
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfctl.hostres import firewall, firewalld, managers, ruleset, ufw
@@ -22,12 +22,14 @@ class Found:
     """What there is.
 
     :param chains: of other people's tables; None if only root may look, and we are not.
+    :param bridges: interfaces called like those of Docker that are not Docker's.
     """
 
     chains: tuple[Chain, ...] | None = ()
     ufw: ufw.Found | None = None
     firewalld: firewalld.Found | None = None
-    managers: tuple[managers.Found, ...] = field(default=())
+    managers: tuple[managers.Found, ...] = ()
+    bridges: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
@@ -49,7 +51,8 @@ def read() -> Found:
     if os.geteuid() != 0:
         return Found(chains, managers=managers.read())
     runs = any(firewall.owner(chain) == "firewalld" for chain in chains or ())
-    return Found(chains, ufw.read(), firewalld.read(on=runs), managers.read())
+    bridges = firewall.like_docker(os.listdir("/sys/class/net"))
+    return Found(chains, ufw.read(), firewalld.read(on=runs), managers.read(), bridges)
 
 
 def changes(found: Found, needs: Needs | None, *, links: bool) -> Iterator[tuple[firewall.Action, str, str, str]]:
@@ -58,7 +61,7 @@ def changes(found: Found, needs: Needs | None, *, links: bool) -> Iterator[tuple
     :param needs: what guests need; None for no openings at all.
     :param links: there are to be interfaces of guests.
     """
-    for edit in firewall.edits(found.chains or (), needs):
+    for edit in firewall.edits(found.chains or (), needs, found.bridges):
         yield edit.action, "opening", edit.opening.name, edit.opening.reason
     for action, opening in (*ufw.edits(found.ufw, needs), *firewalld.edits(found.firewalld, needs)):
         yield action, "opening", opening.name, opening.reason
@@ -79,7 +82,7 @@ def steps(found: Found, needs: Needs | None, *, links: bool) -> Iterator[tuple[s
     """Yield the work, piece by piece; each may be the last one, and another plan goes on."""
     if told := managers.edits(found.managers, wanted=links):
         yield "say whose the interfaces are", lambda: managers.write(told)
-    if edits := firewall.edits(found.chains or (), needs):
+    if edits := firewall.edits(found.chains or (), needs, found.bridges):
         yield "change the openings in other firewalls", lambda: ruleset.write(edits, found.chains or ())
     if rules := ufw.edits(found.ufw, needs):
         yield "change the openings in ufw", lambda: ufw.write(rules)

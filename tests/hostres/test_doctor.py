@@ -126,6 +126,8 @@ PORTS = "  sl\n   0: 00000000:{:04X} 00000000:0000 0A\n   1: 00000000:1979 00000
 LEFT = changed(firewall="leave")
 DOCKER = (chain("FORWARD", "forward", "counter jump DOCKER-USER"), user_chain("DOCKER-USER", "counter return"))
 OPENED = (
+    'iifname "cvd-*" oifname "docker0" counter return comment "cfctl"',
+    'iifname "cvd-*" oifname "br-*" counter return comment "cfctl"',
     'iifname "cvd-*" counter accept comment "cfctl"',
     'oifname "cvd-*" ct state established,related counter accept comment "cfctl"',
     "counter return",
@@ -493,7 +495,7 @@ CASES: dict[str, Case] = {
         "forward drop",
         "warn",
         "Docker's FORWARD drops what no rule accepts: guests would not reach the outside",
-        "sudo nft insert rule ip filter DOCKER-USER position 5 'iifname \"cvd-*\" counter accept'",
+        'sudo nft insert rule ip filter DOCKER-USER position 5 \'iifname "cvd-*" oifname "docker0" counter return\'',
     ),
     "input drop": (
         changed(chains=(chain("input", "input", table="inet mine"),)),

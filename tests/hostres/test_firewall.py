@@ -86,6 +86,27 @@ def test_docker_gets_it_where_it_leaves_rules_alone() -> None:
     assert {name.partition(":")[0] for _, name in found(replace(forward, rules=()), user)} == {"ip filter FORWARD"}
 
 
+def test_what_docker_forwards_to_is_for_docker_to_say() -> None:
+    chains = chain("FORWARD", "forward", "counter jump DOCKER-USER"), user_chain("DOCKER-USER", "counter return")
+    bridges = firewall.like_docker(["eth0", "br-0123456789ab", "br-lan", "br-ex", "docker0", "br0"])
+    assert bridges == ("br-ex", "br-lan")
+    wanted = [edit.opening.rule for edit in firewall.edits(chains, NEEDS, bridges)]
+    # First the uplinks that only look like its bridges, then what is Docker's, then all the rest.
+    assert wanted == [
+        'iifname "cvd-*" oifname "br-ex" counter accept',
+        'iifname "cvd-*" oifname "br-lan" counter accept',
+        'iifname "cvd-*" oifname "docker0" counter return',
+        'iifname "cvd-*" oifname "br-*" counter return',
+        OUT,
+        BACK,
+    ]
+    there = user_chain("DOCKER-USER", *(f'{rule} comment "cfctl"' for rule in wanted[2:]), "counter return")
+    again = firewall.edits((chains[0], there), NEEDS, bridges)
+    assert [edit.action for edit in again] == ["create", "create", "change", "change", "change", "change"]
+    plain = firewall.edits((chains[0], there), NEEDS)
+    assert plain == []
+
+
 def test_an_opening_made_by_hand_is_enough() -> None:
     assert found(mine("forward", OUT, "tcp dport 22 accept")) == [("create", f"inet mine forward: {BACK}")]
     assert found(mine("forward", OUT, BACK), needs=None) == []

@@ -16,8 +16,8 @@ CLONE_NEWNET = 0x40000000
 
 
 def enter(namespace: str) -> None:
-    """Go on in another network namespace (setns(2))."""
-    with Path("/run/netns", namespace).open("rb") as file:
+    """Go on in another network namespace (setns(2)); ``host`` is the one that this began in."""
+    with (Path("/proc/1/ns/net") if namespace == "host" else Path("/run/netns", namespace)).open("rb") as file:
         if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
 

@@ -10,6 +10,7 @@ import os
 import re
 
 from tests.system.host_helpers import changes, snapshot
+from tests.system.knock import PORT
 from tests.system.outside import (
     FORBIDDEN,
     GATEWAY,
@@ -48,6 +49,8 @@ def setup(box: Sandbox, *args: str) -> None:
 # -- Docker ------------------------------------------------------------------------------------------------
 
 _DOCKER = [
+    ("create", "opening ip filter DOCKER-USER: -i cvd-+ -o docker0 -j RETURN"),
+    ("create", "opening ip filter DOCKER-USER: -i cvd-+ -o br-+ -j RETURN"),
     ("create", "opening ip filter DOCKER-USER: -i cvd-+ -j ACCEPT"),
     ("create", "opening ip filter DOCKER-USER: -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
 ]
@@ -72,6 +75,8 @@ def test_docker_that_was_there_before(sandbox: Sandbox) -> None:
         assert listed == [
             "-N DOCKER-USER",
             "-A DOCKER-USER -d 203.0.113.9/32 -j DROP",
+            "-A DOCKER-USER -i cvd-+ -o docker0 -m comment --comment cfctl -j RETURN",
+            "-A DOCKER-USER -i cvd-+ -o br-+ -m comment --comment cfctl -j RETURN",
             "-A DOCKER-USER -i cvd-+ -m comment --comment cfctl -j ACCEPT",
             "-A DOCKER-USER -o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment cfctl -j ACCEPT",
             "-A DOCKER-USER -j RETURN",
@@ -115,6 +120,42 @@ def test_docker_that_comes_later_drops_nothing(sandbox: Sandbox) -> None:
         assert not reaches(sandbox, "guest", INTERNET)
         assert openings(sandbox, "host", "setup") == _DOCKER
         assert everything(sandbox) == RIGHT
+
+
+#: A network namespace on Docker's bridge stands in for a container: what decides is Docker's rules.
+_CONTAINER = """
+ip netns add container
+ip link add port-box type veth peer name eth0 netns container
+ip link set port-box master docker0 up; ip -n container link set eth0 up
+ip -n container addr add 172.17.0.5/16 dev eth0; ip -n container route add default via 172.17.0.1
+"""
+
+
+def test_docker_says_what_of_its_containers_guests_reach(sandbox: Sandbox) -> None:
+    internet(sandbox)
+    with dockerd(sandbox):
+        setup(sandbox)
+        assert everything(sandbox) == RIGHT
+        sandbox.run("sh", "-ec", _CONTAINER)
+        assert connects(sandbox, "container", "internet", INTERNET)
+        assert not connects(sandbox, "guest", "container", "172.17.0.5")
+        # What Docker adds for a published port.
+        publish = f"DOCKER -d 172.17.0.5/32 ! -i docker0 -o docker0 -p tcp --dport {PORT} -j ACCEPT"
+        sandbox.run("iptables-nft", "-A", *publish.split())
+        assert connects(sandbox, "guest", "container", "172.17.0.5")
+        # The order counts: a rule that was lost comes back before those that are to follow it.
+        lost = "DOCKER-USER -i cvd-+ -o docker0 -m comment --comment cfctl -j RETURN"
+        sandbox.run("iptables-nft", "-D", *lost.split())
+        sandbox.run("iptables-nft", "-F", "DOCKER")
+        assert connects(sandbox, "guest", "container", "172.17.0.5")
+        assert [action for action, _ in openings(sandbox, "host", "setup")] == [
+            "create",
+            "change",
+            "change",
+            "change",
+        ]
+        assert changes(sandbox, "host", "setup") == []
+        assert not connects(sandbox, "guest", "container", "172.17.0.5")
 
 
 def test_guests_stay_apart_beside_docker(sandbox: Sandbox) -> None:
@@ -170,6 +211,7 @@ def test_nftables_that_drops(sandbox: Sandbox) -> None:
     assert everything(sandbox) == RIGHT
     assert changes(sandbox, "host", "setup") == []
     # DHCP and nothing else of the host: not even a ping.
+    assert not connects(sandbox, "guest", "host", GATEWAY)
     assert not reaches(sandbox, "guest", GATEWAY)
     assert not connects(sandbox, "guest", "internet", FORBIDDEN)
     # A drop that comes later is not overruled either, as soon as the set-up sees it.
@@ -248,6 +290,7 @@ def test_ufw(sandbox: Sandbox) -> None:
     assert everything(sandbox) == RIGHT
     assert changes(sandbox, "host", "setup") == []
     assert not connects(sandbox, "guest", "internet", FORBIDDEN)
+    assert not connects(sandbox, "guest", "host", GATEWAY)
     sandbox.run("ufw", "reload")
     assert everything(sandbox) == RIGHT
     sandbox.cfctl("host", "teardown")
@@ -282,6 +325,7 @@ def test_firewalld(sandbox: Sandbox) -> None:
         assert openings(sandbox, "host", "setup") == _FIREWALLD
         assert everything(sandbox) == RIGHT
         assert changes(sandbox, "host", "setup") == []
+        assert not connects(sandbox, "guest", "host", GATEWAY)
         for reload in ("--reload", "--complete-reload"):
             sandbox.run("firewall-cmd", reload)
             assert changes(sandbox, "host", "setup") == []
@@ -309,6 +353,16 @@ def test_firewalld_keeps_what_only_runs(sandbox: Sandbox) -> None:
         sandbox.run("firewall-cmd", "--add-port", "8081/tcp")
         # What runs already needs no reload.
         assert changes(sandbox, "host", "setup") == []
+        # firewalld writes our files its own way then.
+        sandbox.run("firewall-cmd", "--runtime-to-permanent")
+        assert changes(sandbox, "host", "setup") == []
+        sandbox.run("firewall-cmd", "--add-port", "8082/tcp")
+        sandbox.cfctl("host", "teardown")
+        assert "8082/tcp" in sandbox.run("firewall-cmd", "--list-ports").stdout
+        assert "cvd-" not in sandbox.run("nft", "list", "ruleset").stdout
+        assert sandbox.json("host", "status", check=False)["state"] == "absent"
+        sandbox.run("firewall-cmd", "--runtime-to-permanent")
+        sandbox.cfctl("host", "setup", "--instances", "1")
     # Stopped: its files are taken away all the same.
     sandbox.run("nft", "flush", "ruleset")
     sandbox.cfctl("host", "teardown")
