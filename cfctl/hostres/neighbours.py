@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl.hostres import firewall, firewalld, managers, ruleset, ufw
@@ -51,7 +52,7 @@ def read() -> Found:
     if os.geteuid() != 0:
         return Found(chains, managers=managers.read())
     runs = any(firewall.owner(chain) == "firewalld" for chain in chains or ())
-    bridges = firewall.like_docker(os.listdir("/sys/class/net"))
+    bridges = firewall.like_docker(path.name for path in Path("/sys/class/net").iterdir())
     return Found(chains, ufw.read(), firewalld.read(on=runs), managers.read(), bridges)
 
 
