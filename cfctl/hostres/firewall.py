@@ -294,6 +294,9 @@ def _edits(chain: Chain, wanted: Iterable[Opening], chains: Sequence[Chain]) -> 
     for line in chain.rules:
         if line.marked:
             ours.setdefault(line.text, []).append(line)
+    wanted = list(wanted)
+    # Among rules that all accept, the order says nothing.
+    ordered = len({_verdict(chain, Line(opening.rule, 0), always=False)[0] for opening in wanted}) > 1
     reached = -1
     for opening in wanted:
         lines = ours.pop(opening.rule, [])
@@ -301,14 +304,14 @@ def _edits(chain: Chain, wanted: Iterable[Opening], chains: Sequence[Chain]) -> 
             continue
         if not lines:
             # What is added comes last, and all that is to follow it has to move.
-            reached = len(chain.rules)
+            reached = len(chain.rules) if ordered else -1
             yield Edit("create", opening, chain, add=True)
             continue
         at = chain.rules.index(lines[0])
         late = _too_early(chain, lines[0], chains) or (
             "it belongs after another of cfctl's" if at < reached else None
         )
-        reached = len(chain.rules) if late else at
+        reached = (len(chain.rules) if late else at) if ordered else -1
         if late:
             moved = Opening(opening.where, opening.rule, late)
             yield Edit("change", moved, chain, tuple(lines), add=True)
