@@ -237,6 +237,13 @@ KEYS: dict[str, Key] = {
             "What makes the firewall rules: nft, iptables, or auto (nft where it works, else iptables).",
         ),
         Key(
+            "host.firewall",
+            "open",
+            _one_of("open", "leave"),
+            "What to do with other people's firewalls that drop what guests need: open (let DHCP through and what "
+            "guests send, see docs/host.md), or leave (the administrator does it; host doctor says how).",
+        ),
+        Key(
             "launch.timeout",
             600,
             _integer(1, 86400),

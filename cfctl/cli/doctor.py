@@ -73,14 +73,16 @@ def doctor(
 
     if fix:
         repair.require_root()
-    count, subnets = host.expected(settings(instances, bridge, config))
+    chosen = settings(instances, bridge, config)
+    count, subnets = host.expected(chosen)
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
             trial = _trial()
         with step("look at the host"):
             return examination.examine(
-                facts.gather(trial, instances=count, subnets=subnets), host_package=host_package
+                facts.gather(trial, instances=count, subnets=subnets, firewall=chosen["host.firewall"]),
+                host_package=host_package,
             )
 
     report, mended = repair.until_done(look) if fix else (look(), [])

@@ -22,7 +22,7 @@ from cfctl.hostres import (
     dnsmasq,
     files,
     lazy,
-    legacy_openings,
+    neighbours,
     observed,
     pod_interface,
     rtnetlink,
@@ -31,7 +31,7 @@ from cfctl.hostres import (
 )
 from cfctl.hostres.desired import GROUP, MARK, TAP_OPTIONS, Address, Link
 from cfctl.hostres.observed import TEMPORARY
-from cfctl.hostres.plan import Plan, rule_name, superfluous, upstream_leftovers, wanted_openings
+from cfctl.hostres.plan import Plan, rule_name, superfluous, upstream_leftovers
 from cfctl.steps import step
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def steps(plan: Plan) -> list[Step]:
         *_stop_servers(plan),
         # Before the taps: no guest meets another before the rules forbid it.
         *_rules(plan),
+        # Before there is an interface that one of them could take hold of.
+        *_neighbours(plan),
         *_bridges(plan),
         *_taps(plan),
         *_bridge_sysctls(plan),
@@ -400,13 +402,7 @@ def _rules(plan: Plan) -> list[Step]:
 
 def _script(plan: Plan, backend: Backend) -> dict[str, list[str]]:
     """Return the lines that change each table of a backend."""
-    script = {name: list(_transaction(plan, backend, name)) for name in backend.TABLES}
-    if plan.of("opening"):
-        changed = legacy_openings.difference(wanted_openings(plan.desired, plan.observed), plan.observed.openings)
-        for table, line in legacy_openings.lines(plan.observed.filters, *changed):
-            if table in script:
-                script[table].append(line)
-    return script
+    return {name: list(_transaction(plan, backend, name)) for name in backend.TABLES}
 
 
 def _transaction(plan: Plan, backend: Backend, name: str) -> Iterable[str]:
@@ -428,6 +424,12 @@ def _transaction(plan: Plan, backend: Backend, name: str) -> Iterable[str]:
     for leftover in upstream_leftovers(plan.desired, found) if found else ():
         if rule_name(name, leftover.rule) in unwanted_rules:
             yield backend.delete(name, leftover)
+
+
+def _neighbours(plan: Plan) -> list[Step]:
+    wanted = plan.desired
+    links = bool(wanted.links and not wanted.pod)
+    return [Step(title, run) for title, run in neighbours.steps(plan.observed.neighbours, wanted.needs, links=links)]
 
 
 # -- servers, settings, files ------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cfctl import process
 from cfctl.errors import HostLacks
 from cfctl.hostres import iptables, nfnetlink, nft
-from cfctl.hostres.iptables import Iptables, Saved
+from cfctl.hostres.iptables import Iptables
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,18 +41,6 @@ class Choice:
     def with_nft(self) -> bool:
         """Nothing of iptables is needed."""
         return self.backend is WITH_NFT
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The rules of this host.
-
-    :param tables: ours, by id; upstream's too.
-    :param filters: the table ``filter`` of each sort of iptables that was read, whoever made it, by id.
-    """
-
-    tables: Mapping[str, FoundTable] = field(default_factory=dict)
-    filters: Mapping[str, Saved] = field(default_factory=dict)
 
 
 def choose(settings: Settings) -> Choice:
@@ -114,7 +102,7 @@ def require(choice: Choice, *, routed: bool) -> None:
         )
 
 
-def read(names: Collection[str], backend: Backend | None = None) -> Found | None:
+def read(names: Collection[str], backend: Backend | None = None) -> Mapping[str, FoundTable] | None:
     """Return what any backend has made here; None for an ordinary user, who may not ask.
 
     Costs no program for what the kernel does not have.
@@ -133,24 +121,21 @@ def read(names: Collection[str], backend: Backend | None = None) -> Found | None
         kernel = nfnetlink.Names(frozenset(names), frozenset())
     there = [name for name in names if name in kernel.tables]
     tables = dict(nft.read(there, alone=len(there) == len(kernel.tables)) if there else {})
-    filters: dict[str, Saved] = {}
     for family, nft_family in (("iptables", "ip"), ("ip6tables", "ip6")):
         if iptables.legacy_tables(family) and iptables.installed(family, "legacy"):
-            _read(family, "legacy", tables, filters)
+            _read(family, "legacy", tables)
         ours = any(table.startswith(f"{nft_family} ") and name.startswith("CFCTL_") for table, name in kernel.chains)
         if ours or (backend is not None and backend.NAME == iptables.NFT.NAME and _has(kernel, nft_family)):
-            _read(family, "nft", tables, filters)
-    return Found(tables, filters)
+            _read(family, "nft", tables)
+    return tables
 
 
 def _has(kernel: nfnetlink.Names, family: str) -> bool:
     return any(f"{family} {table}" in kernel.tables for table in ("nat", "filter", "mangle"))
 
 
-def _read(family: str, variant: iptables.Variant, tables: dict[str, FoundTable], filters: dict[str, Saved]) -> None:
+def _read(family: str, variant: iptables.Variant, tables: dict[str, FoundTable]) -> None:
     for name, saved in iptables.save(family, variant).items():
         table = f"{family}-{variant} {name}"
-        if name == "filter":
-            filters[table] = saved
         if table in TABLES and (found := iptables.ours(table, saved)):
             tables[table] = found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
-from cfctl.hostres import dnsmasq, lazy, nft
+from cfctl.hostres import dnsmasq, firewall, lazy, nft
 from cfctl.hostres.backends import WITH_NFT
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Bridge, Instance, Subnets, instances
 
@@ -107,10 +107,10 @@ class State:
     :param lazy: what is written down when the taps are made on request; None if all of them are there from the start.
     :param links: by name, bridges first, then taps instance by instance.
     :param tables: by family and name, ``ip cuttlefish_nat``.
-    :param guest_isolation: no guest is to reach another.
     :param servers: one DHCP server per bridge, by bridge.
     :param sysctls: name -> value; those of a bridge exist only while the bridge does.
     :param pod: the network of the pod of which the VM has the address; None on a host.
+    :param needs: what other people's firewalls are to let through; None to leave them alone.
     """
 
     instances: int = 0
@@ -120,7 +120,7 @@ class State:
     servers: Mapping[str, dnsmasq.Server] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     pod: Pod | None = None
-    guest_isolation: bool = True
+    needs: firewall.Needs | None = None
 
 
 def state(settings: Settings, backend: Backend = WITH_NFT, *, active: Collection[int] = ()) -> State:
@@ -145,6 +145,7 @@ def state(settings: Settings, backend: Backend = WITH_NFT, *, active: Collection
         ipv6_prefixes={bridge: prefix for bridge, prefix in prefixes.items() if prefix},
         external=external if external.bridge else None,
         backend=backend,
+        open_firewalls=settings["host.firewall"] == "open",
     )
 
 
@@ -184,6 +185,7 @@ def build(
     ipv6_prefixes: Mapping[str, str] | None = None,
     external: External | None = None,
     backend: Backend = WITH_NFT,
+    open_firewalls: bool = True,
 ) -> State:
     """Return the state of a host that serves ``count`` instances.
 
@@ -193,6 +195,7 @@ def build(
     :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
     :param external: a bridge that is there already. No bridge is made then, and nothing that belongs to one.
     :param backend: what makes the firewall rules.
+    :param open_firewalls: make openings in other people's firewalls.
     :raises UsageError: for another count.
     """
     all_of_them = instances(count, subnets)
@@ -235,8 +238,14 @@ def build(
             for bridge in bridges
         },
         sysctls=_FORWARDING if external else SYSCTLS,
-        guest_isolation=guest_isolation,
+        needs=_needs([bridge.name for bridge in bridges], prefixes, apart=guest_isolation and backend is not WITH_NFT)
+        if open_firewalls
+        else None,
     )
+
+
+def _needs(bridges: list[str], prefixes: Mapping[str, str], *, apart: bool) -> firewall.Needs:
+    return firewall.Needs(tuple(bridges), tuple(bridge for bridge in bridges if bridge in prefixes), apart=apart)
 
 
 @functools.cache

@@ -28,6 +28,11 @@ def write(path: Path, text: str, *, mode: int) -> None:
     :param mode: its permissions, whatever the umask.
     """
     make_directory(path.parent)
+    replace(path, text, mode=mode)
+
+
+def replace(path: Path, text: str, *, mode: int) -> None:
+    """Write a file, whole or not at all, into a directory of somebody else, which stays as it is."""
     temporary = unfinished(path)
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -18,6 +18,7 @@ from cfctl.hostres import (
     dnsmasq,
     iptables,
     lazy,
+    neighbours,
     nft,
     observed,
     plan,
@@ -114,6 +115,7 @@ def refuse(work: Plan, settings: Settings, command: str, *, force: bool) -> None
     _refuse_other_bridge(work, settings)
     _refuse_clash(work, settings)
     _refuse_in_use(work, command, force=force)
+    neighbours.refuse(work.observed.neighbours, work.desired.needs)
     # Only root may ask; an ordinary user's plan has no rules in it either.
     if work.observed.tables is not None and any("broute" in change.name for change in work.of("rule", "create")):
         nft.require_broute()

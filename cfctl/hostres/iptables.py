@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Variant = Literal["legacy", "nft"]
+#: The programs of IPv4 and IPv6.
+FAMILIES = ("iptables", "ip6tables")
 
 _TIMEOUT_S = 30
 #: How long iptables-legacy waits for another one to end (/run/xtables.lock).
@@ -128,7 +130,7 @@ class Iptables:
         :raises CfctlError: if the kernel refuses a table; those before it have been changed.
         :raises MissingCommand: without the program.
         """
-        for family in ("iptables", "ip6tables"):
+        for family in FAMILIES:
             tables = {table.partition(" ")[2]: lines for table, lines in script.items() if table.startswith(family)}
             text = "".join(f"*{table}\n{_joined(lines)}COMMIT\n" for table, lines in tables.items() if lines)
             if text:

@@ -19,9 +19,8 @@ from cfctl.hostres import (
     background,
     dnsmasq,
     files,
-    iptables,
     lazy,
-    legacy_openings,
+    neighbours,
     nft,
     pod_interface,
     safety,
@@ -78,7 +77,6 @@ class Observed:
     :param subnets: those of the desired state.
     :param link_groups: the link groups in use on the whole host.
     :param tables: ours, by family and name; None if only root may read them and we are not root.
-    :param filters: the tables ``filter`` of iptables, whoever made them, where there are any.
     :param servers: every dnsmasq of one of the bridges.
     :param pid_files: what the pid files say, by bridge.
     :param files: pid and lease files that exist, with their bridge.
@@ -88,6 +86,7 @@ class Observed:
     :param uplinks: what an earlier set-up changed to keep routers' advertisements coming.
     :param lazy: what a set-up wrote down so that taps can be made on request; None if it made them all.
     :param pod: the interface of a pod whose address is, or is about to be, the VM's.
+    :param neighbours: other people's firewalls, and what configures interfaces by itself.
     :param advertised: interfaces that a change of the forwarding switch would cut off from their router.
     """
 
@@ -97,7 +96,6 @@ class Observed:
     subnets: Subnets = UPSTREAM
     link_groups: frozenset[str] = frozenset({"default"})
     tables: Mapping[str, nft.FoundTable] | None = field(default_factory=dict)
-    filters: Mapping[str, iptables.Saved] = field(default_factory=dict)
     servers: tuple[dnsmasq.Running, ...] = ()
     pid_files: Mapping[str, int | None] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
@@ -109,6 +107,7 @@ class Observed:
     group_exists: bool = True
     pod: pod_interface.Found | None = None
     lazy: str | None = None
+    neighbours: neighbours.Found = field(default_factory=neighbours.Found)
 
     @property
     def ours(self) -> list[FoundLink]:
@@ -129,11 +128,6 @@ class Observed:
         for table in (self.tables or {}).values():
             numbers += [_number_of_rule(found.rule.text, self.subnets) for found in table.rules if found.marked]
         return max(filter(None, numbers), default=0)
-
-    @property
-    def openings(self) -> list[legacy_openings.Opening]:
-        """What earlier set-ups let through where iptables drops."""
-        return legacy_openings.there(self.filters)
 
     @property
     def numbers(self) -> set[int]:
@@ -180,14 +174,16 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
     values = {name: value for name in sysctls if (value := sysctl(name)) is not None}
     # Beside each other: each of them waits for a program.
     with (
-        background.running(lambda: _rules(backend)) as wait_for_rules,
+        background.running(lambda: _tables(backend)) as wait_for_rules,
+        background.running(neighbours.read) as wait_for_neighbours,
         # Only the change from 0 to 1 makes the kernel drop such a route.
         background.running(lambda: safety.advertised() if values.get(IPV6_FORWARDING) == "0" else []) as advertised,
     ):
         found = interfaces()
         pod = pod_interface.found(found)
         uplinks = tuple(advertised())
-        rules = wait_for_rules()
+        tables = wait_for_rules()
+        others = wait_for_neighbours()
     links = [found_link(raw) for raw in found if raw["ifname"].startswith("cvd-")]
     bridges = [bridge.name for bridge in BRIDGES]
     directory = dnsmasq.runtime_directory()
@@ -197,8 +193,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
         kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in found},
         subnets=subnets,
         link_groups=frozenset(str(raw.get("group", "default")) for raw in found),
-        tables=rules.tables if rules else None,
-        filters=rules.filters if rules else {},
+        tables=tables,
         servers=tuple(dnsmasq.running(bridges)),
         pid_files={bridge: dnsmasq.pid_in_file(bridge) for bridge in bridges},
         files={path: bridge for bridge in bridges for path in dnsmasq.files_of(bridge)},
@@ -210,6 +205,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
         group_exists=_group_exists(),
         pod=pod,
         lazy=lazy.written(),
+        neighbours=others,
     )
 
 
@@ -257,7 +253,7 @@ def _addresses(raw: Mapping[str, Any]) -> list[Address]:
     ]
 
 
-def _rules(backend: Backend | None) -> backends.Found | None:
+def _tables(backend: Backend | None) -> Mapping[str, nft.FoundTable] | None:
     # The record of a pod is made before the rules of a pod.
     names = nft.TABLES if pod_interface.record().exists() else [name for name in nft.TABLES if name != nft.POD]
     return backends.read(names, backend)

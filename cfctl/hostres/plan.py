@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from cfctl.hostres import backends, desired, legacy_openings, nft
+from cfctl.hostres import backends, desired, neighbours, nft
 from cfctl.hostres.desired import GROUP, Link, State
 from cfctl.hostres.observed import FoundLink, Observed, number_of
 
@@ -27,7 +27,8 @@ _NO_INSTANCES = "the host is to serve no instances"
 class Change:
     """One thing to do.
 
-    :param kind: bridge, tap, table, rule, opening, dnsmasq, sysctl, file, directory, group, uplink, mode or pod.
+    :param kind: bridge, tap, table, rule, dnsmasq, sysctl, file, directory, group, uplink, mode, pod, opening or
+        manager.
     :param name: which one of its kind.
     :param reason: why, in words.
     :param fields: of a link: what differs.
@@ -91,9 +92,9 @@ def anything_of_ours(observed: Observed) -> bool:
     return bool(
         observed.ours
         or any(table.marked for table in (observed.tables or {}).values())
-        or observed.openings
         or any(server.marked for server in observed.servers)
         or observed.uplinks
+        or observed.neighbours.ours
         # Made before the first server starts, removed after everything else: pid and lease files are ours as long
         # as it is there.
         or observed.directory
@@ -114,7 +115,7 @@ def compute(wanted: State, observed: Observed, *, adopt: bool = False) -> Plan:
     work.links()
     for table in backends.TABLES:
         work.table(table)
-    work.openings()
+    work.neighbours()
     work.servers()
     work.sysctls()
     work.uplinks()
@@ -263,19 +264,6 @@ class _Work:
             else:
                 self.conflicts.append(Conflict(f"rule {name}", "upstream's script made it", adoptable=True))
 
-    def openings(self) -> None:
-        """Look at what lets guests through where iptables drops by default."""
-        if self.observed.tables is None:
-            return
-        wanted = wanted_openings(self.wanted, self.observed)
-        missing, superfluous = legacy_openings.difference(wanted, self.observed.openings)
-        for opening in missing:
-            drops = "INPUT" if opening.rule.chain == "INPUT" else "FORWARD"
-            self._add("create", "opening", str(opening), f"{drops} drops what no rule accepts")
-        for opening in superfluous:
-            twice = opening in wanted
-            self._add("remove", "opening", str(opening), "it is there twice" if twice else "not needed")
-
     def _create_table(self, wanted: nft.Table, action: Action, reason: str) -> None:
         self._add(action, "table", wanted.id, reason)
         for rule in wanted.rules:
@@ -310,6 +298,12 @@ class _Work:
         for rule in found.rules:
             if rule.marked:
                 self._add("remove", "rule", rule_name(found.id, rule.rule), "not needed")
+
+    def neighbours(self) -> None:
+        """Look at other people's firewalls, and at what configures interfaces by itself."""
+        found, links = self.observed.neighbours, bool(self.wanted.links and not self.wanted.pod)
+        for action, kind, name, reason in neighbours.changes(found, self.wanted.needs, links=links):
+            self._add(action, kind, name, reason)
 
     # -- the rest ------------------------------------------------------------------------------------
 
@@ -524,13 +518,6 @@ def upstream_leftovers(wanted: State, found: nft.FoundTable) -> list[nft.FoundRu
 
 def _saddr(rule: nft.FoundRule) -> str:
     return rule.rule.text.split()[1]
-
-
-def wanted_openings(wanted: State, observed: Observed) -> list[legacy_openings.Opening]:
-    """Return what is to be let through where iptables drops by default."""
-    if not wanted.links or wanted.pod:
-        return []
-    return legacy_openings.wanted(observed.filters, servers=[*wanted.servers], isolated=wanted.guest_isolation)
 
 
 def rule_name(table: str, rule: nft.Rule) -> str:

@@ -30,9 +30,10 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         verdict = kvm.Verdict(ok=bool(facts.kvm.ok), reason=facts.kvm.reason, known=facts.kvm.ok is not None)
         monkeypatch.setattr(kvm, "usable", lambda: verdict)
 
-        def gather(trial: Kvm, *, instances: int, subnets: tuple[Network, ...]) -> Facts:
+        def gather(trial: Kvm, *, instances: int, subnets: tuple[Network, ...], firewall: str) -> Facts:
             assert len(subnets) == 2 * instances + 2
             assert trial == facts.kvm
+            assert firewall == facts.firewall
             assert instances == facts.instances
             return facts
 

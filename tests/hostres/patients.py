@@ -8,7 +8,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from cfctl.hostres import firewall
 from cfctl.hostres.doctor.facts import PROGRAMS, Facts, Kvm, Node
+from cfctl.hostres.firewall import Chain, Line
 from cfctl.hostres.safety import Route
 
 CENTOS_KERNEL = "5.14.0-503.el9.x86_64"
@@ -85,7 +87,7 @@ def healthy(root: Path, *, release: str = DEBIAN, kernel: str = DEBIAN_KERNEL, *
         devices=Path("/var/lib/cfctl/devices"),
         nodes=dict(_NODES),
         routes=(Route(IPv4Network("10.0.0.0/24"), "eth0"),),
-        ruleset=[],
+        chains=(),
         probes={"masquerade": "", "bridge": "", "broute": ""},
         programs={name: Path("/usr/sbin", name) for name in PROGRAMS},
     )
@@ -108,19 +110,17 @@ def remove(root: Path, *names: str) -> None:
             path.parent.rmdir()
 
 
-def chain(name: str, hook: str, *, family: str = "ip", table: str = "filter") -> dict[str, Any]:
-    """Return a base chain with policy drop, as ``nft -j`` lists it."""
-    inner = {"family": family, "table": table, "name": name, "hook": hook, "policy": "drop", "prio": 0}
-    return {"chain": {**inner, "type": "filter", "handle": 1}}
+def chain(name: str, hook: str, *rules: str, table: str = "ip filter") -> Chain:
+    """Return a base chain with policy drop, as nft shows it."""
+    return Chain(firewall.NFT, table, name, hook, "drop", lines(*rules))
 
 
-def user_chain(name: str) -> dict[str, Any]:
+def user_chain(name: str, *rules: str) -> Chain:
     """Return a chain that others jump to."""
-    return {"chain": {"family": "ip", "table": "filter", "name": name, "handle": 2}}
+    return Chain(firewall.NFT, "ip filter", name, rules=lines(*rules))
 
 
-def rule(chain_: str, *, interface: str) -> dict[str, Any]:
-    """Return a rule about an interface."""
-    match = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": interface}}
-    inner = {"family": "ip", "table": "filter", "chain": chain_, "handle": 3, "expr": [match, {"accept": None}]}
-    return {"rule": inner}
+def lines(*rules: str) -> tuple[Line, ...]:
+    """Return rules; what is marked as ours says so as nft does."""
+    mark = ' comment "cfctl"'
+    return tuple(Line(rule.removesuffix(mark), at, rule.endswith(mark)) for at, rule in enumerate(rules, 5))

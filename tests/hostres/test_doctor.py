@@ -22,7 +22,7 @@ from cfctl.hostres.doctor.facts import Facts, Kvm, Node
 from cfctl.hostres.doctor.finding import Finding, Mend
 from cfctl.hostres.safety import Route
 from tests.hostres import patients
-from tests.hostres.patients import CENTOS_KERNEL, centos, chain, healthy, remove, rule, user_chain, write
+from tests.hostres.patients import CENTOS_KERNEL, centos, chain, healthy, remove, user_chain, write
 from tests.schemas import conforms
 
 
@@ -121,6 +121,17 @@ def steps(*changes: Callable[[Facts], Facts]) -> Callable[[Facts], Facts]:
 LOCKED = Node(0o600, "root", usable=False)
 ALICE = {"root": False, "user": "alice", "groups": frozenset({"alice", "cvdnetwork", "kvm"})}
 PORTS = "  sl\n   0: 00000000:{:04X} 00000000:0000 0A\n   1: 00000000:1979 00000000:0000 01\n"
+
+#: What the setting ``host.firewall = "leave"`` does.
+LEFT = changed(firewall="leave")
+DOCKER = (chain("FORWARD", "forward", "counter jump DOCKER-USER"), user_chain("DOCKER-USER", "counter return"))
+OPENED = (
+    'iifname "cvd-*" oifname "docker0" counter return comment "cfctl"',
+    'iifname "cvd-*" oifname "br-*" counter return comment "cfctl"',
+    'iifname "cvd-*" counter accept comment "cfctl"',
+    'oifname "cvd-*" ct state established,related counter accept comment "cfctl"',
+    "counter return",
+)
 
 CASES: dict[str, Case] = {
     # -- where it runs
@@ -454,10 +465,18 @@ CASES: dict[str, Case] = {
     # -- firewalls
     "firewalld": (
         written("proc/800/comm", "firewalld\n"),
+        *("firewalld", "warn", "runs, and has no zone for cvd-*", "sudo cfctl host setup"),
+    ),
+    "firewalld, left alone": (
+        steps(written("proc/800/comm", "firewalld\n"), LEFT),
         *("firewalld", "warn", "runs, and has no zone for cvd-*", "--zone=cuttlefish --add-interface=cvd-+"),
     ),
     "ufw": (
         written("etc/ufw/ufw.conf", "ENABLED=yes\n"),
+        *("ufw", "warn", "is on, without rules for cvd-*", "sudo cfctl host setup"),
+    ),
+    "ufw, left alone": (
+        steps(written("etc/ufw/ufw.conf", "ENABLED=yes\n"), LEFT),
         *("ufw", "warn", "is on, without rules for cvd-*", "sudo ufw allow in on $i to any port 67 proto udp"),
     ),
     "ufw, asked by a user": (
@@ -465,28 +484,42 @@ CASES: dict[str, Case] = {
         *("ufw", "warn", "is on; only root may read its rules", "sudo cfctl host doctor"),
     ),
     "docker forward": (
-        changed(ruleset=[chain("FORWARD", "forward"), user_chain("DOCKER-USER")]),
-        "docker forward",
-        "warn",
-        "Docker has made ip filter FORWARD drop what is not its own: guests do not reach the outside",
-        "sudo nft insert rule ip filter DOCKER-USER iifname 'cvd-*' counter accept",
-    ),
-    "input drop": (
-        changed(ruleset=[chain("input", "input", family="inet", table="mine")]),
-        "input drop",
-        "warn",
-        "inet mine input drops by default: guests get no address",
-        'sudo nft insert rule inet mine input \'iifname { "cvd-ebr", "cvd-wbr" } udp dport 67 accept\'',
-    ),
-    "forward drop": (
-        changed(ruleset=[chain("forward", "forward", family="inet", table="mine")]),
+        changed(chains=DOCKER),
         "forward drop",
         "warn",
-        "inet mine forward drops by default: guests do not reach the outside",
-        "sudo nft insert rule inet mine forward 'iifname \"cvd-*\" accept'",
+        "Docker's FORWARD drops what no rule accepts: guests would not reach the outside",
+        "sudo cfctl host setup",
+    ),
+    "docker forward, left alone": (
+        steps(changed(chains=DOCKER), LEFT),
+        "forward drop",
+        "warn",
+        "Docker's FORWARD drops what no rule accepts: guests would not reach the outside",
+        'sudo nft insert rule ip filter DOCKER-USER position 5 \'iifname "cvd-*" oifname "docker0" counter return\'',
+    ),
+    "input drop": (
+        changed(chains=(chain("input", "input", table="inet mine"),)),
+        "input drop",
+        "warn",
+        "inet mine input drops what no rule accepts: guests would not get an address",
+        "sudo cfctl host setup",
+    ),
+    "input drop, left alone": (
+        steps(changed(chains=(chain("input", "input", table="inet mine"),)), LEFT),
+        "input drop",
+        "warn",
+        "inet mine input drops what no rule accepts",
+        "sudo nft add rule inet mine input 'iifname \"cvd-ebr\" udp dport 67 counter accept'",
+    ),
+    "a drop that is meant": (
+        changed(chains=(chain("forward", "forward", 'iifname "cvd-*" drop', table="inet mine"),)),
+        "drop for guests",
+        "warn",
+        'cfctl leaves that as it is: inet mine forward: iifname "cvd-*" drop',
+        "sudo nft -a list ruleset",
     ),
     "bridge drop": (
-        changed(ruleset=[chain("forward", "forward", family="bridge", table="mine")]),
+        changed(chains=(chain("forward", "forward", table="bridge mine"),)),
         *("forward drop", "warn", "bridge mine forward drops by default: no frame crosses a bridge", "cvd-*"),
     ),
     "legacy forward drop": (
@@ -511,11 +544,11 @@ CASES: dict[str, Case] = {
         "sudo iptables-legacy -I DOCKER-USER -i cvd-+ -j ACCEPT",
     ),
     "rules unknown": (
-        changed(ruleset=None),
+        changed(chains=None),
         *("firewall rules", "warn", "not known: nft could not be asked.", "recommends nftables"),
     ),
     "rules unknown to a user, with docker": (
-        steps(changed(ruleset=None, **ALICE), written("proc/900/comm", "dockerd\n")),
+        steps(changed(chains=None, **ALICE), written("proc/900/comm", "dockerd\n")),
         *(
             "firewall rules",
             "warn",
@@ -568,16 +601,7 @@ def test_what_is_wrong(tmp_path: Path, name: str) -> None:
             steps(written("etc/ufw/ufw.conf", "ENABLED=yes"), written("etc/ufw/user.rules", "-A ufw -i cvd-ebr")),
             "ufw",
         ),
-        (
-            changed(
-                ruleset=[
-                    *(chain("FORWARD", "forward"), user_chain("DOCKER-USER")),
-                    rule("DOCKER-USER", interface="cvd-*"),
-                ]
-            ),
-            "firewall rules",
-        ),
-        (changed(ruleset=[chain("INPUT", "input"), rule("INPUT", interface="cvd-ebr")]), "firewall rules"),
+        (changed(chains=(DOCKER[0], user_chain("DOCKER-USER", *OPENED))), "firewall rules"),
         (
             steps(written("proc/net/tcp", PORTS.format(6520)), written("sys/class/net/cvd-etap-01/carrier", "1\n")),
             "ports",
@@ -631,9 +655,12 @@ def test_ubuntu_has_modules_in_a_package_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_check_that_breaks_does_not_end_the_others(tmp_path: Path) -> None:
-    facts = healthy(tmp_path, ruleset=[{"chain": {"family": "ip"}}])
+    facts = healthy(tmp_path, chains=(replace(DOCKER[0], table="odd"),))
     finding = findings(facts)["firewalls"]
-    assert (finding.result, finding.found) == ("warn", "the rest could not be checked: KeyError: 'table'")
+    assert (finding.result, finding.found) == (
+        "warn",
+        "the rest could not be checked: IndexError: list index out of range",
+    )
 
 
 def test_an_empty_host_is_looked_at_to_the_end(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from cfctl import process
 from cfctl.errors import CfctlError, MissingCommand
-from cfctl.hostres import iptables, legacy_openings
+from cfctl.hostres import iptables
 from cfctl.hostres.iptables import LEGACY, Saved
-from cfctl.hostres.legacy_openings import Opening
 from cfctl.hostres.rules import Chain, FoundTable, Rule
 
 SUBNETS = ["192.168.98.0/24", "192.168.97.0/30"]
@@ -143,51 +142,6 @@ def test_what_iptables_refuses(fake: Fake, output: str, brief: str, help_: str) 
         LEGACY.carry_out({"iptables-legacy nat": ["-F X"]})
     assert brief in caught.value.brief
     assert help_ in (caught.value.resolution or "")
-
-
-# -- openings ----------------------------------------------------------------------------------------------
-
-_STRICT = Saved({"INPUT": "DROP", "FORWARD": "DROP"}, {})
-TABLE = "iptables-legacy filter"
-
-
-def test_only_what_drops_is_opened() -> None:
-    open_ = Saved({"INPUT": "ACCEPT", "FORWARD": "ACCEPT", "DOCKER-USER": "-"}, {})
-    assert legacy_openings.wanted({TABLE: open_}, servers=["cvd-ebr"], isolated=True) == []
-    found = legacy_openings.wanted({TABLE: _STRICT}, servers=["cvd-ebr"], isolated=True)
-    assert [opening.rule.chain for opening in found] == ["FORWARD", "FORWARD", "INPUT"]
-    assert legacy_openings.wanted({f"ip6{TABLE[2:]}": _STRICT}, servers=["cvd-ebr"], isolated=True) == []
-
-
-def test_guests_that_may_meet_are_let_through() -> None:
-    apart, together = (
-        legacy_openings.wanted({TABLE: _STRICT}, servers=[], isolated=isolated)[0].rule.text
-        for isolated in (True, False)
-    )
-    assert apart == "-i cvd-+ ! -o cvd-+ -j ACCEPT"
-    assert together == "-i cvd-+ -j ACCEPT"
-
-
-_OPENINGS = st.sampled_from(legacy_openings.wanted({TABLE: _STRICT}, servers=["cvd-ebr", "cvd-wbr"], isolated=True))
-
-
-@given(st.lists(_OPENINGS, unique=True), st.lists(_OPENINGS))
-def test_the_difference_leads_there(wanted: list[Opening], there: list[Opening]) -> None:
-    missing, superfluous = legacy_openings.difference(wanted, there)
-    after = [*there, *missing]
-    for opening in superfluous:
-        after.remove(opening)
-    assert sorted(map(str, after)) == sorted(map(str, wanted))
-
-
-def test_an_administrators_rules_come_first() -> None:
-    saved = Saved(
-        {"FORWARD": "DROP", "DOCKER-USER": "-"},
-        {"FORWARD": ["-j DOCKER-USER"], "DOCKER-USER": ["-d 10.0.0.1/32 -j DROP", "-j RETURN"]},
-    )
-    added = legacy_openings.wanted({TABLE: saved}, servers=[], isolated=True)
-    lines = [line for _, line in legacy_openings.lines({TABLE: saved}, added, [])]
-    assert [line.split()[:3] for line in lines] == [["-I", "DOCKER-USER", "2"], ["-I", "DOCKER-USER", "3"]]
 
 
 # -- the programs ------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
 PROGRAMS = (
-    *("adb", "busybox", "dnsmasq", "ip", "iptables-legacy", "nft", "nsenter", "setpriv", "unshare"),
+    *("adb", "busybox", "dbus-daemon", "dnsmasq", "docker", "dockerd", "firewalld", "ip", "iptables-legacy"),
+    *("iptables-nft", "nft", "nsenter", "setpriv", "ufw", "unshare"),
     *{arches.host().qemu, arches.by_name("aarch64").qemu},
 )
 

@@ -65,6 +65,15 @@ def run(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
+def administrator() -> None:
+    """Make what is on the host beside cfctl: a bridge, and a firewall that drops what nobody allows."""
+    run("ip", "link", "add", "lan0", "type", "bridge")
+    chains = (
+        f"chain {hook} {{ type filter hook {hook} priority 0; policy drop; }};" for hook in ("input", "forward")
+    )
+    run("nft", f"table inet mine {{ {' '.join(chains)} }}")
+
+
 def snapshot() -> dict[str, Any]:
     """Return everything that a set-up makes, in a form that does not depend on when it was made."""
     links = [link for link in json.loads(run("ip", "-d", "-j", "addr")) if link["ifname"] != "lo"]
@@ -84,7 +93,7 @@ def snapshot() -> dict[str, Any]:
             for link in links
         },
         # A rule that was missing is appended.
-        "rules": sorted(run("nft", "list", "ruleset").splitlines()),
+        "rules": sorted(run("nft", "-s", "list", "ruleset").splitlines()),
         "iptables": sorted(
             line.partition(" [")[0]
             for program in ("iptables-legacy-save", "ip6tables-legacy-save")
@@ -184,7 +193,7 @@ def crash(verb: str) -> int:
     """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
     host.setup(wanted(2))
     host.teardown()
-    run("ip", "link", "add", "lan0", "type", "bridge")
+    administrator()
     run("sh", "-ec", _STRICT)
     clean = snapshot()
     points = 0
@@ -236,6 +245,8 @@ _DAMAGES = st.one_of(
     st.tuples(st.just("temporary"), st.sampled_from(["cvd-new-ebr", "cvd-new-wbr"])),
     st.tuples(st.just("table"), st.sampled_from(["ip cuttlefish_nat", "bridge cuttlefish_bridge", "inet cfctl"])),
     st.tuples(st.just("chain"), st.sampled_from(["ip cuttlefish_nat postrouting", "inet cfctl forward"])),
+    st.tuples(st.just("chain"), st.sampled_from(["inet mine input", "inet mine forward"])),
+    st.tuples(st.just("opening twice"), st.just("")),
     st.tuples(st.just("rule twice"), st.just("")),
     st.tuples(
         st.just("iptables"),
@@ -296,6 +307,7 @@ def damage(kind: str, what: str) -> None:
         leave_a_subset(int(what))
         return
     rule = 'add rule ip cuttlefish_nat postrouting ip saddr 192.168.98.0/24 masquerade comment "cfctl"'
+    opening = 'add rule inet mine input iifname "cvd-ebr" udp dport 67 counter accept comment "cfctl"'
     pid_file = "/run/cuttlefish-dnsmasq-cvd-ebr.pid"
     script = {
         "delete": f"ip link del {what}",
@@ -315,6 +327,7 @@ def damage(kind: str, what: str) -> None:
         "temporary": f"ip link add {what} type bridge",
         "table": f"nft delete table {what}",
         "chain": f"nft flush chain {what}",
+        "opening twice": f"nft '{opening}'",
         "rule twice": f"nft '{rule}'",
         "iptables": f"iptables-legacy {what}",
         "kill": f"pkill -{what} -o -f interface=cvd-ebr",
@@ -332,7 +345,7 @@ def damages(examples: int) -> int:
     """From any damaged state, of any kind and number, one set-up mends all and a tear-down removes all."""
     host.setup(wanted(1))
     host.teardown()
-    run("ip", "link", "add", "lan0", "type", "bridge")
+    administrator()
     run("sh", "-ec", _STRICT)
     clean = snapshot()
     ready: dict[tuple[int, str], dict[str, Any]] = {}

@@ -30,7 +30,7 @@ def test_it_changes_nothing(sandbox: Sandbox) -> None:
     assert as_root["nft masquerade"]["result"] == "ok"
     assert as_root["nft bridge"]["result"] == "ok"
     assert as_root["group cvdnetwork"]["result"] == "ok"
-    assert as_root["firewall rules"]["found"] == "nothing else drops what guests send"
+    assert as_root["firewall rules"]["found"] == "nothing drops what guests send"
     assert as_user["membership cvdnetwork"]["found"] == "tester is a member"
     assert as_user["firewall rules"]["help"] == "sudo cfctl host doctor"
     assert as_user["/dev/net/tun"]["result"] == "ok"
@@ -54,18 +54,25 @@ def test_a_set_up_host_is_no_clash_with_itself(sandbox: Sandbox) -> None:
     assert doctor(sandbox)["subnets"]["result"] == "ok"
 
 
+LEAVE = {"CFCTL_HOST_FIREWALL": "leave"}
+#: As the programs that nft shows make them.
+DOCKER = "*filter\n:FORWARD DROP\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"
+
+
 def test_what_docker_drops(sandbox: Sandbox) -> None:
-    rules = (
-        "table ip filter { chain DOCKER-USER { return; }; "
-        "chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }"
-    )
-    sandbox.run("nft", "-f", "-", stdin=rules)
-    finding = doctor(sandbox)["docker forward"]
+    sandbox.run("iptables-nft-restore", stdin=DOCKER)
+    assert doctor(sandbox)["forward drop"]["help"] == "sudo cfctl host setup"
+    finding = doctor(sandbox, env=LEAVE)["forward drop"]
     assert finding["result"] == "warn"
     carry_out(sandbox, finding)
     found = doctor(sandbox)
-    assert "docker forward" not in found
+    assert "forward drop" not in found
     assert found["firewall rules"]["result"] == "ok"
+    # What an administrator has opened himself is his: nothing to add, nothing to take away.
+    before = sandbox.snapshot()["rules"]
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    sandbox.cfctl("host", "teardown")
+    assert sandbox.snapshot()["rules"] == before
 
 
 def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
@@ -74,12 +81,25 @@ def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
         "chain forward { type filter hook forward priority 0; policy drop; }; }"
     )
     sandbox.run("nft", "-f", "-", stdin=rules)
-    found = doctor(sandbox)
+    found = doctor(sandbox, env=LEAVE)
     for check in ("input drop", "forward drop"):
         carry_out(sandbox, found[check])
     found = doctor(sandbox)
     assert "input drop" not in found
     assert "forward drop" not in found
+
+
+def test_what_the_set_up_opens(sandbox: Sandbox) -> None:
+    sandbox.run(
+        "nft", "-f", "-", stdin="table inet mine { chain input { type filter hook input priority 0; policy drop; }; }"
+    )
+    assert doctor(sandbox)["input drop"]["help"] == "sudo cfctl host setup"
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    found = doctor(sandbox)
+    assert "input drop" not in found
+    assert found["firewall rules"]["found"] == "what drops by default lets guests through (cfctl's rules)"
+    sandbox.run("nft", "insert rule inet mine input iifname cvd-ebr drop")
+    assert doctor(sandbox)["drop for guests"]["found"].endswith('inet mine input: iifname "cvd-ebr" drop')
 
 
 def test_a_port_that_is_taken(sandbox: Sandbox) -> None:

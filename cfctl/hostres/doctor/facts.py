@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import functools
 import gzip
-import json
 import os
 import pwd
 import resource
@@ -18,15 +17,16 @@ import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cfctl import distro, paths, process
 from cfctl.errors import CfctlError
-from cfctl.hostres import safety
+from cfctl.hostres import ruleset, safety
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cfctl.hostres.firewall import Chain
     from cfctl.hostres.safety import Network, Route
 
 _TIMEOUT_S = 5
@@ -91,7 +91,8 @@ class Facts:
     :param free_mb: free space where devices are kept.
     :param devices: that directory.
     :param routes: of the host; None if they could not be read.
-    :param ruleset: ``nft -j list ruleset``; None if it could not be read.
+    :param chains: of other people's firewalls; None if they could not be read.
+    :param firewall: the setting ``host.firewall``.
     :param legacy: ``iptables-legacy -S`` where it has rules; None elsewhere.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
     :param programs: where programs are.
@@ -113,7 +114,8 @@ class Facts:
     devices: Path = field(default_factory=lambda: paths.current().devices)
     nodes: Mapping[str, Node] = field(default_factory=dict)
     routes: tuple[Route, ...] | None = None
-    ruleset: list[dict[str, Any]] | None = None
+    chains: tuple[Chain, ...] | None = None
+    firewall: str = "open"
     legacy: str | None = None
     probes: Mapping[str, str] | None = None
     programs: Mapping[str, Path] = field(default_factory=dict)
@@ -209,13 +211,19 @@ class Facts:
 
 
 def gather(
-    kvm: Kvm, *, instances: int, subnets: tuple[Network, ...] | None = None, sysroot: Path = Path("/")
+    kvm: Kvm,
+    *,
+    instances: int,
+    subnets: tuple[Network, ...] | None = None,
+    firewall: str = "open",
+    sysroot: Path = Path("/"),
 ) -> Facts:
     """Look at this host; changes nothing.
 
     :param kvm: what a trial boot said; the caller has made it.
     :param instances: how many devices the host is to serve.
     :param subnets: those that they take.
+    :param firewall: the setting ``host.firewall``.
     """
     uname = os.uname()
     devices = paths.current().devices
@@ -237,7 +245,8 @@ def gather(
         devices=devices,
         nodes={name: node for name in NODES if (node := _node(sysroot / name))},
         routes=_routes(),
-        ruleset=_ruleset() if root else None,
+        chains=_chains() if root else None,
+        firewall=firewall,
         legacy=_legacy(sysroot) if root else None,
         probes=_probe() if root else None,
         programs={name: found for name in PROGRAMS if (found := process.find(name))},
@@ -308,13 +317,11 @@ def _routes() -> tuple[Route, ...] | None:
         return None
 
 
-def _ruleset() -> list[dict[str, Any]] | None:
+def _chains() -> tuple[Chain, ...] | None:
     try:
-        listed = process.run(["nft", "-j", "list", "ruleset"], timeout=_TIMEOUT_S).stdout
-        rules: list[dict[str, Any]] = json.loads(listed or "{}").get("nftables", [])
-    except (CfctlError, ValueError):
+        return ruleset.read()
+    except CfctlError:
         return None
-    return rules
 
 
 def _legacy(sysroot: Path) -> str | None:

@@ -1,16 +1,16 @@
 """Firewalls that keep guests from their DHCP server or from the outside, and the narrowest opening in each.
 
 A packet must be let through by every base chain of a hook, so an accept in a table of ours does not help
-(host_resources.md section 8, B17 and B18): the opening belongs where the drop is.
+(host_resources.md section 8, B17 and B18): the opening belongs where the drop is. ``host setup`` makes it there,
+unless it is to leave firewalls alone; then the commands are shown.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cfctl.hostres import firewall
 from cfctl.hostres.doctor.finding import Finding
 from cfctl.instance import BRIDGES
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfctl.hostres.doctor.facts import Facts
+    from cfctl.hostres.firewall import Chain, Edit
 
 _WHY_INPUT = "Guests ask the host for their address by DHCP (UDP port 67 on the bridges)."
 _WHY_FORWARD = "Guests reach the outside through the host."
+_WHY = {"input": _WHY_INPUT, "forward": _WHY_FORWARD}
 _BRIDGES = " ".join(bridge.name for bridge in BRIDGES)
+_NEEDS = firewall.Needs(tuple(bridge.name for bridge in BRIDGES))
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -52,7 +55,7 @@ def _firewalld(facts: Facts) -> Iterator[Finding]:
         "warn",
         "runs, and has no zone for cvd-*: guests get no address, and nothing of theirs is forwarded",
         f"{_WHY_INPUT} {_WHY_FORWARD}",
-        "\n".join(lines),
+        _help(facts, "\n".join(lines)),
     )
 
 
@@ -69,13 +72,12 @@ def _ufw(facts: Facts) -> Iterator[Finding]:
     if not facts.root and not facts.read("etc/ufw/user.rules"):
         yield Finding("ufw", "warn", "is on; only root may read its rules", _WHY_FORWARD, "sudo cfctl host doctor")
         return
-    names = "$(ls /sys/class/net | grep -E '^cvd-(ebr|wbr|mtap|wifiap)')"
     lines = (
         f"for i in {_BRIDGES}; do sudo ufw allow in on $i to any port 67 proto udp; done",
-        f"for i in {names}; do sudo ufw route allow in on $i; done   (after host setup)",
+        "sudo ufw route allow in on cvd-+",
     )
     found = "is on, without rules for cvd-*: guests get no address, and nothing of theirs is forwarded"
-    yield Finding("ufw", "warn", found, f"{_WHY_INPUT} {_WHY_FORWARD}", "\n".join(lines))
+    yield Finding("ufw", "warn", found, f"{_WHY_INPUT} {_WHY_FORWARD}", _help(facts, "\n".join(lines)))
 
 
 # -- rules ---------------------------------------------------------------------------------------------------
@@ -84,22 +86,8 @@ def _ufw(facts: Facts) -> Iterator[Finding]:
 _LETS_GUESTS = re.compile(r"-i cvd-\S* .*-j ACCEPT$")
 
 
-@dataclass(slots=True)
-class _Chain:
-    """A chain that drops what no rule of it accepts."""
-
-    family: str
-    table: str
-    name: str
-    hook: str
-    rules: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return f"{self.family} {self.table} {self.name}"
-
-
 def _rules(facts: Facts) -> Iterator[Finding]:
-    if facts.ruleset is None:
+    if facts.chains is None:
         docker = " Docker runs: it may drop what guests send." if "dockerd" in facts.services else ""
         if facts.root:
             mend = facts.install("nftables", "nftables")
@@ -108,24 +96,67 @@ def _rules(facts: Facts) -> Iterator[Finding]:
             found = f"not known: only root may read them.{docker}"
             yield Finding("firewall rules", "warn", found, _WHY_FORWARD, "sudo cfctl host doctor")
         return
-    bad = 0
-    chains, opened = _chains(facts.ruleset)
-    for chain in chains:
-        if (_ufw_active(facts) and "ufw" in "".join(chain.rules)) or chain.table == "firewalld":
-            continue  # its owner has been named already, and rules put in here would not last
-        if any("cvd-" in rule for rule in chain.rules):
-            continue
-        if chain.hook == "forward" and _is_docker(chain, opened):
-            if not any("cvd-" in rule for rule in opened["DOCKER-USER"]):
-                bad += 1
-                yield _docker(chain)
-            continue
-        bad += 1
-        yield _drop(chain)
+    rules = [*_openings(facts, facts.chains), *_meant(facts.chains), *_bridges(facts.chains)]
     legacy = list(_legacy(facts))
-    yield from legacy
-    if not bad and not legacy:
-        yield Finding("firewall rules", "ok", "nothing else drops what guests send", _WHY_FORWARD)
+    yield from (*rules, *legacy)
+    if not rules and not legacy:
+        ours = any(line.marked for chain in facts.chains for line in chain.rules)
+        said = (
+            "what drops by default lets guests through (cfctl's rules)" if ours else "nothing drops what guests send"
+        )
+        yield Finding("firewall rules", "ok", said, _WHY_FORWARD)
+
+
+def _openings(facts: Facts, chains: tuple[Chain, ...]) -> Iterator[Finding]:
+    """Check what drops by default, and has no opening for guests yet."""
+    several: dict[str, list[Edit]] = {}
+    for edit in firewall.edits(chains, _NEEDS):
+        if edit.add:
+            several.setdefault(edit.opening.reason, []).append(edit)
+    for reason, edits in several.items():
+        hook = "input" if "get an address" in reason else "forward"
+        by_hand = "\n".join(line for edit in edits for line in _by_hand(edit, chains))
+        yield Finding(f"{hook} drop", "warn", reason, _WHY[hook], _help(facts, by_hand))
+
+
+def _by_hand(edit: Edit, chains: tuple[Chain, ...]) -> Iterator[str]:
+    chain, rule = edit.chain, edit.opening.rule
+    at = firewall.end(chain, chains)
+    if chain.backend != firewall.NFT:
+        yield f"sudo {chain.backend} -I {chain.name} {at + 1} {rule}"
+    elif at < len(chain.rules):
+        yield f"sudo nft insert rule {chain} position {chain.rules[at].at} '{rule}'"
+    else:
+        yield f"sudo nft add rule {chain} '{rule}'"
+
+
+def _meant(chains: tuple[Chain, ...]) -> Iterator[Finding]:
+    """Name the drops that somebody has written for guests."""
+    for said in firewall.meant(chains):
+        found = f"somebody drops what guests send, and cfctl leaves that as it is: {said}"
+        yield Finding("drop for guests", "warn", found, _WHY_FORWARD, "Look at it: sudo nft -a list ruleset")
+
+
+def _bridges(chains: tuple[Chain, ...]) -> Iterator[Finding]:
+    """Check chains of the bridge family, which no opening is made in."""
+    for chain in chains:
+        if (
+            chain.family == "bridge"
+            and firewall.drops(chain, chains)
+            and not any("cvd-" in r.text for r in chain.rules)
+        ):
+            yield Finding(
+                f"{chain.hook} drop",
+                "warn",
+                f"{chain} drops by default: no frame crosses a bridge",
+                _WHY_FORWARD,
+                f"sudo nft insert rule {chain} 'iifname \"cvd-*\" accept'",
+            )
+
+
+def _help(facts: Facts, by_hand: str) -> str:
+    """Return what opens a firewall: the set-up, or commands where cfctl is to leave firewalls alone."""
+    return "sudo cfctl host setup" if facts.firewall == "open" else by_hand
 
 
 def _legacy(facts: Facts) -> Iterator[Finding]:
@@ -153,59 +184,3 @@ def _legacy_chain(lines: list[str], chain: str, harm: str, why: str, commands: s
     elif f"-P {chain} DROP" in lines and not accepts:
         found = f"{chain} of iptables-legacy drops by default: {harm} until setup lets them through"
         yield Finding(check, "warn", found, why, "sudo cfctl host setup")
-
-
-def _chains(ruleset: list[dict[str, Any]]) -> tuple[list[_Chain], dict[str, list[str]]]:
-    """Return the dropping chains, and the rules of every other chain by its name."""
-    dropping: dict[tuple[str, str, str], _Chain] = {}
-    others: dict[str, list[str]] = {}
-    for entry in ruleset:
-        if chain := entry.get("chain"):
-            key = chain["family"], chain["table"], chain["name"]
-            drops = chain.get("policy") == "drop" and chain.get("hook") in ("input", "forward")
-            if drops and chain["family"] in ("ip", "inet", "bridge"):
-                dropping[key] = _Chain(*key, chain["hook"])
-            elif chain["family"] == "ip":
-                others.setdefault(chain["name"], [])
-    for entry in ruleset:
-        if rule := entry.get("rule"):
-            key, text = (rule["family"], rule["table"], rule["chain"]), json.dumps(rule.get("expr", []))
-            if key in dropping:
-                dropping[key].rules.append(text)
-            elif rule["chain"] in others:
-                others[rule["chain"]].append(text)
-    return list(dropping.values()), others
-
-
-def _is_docker(chain: _Chain, others: dict[str, list[str]]) -> bool:
-    return (chain.family, chain.table) == ("ip", "filter") and "DOCKER-USER" in others
-
-
-def _docker(chain: _Chain) -> Finding:
-    # Not iptables, which may be the other backend's: the chain was seen through nft.
-    insert = f"sudo nft insert rule {chain.family} {chain.table} DOCKER-USER"
-    lines = (
-        f"{insert} iifname 'cvd-*' counter accept",
-        f"{insert} oifname 'cvd-*' ct state established,related counter accept",
-    )
-    found = f"Docker has made {chain} drop what is not its own: guests do not reach the outside"
-    return Finding("docker forward", "warn", found, _WHY_FORWARD, "\n".join(lines))
-
-
-def _drop(chain: _Chain) -> Finding:
-    insert = f"sudo nft insert rule {chain}"
-    if chain.hook == "input":
-        names = ", ".join(f'"{bridge.name}"' for bridge in BRIDGES)
-        found = f"{chain} drops by default: guests get no address"
-        return Finding(
-            "input drop", "warn", found, _WHY_INPUT, f"{insert} 'iifname {{ {names} }} udp dport 67 accept'"
-        )
-    if chain.family == "bridge":
-        found = f"{chain} drops by default: no frame crosses a bridge"
-        return Finding("forward drop", "warn", found, _WHY_FORWARD, f"{insert} 'iifname \"cvd-*\" accept'")
-    lines = (
-        f"{insert} 'iifname \"cvd-*\" accept'",
-        f"{insert} 'oifname \"cvd-*\" ct state established,related accept'",
-    )
-    found = f"{chain} drops by default: guests do not reach the outside"
-    return Finding("forward drop", "warn", found, _WHY_FORWARD, "\n".join(lines))
