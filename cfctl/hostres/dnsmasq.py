@@ -133,7 +133,7 @@ def _hosts(subnets: Subnets) -> str:
 
 
 def running(bridges: Collection[str]) -> list[Running]:
-    """Return every dnsmasq of this network namespace that serves one of ``bridges``, with a pid file or without."""
+    """Return every dnsmasq of this network namespace that serves one of ``bridges``, by bridge, pid file or not."""
     wanted = {}
     for bridge in bridges:
         pid_file = paths.dnsmasq_pid_file(bridge)
@@ -146,7 +146,8 @@ def running(bridges: Collection[str]) -> list[Running]:
         bridge_ = next((wanted[arg] for arg in argv if arg in wanted), None)
         if bridge_ and process.alive(pid) and _same_network(pid):
             found.append(Running(bridge_, pid, argv, marked=OURS in argv))
-    return found
+    order = list(bridges)
+    return sorted(found, key=lambda server: (order.index(server.bridge), server.pid))
 
 
 def pid_in_file(bridge: str) -> int | None:

@@ -49,14 +49,25 @@ def read() -> Found:
 
     :raises CommandFailed: if the rules cannot be read.
     """
-    chains = ruleset.read()
+    found = chains()
     if os.geteuid() != 0:
-        return Found(chains, managers=managers.read())
-    # A packet goes through the rules of nft and of iptables-legacy.
-    chains = (*(chains or ()), *filtertable.others(nft=process.find("nft") is not None))
-    runs = any(firewall.owner(chain) == "firewalld" for chain in chains or ())
+        return Found(found, managers=managers.read())
+    runs = any(firewall.owner(chain) == "firewalld" for chain in found or ())
     bridges = firewall.like_docker(path.name for path in Path("/sys/class/net").iterdir())
-    return Found(chains, ufw.read(), firewalld.read(on=runs), managers.read(), bridges)
+    return Found(found, ufw.read(), firewalld.read(on=runs), managers.read(), bridges)
+
+
+def chains() -> tuple[Chain, ...] | None:
+    """Return the chains of other people's tables, of nft and of iptables: a packet goes through both.
+
+    :return: None if nobody could be asked who knows: only root may, and a program is needed.
+    :raises CfctlError: if they cannot be read.
+    """
+    with_nft = ruleset.read()
+    if os.geteuid() != 0:
+        return with_nft
+    others = filtertable.others(nft=process.find("nft") is not None)
+    return with_nft if not others else (*(with_nft or ()), *others)
 
 
 def changes(found: Found, needs: Needs | None, *, links: bool) -> Iterator[tuple[firewall.Action, str, str, str]]:

@@ -15,7 +15,7 @@ import pytest
 
 from cfctl import paths
 from cfctl.errors import NeedsRoot
-from cfctl.hostres import doctor
+from cfctl.hostres import doctor, filtertable
 from cfctl.hostres.doctor import facts as facts_module
 from cfctl.hostres.doctor import fix
 from cfctl.hostres.doctor.facts import Facts, Kvm, Node
@@ -523,25 +523,22 @@ CASES: dict[str, Case] = {
         *("forward drop", "warn", "bridge mine forward drops by default: no frame crosses a bridge", "cvd-*"),
     ),
     "legacy forward drop": (
-        changed(legacy="-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n"),
-        "legacy forward drop",
-        "warn",
-        "FORWARD of iptables-legacy drops by default: guests do not reach the outside until setup lets them through",
-        "sudo cfctl host setup",
+        changed(chains=filtertable.parse("iptables-legacy", "-P FORWARD DROP\n")),
+        *(
+            "forward drop",
+            "warn",
+            "iptables-legacy filter FORWARD drops what no rule accepts",
+            "sudo cfctl host setup",
+        ),
     ),
-    "legacy input drop": (
-        changed(legacy="-P INPUT DROP\n-P FORWARD ACCEPT\n"),
-        "legacy input drop",
-        "warn",
-        "INPUT of iptables-legacy drops by default: guests get no address until setup lets them through",
-        "sudo cfctl host setup",
-    ),
-    "legacy catch-all": (
-        changed(legacy="-P FORWARD DROP\n-N DOCKER-USER\n-A FORWARD -j REJECT\n-A FORWARD -i cvd-+ -j ACCEPT\n"),
-        "legacy forward drop",
-        "warn",
-        "(-A FORWARD -j REJECT) drops all that is left: guests do not reach the outside, and setup does not overrule",
-        "sudo iptables-legacy -I DOCKER-USER -i cvd-+ -j ACCEPT",
+    "legacy input drop, left alone": (
+        steps(changed(chains=filtertable.parse("iptables-legacy", "-P INPUT DROP\n")), LEFT),
+        *(
+            "input drop",
+            "warn",
+            "iptables-legacy filter INPUT drops what",
+            "sudo iptables-legacy -I INPUT 1 -i cvd-ebr",
+        ),
     ),
     "rules unknown": (
         changed(chains=None),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import distro, paths, process
 from cfctl.errors import CfctlError
-from cfctl.hostres import ruleset, safety
+from cfctl.hostres import neighbours, safety
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +93,6 @@ class Facts:
     :param routes: of the host; None if they could not be read.
     :param chains: of other people's firewalls; None if they could not be read.
     :param firewall: the setting ``host.firewall``.
-    :param legacy: ``iptables-legacy -S`` where it has rules; None elsewhere.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
     :param programs: where programs are.
     """
@@ -116,7 +115,6 @@ class Facts:
     routes: tuple[Route, ...] | None = None
     chains: tuple[Chain, ...] | None = None
     firewall: str = "open"
-    legacy: str | None = None
     probes: Mapping[str, str] | None = None
     programs: Mapping[str, Path] = field(default_factory=dict)
 
@@ -247,7 +245,6 @@ def gather(
         routes=_routes(),
         chains=_chains() if root else None,
         firewall=firewall,
-        legacy=_legacy(sysroot) if root else None,
         probes=_probe() if root else None,
         programs={name: found for name in PROGRAMS if (found := process.find(name))},
     )
@@ -319,18 +316,8 @@ def _routes() -> tuple[Route, ...] | None:
 
 def _chains() -> tuple[Chain, ...] | None:
     try:
-        return ruleset.read()
+        return neighbours.chains()
     except CfctlError:
-        return None
-
-
-def _legacy(sysroot: Path) -> str | None:
-    try:
-        # The kernel lists here the tables of iptables-legacy alone; asking the program would make them.
-        if "filter" not in (sysroot / "proc/net/ip_tables_names").read_text().split():
-            return None
-        return process.run(["iptables-legacy", "-S"], timeout=_TIMEOUT_S).stdout
-    except (OSError, CfctlError):
         return None
 
 

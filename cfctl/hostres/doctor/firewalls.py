@@ -83,9 +83,6 @@ def _ufw(facts: Facts) -> Iterator[Finding]:
 # -- rules ---------------------------------------------------------------------------------------------------
 
 
-_LETS_GUESTS = re.compile(r"-i cvd-\S* .*-j ACCEPT$")
-
-
 def _rules(facts: Facts) -> Iterator[Finding]:
     if facts.chains is None:
         docker = " Docker runs: it may drop what guests send." if "dockerd" in facts.services else ""
@@ -97,9 +94,8 @@ def _rules(facts: Facts) -> Iterator[Finding]:
             yield Finding("firewall rules", "warn", found, _WHY_FORWARD, "sudo cfctl host doctor")
         return
     rules = [*_openings(facts, facts.chains), *_meant(facts.chains), *_bridges(facts.chains)]
-    legacy = list(_legacy(facts))
-    yield from (*rules, *legacy)
-    if not rules and not legacy:
+    yield from rules
+    if not rules:
         ours = any(line.marked for chain in facts.chains for line in chain.rules)
         said = (
             "what drops by default lets guests through (cfctl's rules)" if ours else "nothing drops what guests send"
@@ -157,30 +153,3 @@ def _bridges(chains: tuple[Chain, ...]) -> Iterator[Finding]:
 def _help(facts: Facts, by_hand: str) -> str:
     """Return what opens a firewall: the set-up, or commands where cfctl is to leave firewalls alone."""
     return "sudo cfctl host setup" if facts.firewall == "open" else by_hand
-
-
-def _legacy(facts: Facts) -> Iterator[Finding]:
-    """Check the rules that iptables-legacy has made, which nft does not show."""
-    lines = (facts.legacy or "").splitlines()
-    docker = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
-    ways = ("-i cvd-+ -j ACCEPT", "-o cvd-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
-    commands = "\n".join(f"sudo iptables-legacy -I {docker} {way}" for way in ways)
-    yield from _legacy_chain(lines, "FORWARD", "guests do not reach the outside", _WHY_FORWARD, commands)
-    commands = "sudo iptables-legacy -I INPUT -i cvd-+ -p udp --dport 67 -j ACCEPT"
-    yield from _legacy_chain(lines, "INPUT", "guests get no address", _WHY_INPUT, commands)
-
-
-def _legacy_chain(lines: list[str], chain: str, harm: str, why: str, commands: str) -> Iterator[Finding]:
-    """Check a chain: `host setup` overcomes its policy, but no rule of an administrator, which it comes after."""
-    check = f"legacy {chain.lower()} drop"
-    reached = (f"-A {chain} ", "-A DOCKER-USER ") if chain == "FORWARD" else (f"-A {chain} ",)
-    accepts = [line for line in lines if line.startswith(reached) and _LETS_GUESTS.search(line)]
-    dropping = next((line for line in lines if line.startswith((f"-A {chain} -j DROP", f"-A {chain} -j REJECT"))), "")
-    if dropping and not any(lines.index(line) < lines.index(dropping) for line in accepts):
-        found = (
-            f"a rule of iptables-legacy ({dropping}) drops all that is left: {harm}, and setup does not overrule it"
-        )
-        yield Finding(check, "warn", found, why, commands)
-    elif f"-P {chain} DROP" in lines and not accepts:
-        found = f"{chain} of iptables-legacy drops by default: {harm} until setup lets them through"
-        yield Finding(check, "warn", found, why, "sudo cfctl host setup")
