@@ -22,6 +22,12 @@ SYSTEM_RUNTIME = Path("/run/cfctl")
 #: Where a distribution package puts a guest image that was built beforehand.
 PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 
+#: Where upstream's Debian package keeps its launcher; a host package as good as any.
+DEBIAN_PACKAGE = Path("/usr/lib/cuttlefish-common")
+
+#: Every Linux has it. A copy of it is what a launcher sees as its parent (launcher.md T1).
+SHELL = Path("/bin/sh")
+
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
@@ -71,6 +77,16 @@ class Paths:
     def host_packages(self) -> Path:
         """Host packages, one directory per content hash."""
         return self.cache / "host-packages"
+
+    @property
+    def artifacts(self) -> Path:
+        """What archives were unpacked to, one directory per content hash."""
+        return self.cache / "artifacts"
+
+    @property
+    def flag_listings(self) -> Path:
+        """What launchers said about their flags, one file per launcher."""
+        return self.cache / "flags"
 
     @property
     def guest_images(self) -> Path:

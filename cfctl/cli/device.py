@@ -251,8 +251,11 @@ def status(*, name: Name) -> Answer:
 class Events:
     """The reporter of ``--events``: one JSON document per line on standard output."""
 
+    _percent = -1
+
     def begin(self, title: str) -> None:
         """Print nothing: the end of the step is what counts."""
+        self._percent = -1
 
     def finish(self, title: str, seconds: float, *, ok: bool) -> None:
         """Print a finished step."""
@@ -265,6 +268,13 @@ class Events:
     def phase(self, name: str, detail: str, seconds: float) -> None:
         """Print a boot phase."""
         print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
+
+    def progress(self, done: int, total: int) -> None:
+        """Print each percent of the innermost step, in bytes, once."""
+        percent = 100 * done // total if total else 100
+        if percent != self._percent:
+            self._percent = percent
+            print_json({"event": "progress", "done": done, "total": total})
 
 
 # -- helpers -----------------------------------------------------------------------------------------------
