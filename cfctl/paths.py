@@ -25,8 +25,11 @@ PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 #: Where upstream's Debian package keeps its launcher; a host package as good as any.
 DEBIAN_PACKAGE = Path("/usr/lib/cuttlefish-common")
 
-#: Every Linux has it. A copy of it is what a launcher sees as its parent (launcher.md T1).
-SHELL = Path("/bin/sh")
+#: A copy of one of them is what a launcher sees as its parent (launcher.md T1).
+SHELLS = (Path("/bin/dash"), Path("/bin/bash"), Path("/bin/sh"))
+
+#: The homes that cvd gives to its groups, newest place first (launcher.md section 4).
+UPSTREAM_HOMES = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
 
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
@@ -128,6 +131,11 @@ def current() -> Paths:
                 raise UsageError(f"CFCTL_PATHS_{name.upper()} must be an absolute path, not {override!r}")
             roots[name] = Path(override)
     return Paths(**roots)
+
+
+def devices_of(home: Path) -> Path:
+    """Return where an ordinary user keeps devices, unless the user's environment says otherwise."""
+    return home / ".local/state/cfctl/devices"
 
 
 def _xdg(variable: str, default: Path) -> Path:

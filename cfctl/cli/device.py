@@ -58,11 +58,19 @@ def launch(
     num_instances: Annotated[int, typer.Option(help="How many instances the device has.")] = 1,
     host_package: Annotated[
         Path | None,
-        typer.Option(help="An unpacked host package [default: the embedded Linux guest].", metavar="DIR"),
+        typer.Option(
+            help="A host package: cvd-host_package.tar.gz, the directory it was unpacked into, or a name of "
+            "cfctl images list [default: $ANDROID_HOST_OUT, or the embedded Linux guest].",
+            metavar="DIR|TAR|NAME",
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Directory with the guest's images [default: the host package's].", metavar="DIR"),
+        typer.Option(
+            help="The guest's images: a zip, a directory with *.img, or a name of cfctl images list "
+            "[default: the host package's, or $ANDROID_PRODUCT_OUT].",
+            metavar="DIR|ZIP|NAME",
+        ),
     ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -80,6 +88,8 @@ def launch(
     Examples:
       cfctl launch
       cfctl launch phone --gpu auto --cpus 4 --memory-mb 4096 --host-package ~/cf --images ~/cf
+      cfctl launch phone --host-package cvd-host_package.tar.gz --images aosp_cf_x86_64_phone-img-123.zip
+      cfctl launch phone --host-package nightly --images nightly-images
       cfctl launch farm --num-instances 4 --no-wait
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
     """
@@ -89,7 +99,7 @@ def launch(
         "cpus": cpus,
         "memory_mb": memory_mb,
         "num_instances": num_instances,
-        "images": os.fspath(images.absolute()) if images else None,
+        "images": images,
     }
     seconds = _timeout(timeout, wait=wait)
     if not events:
@@ -106,14 +116,23 @@ def launch(
 
 
 def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
-    from cfctl.launch import launcher
+    from cfctl.artifacts import choose, store
+    from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
     name, flags = _split(words)
-    package = os.fspath(_package(options.pop("host_package")))
-    return launcher.launch(
-        name, Request(host_package=package, flags=tuple(flags), **options), timeout=timeout, wait=wait
+    given = {key: value and os.fspath(value) for key in ("host_package", "images") for value in [options.pop(key)]}
+    choice = choose.choose(given["host_package"], given["images"], os.environ)
+    package = choice.host_package.path if choice.host_package else embedded_package()
+    request = Request(
+        host_package=os.fspath(package),
+        images=os.fspath(choice.images.path) if choice.images else None,
+        flags=tuple(flagpaths.absolute(flags, Path.cwd())),
+        **options,
     )
+    # Until the device's record says that it uses them.
+    with store.held(choice.entries):
+        return launcher.launch(name, request, timeout=timeout, wait=wait)
 
 
 def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer:
@@ -285,10 +304,6 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     if words and not words[0].startswith("-"):
         return words[0], words[1:]
     return None, words
-
-
-def _package(given: Path | None) -> Path:
-    return given.expanduser().absolute() if given is not None else embedded_package()
 
 
 def embedded_package() -> Path:

@@ -63,6 +63,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param numbers: its instance numbers.
     :param started_at: when its launcher was last started (ISO 8601, UTC); None before the first time.
     :param booted_at: when all instances had booted; None before.
+    :param generation: its launcher's (generation.py); empty for devices of an older cfctl.
     :param stopping: a stop has begun.
     :param stopped_at: when it was last stopped; None while it should be up.
     """
@@ -79,6 +80,7 @@ class Record(msgspec.Struct, kw_only=True):
     stopping: bool = False
     stopped_at: str | None = None
     failure: Failure | None = None
+    generation: str = ""
     schema: int = 1
 
     @property

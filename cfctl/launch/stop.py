@@ -19,7 +19,7 @@ from cfctl.control.launcher_monitor import Action
 from cfctl.errors import CfctlError, DeadlinePassed, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
-from cfctl.launch import observe, registry
+from cfctl.launch import observe, registry, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record
 
@@ -134,7 +134,7 @@ def _gone(record: Record, seconds: float) -> bool:
 def _run_stop_tool(record: Record, said: list[str]) -> None:
     """Let the package's own tool try; its exit status is not looked at."""
     try:
-        tool = HostPackage.open(Path(record.request.host_package)).stop
+        tool = HostPackage.open(wares.package(record)).stop
         if tool is not None:
             process.run(
                 [tool, f"--wait_for_launcher={_STOP_TOOL_S}"],
@@ -143,7 +143,7 @@ def _run_stop_tool(record: Record, said: list[str]) -> None:
                 env={
                     **os.environ,
                     "HOME": os.fspath(record.home),
-                    "ANDROID_HOST_OUT": record.request.host_package,
+                    "ANDROID_HOST_OUT": os.fspath(wares.package(record)),
                 },
                 cwd=Path("/"),
             )

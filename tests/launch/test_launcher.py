@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import images, launcher, manage, registry
+from cfctl.launch import images, launcher, manage, registry, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record, Request
 from tests import standins
@@ -24,8 +24,10 @@ def record(numbers: tuple[int, ...], **request: object) -> Record:
 
 
 def test_flags_always_have_their_value() -> None:
-    flags = launcher._flags(record((3, 4), cpus=2, memory_mb=512, images="/img", flags=("--x_res=1080",)))
-    assert flags == [
+    device = record((3, 4), cpus=2, memory_mb=512, images="/img", flags=("--x_res=1080",))
+    view = wares.images(device)
+    # A user's own flags come after these, as they are.
+    assert launcher._flags(device) == [
         "--daemon=true",
         "--gpu_mode=guest_swiftshader",
         "--report_anonymous_usage_stats=n",
@@ -33,8 +35,7 @@ def test_flags_always_have_their_value() -> None:
         "--num_instances=2",
         "--cpus=2",
         "--memory_mb=512",
-        "--system_image_dir=/img,/img",
-        "--x_res=1080",
+        f"--system_image_dir={view},{view}",
     ]
 
 
