@@ -127,9 +127,8 @@ def write(directory: Path, fault: str) -> Path:
     """Write a host package with one fault into ``directory``; return it.
 
     :param fault: crash, garbage, kill (the launcher itself); mute (does not tell its flags); liar (exits 0 without a
-        boot); hang, panic (the boot),
-        deaf-boot (hangs and never answers); mute (does not tell its flags); deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves
-        a child), none.
+        boot); hang, panic (the boot), deaf-boot (hangs and never answers); deaf (never answers, ignores TERM),
+        refuse (answers E), orphan (leaves a child), none.
     """
     python = Path(sys.executable).resolve()
     for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):

@@ -23,8 +23,9 @@ class Generation(Enum):
     FORWARDING = "forwarding"
 
 
-#: What a launcher that forwards hands to ``cvd create``; both stand in the program of Debian's 1.57 as they are.
-_HANDS_OVER = (b"--reuse=true", b"/cvd\0")
+#: What a launcher that forwards hands to ``cvd create``, and what it looks for in its parent's name; both stand in
+#: the program of Debian's 1.57 as they are.
+_HANDS_OVER = (b"--reuse=true", b"/cvd")
 
 
 def detect(programs: Collection[str], start: bytes | mmap) -> Generation:

@@ -89,6 +89,11 @@ class Record(msgspec.Struct, kw_only=True):
         return paths.current().devices / self.name
 
     @property
+    def runtime(self) -> str:
+        """What runs it: this host, by cfctl itself."""
+        return "host"
+
+    @property
     def holds_numbers(self) -> bool:
         """Whether its numbers are marked as its own; after a stop they may be another device's."""
         return self.stopped_at is None and self.failure is None
@@ -123,6 +128,12 @@ def check_name(name: str) -> str:
             f"{name!r} names an instance, and this takes whole devices",
             "Only adb and logs take NAME/2, the second instance of device NAME.",
             f"Name the device: {whole}" if whole else None,
+        )
+    if name.startswith("cvd:"):
+        raise UsageError(
+            f"{name} was made by cvd",
+            "Such a device can be seen, reached and stopped: cfctl ps, status, logs, adb, stop. The rest is cvd's.",
+            "Use cvd itself: cvd help",
         )
     if not _NAME.fullmatch(name):
         raise UsageError(

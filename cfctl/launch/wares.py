@@ -26,6 +26,11 @@ def package(record: Record) -> Path:
     return record.home / "host_package"
 
 
+def present(record: Record) -> Path:
+    """Return the package that is there: the view, or the original where there is none, as for devices of cvd's."""
+    return place if (place := package(record)).is_dir() else Path(record.request.host_package)
+
+
 def images(record: Record) -> Path | None:
     """Return the device's view of its images; None if they lie in the host package."""
     return record.home / "images" if record.request.images is not None else None
