@@ -101,7 +101,7 @@ def _record(home: str, pids: Mapping[int, int], host_package: str) -> CvdRecord:
 def gpu_mode(config: Path, number: int) -> str:
     """Return the GPU mode that a launcher's config names for an instance; empty if it cannot be read."""
     mode: Any = None
-    with contextlib.suppress(OSError, msgspec.DecodeError, AttributeError, TypeError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, LookupError, TypeError):
         mode = msgspec.json.decode(config.read_bytes())["instances"][str(number)]["gpu_mode"]
     return mode if isinstance(mode, str) else ""
 

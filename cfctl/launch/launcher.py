@@ -34,6 +34,9 @@ _OURS = {
     "num_instances": "--num-instances K",
 }
 
+#: How long run_cvd waits for a boot by itself (launcher.md section 3).
+_RUN_CVD_S = 600
+
 #: How often the logs are looked at.
 _TICK_S = 0.03
 
@@ -77,7 +80,7 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
             watch = boot.Watch(record, started=started)
             registry.create(record)
             with registry.opened(record.name):
-                child = _start(record, known, locked)
+                child = _start(record, known, locked, timeout)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None and not isinstance(error, NameTaken):
@@ -103,7 +106,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started)
-                child = _start(record, known, locked)
+                child = _start(record, known, locked, timeout)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None:
@@ -225,12 +228,23 @@ def _environment(record: Record) -> dict[str, str]:
     }
 
 
-def _start(record: Record, known: listing.Listing | None, locked: Sequence[NumberLock]) -> Child:
+def _patience(request: Request, known: listing.Listing | None, timeout: float) -> list[str]:
+    """Return the flag that lets run_cvd wait for a boot as long as we do, where its own ten minutes are too short."""
+    name = "boot_timeout_secs"
+    given = any(listing.name_of(flag) == name for flag in request.flags)
+    if given or timeout <= _RUN_CVD_S or known is None or name not in known.flags:
+        return []
+    return [f"--{name}={int(timeout)}"]
+
+
+def _start(record: Record, known: listing.Listing | None, locked: Sequence[NumberLock], timeout: float) -> Child:
     """Start the launcher; the locks of the numbers go with it, for as long as the device lives.
 
     :param known: the flags that it knows.
+    :param timeout: seconds that it may take to boot.
     """
-    flags = [*listing.fit(_flags(record), known), *record.request.flags]
+    ours = [*_flags(record), *_patience(record.request, known, timeout)]
+    flags = [*listing.fit(ours, known), *record.request.flags]
     package = wares.prepare(record)
     argv = parent.argv(wares.parent(record), [package.start, *flags])
     log = record.home / boot.LAUNCH_LOG

@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(os.path.realpath(__file__)).parent
 
-if Path(f"/proc/{os.getppid()}/exe").readlink().name != "cvd":
+if not str(Path(f"/proc/{os.getppid()}/exe").readlink()).endswith("/cvd"):
     rest = [word for word in sys.argv[1:] if not word.startswith("--daemon")]
     os.execv(HERE / "cvd", ["cvd", "create", "--daemon=true", "--reuse=true", *rest])
 os.execv(HERE / "start.py", [str(HERE / "start.py"), *sys.argv[1:]])

@@ -7,6 +7,7 @@ import pytest
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import images, launcher, manage, registry, wares
 from cfctl.launch.hostpackage import HostPackage
+from cfctl.launch.listing import Flag, Listing
 from cfctl.launch.registry import Record, Request
 from tests import standins
 
@@ -37,6 +38,15 @@ def test_flags_always_have_their_value() -> None:
         "--memory_mb=512",
         f"--system_image_dir={view},{view}",
     ]
+
+
+def test_run_cvd_waits_as_long_as_we_do() -> None:
+    known = Listing({"boot_timeout_secs": Flag("int32", "600")})
+    asked = Request(host_package="/x")
+    assert launcher._patience(asked, known, 1800.5) == ["--boot_timeout_secs=1800"]
+    assert launcher._patience(asked, known, 600) == []
+    assert launcher._patience(asked, Listing({}), 1800) == []
+    assert launcher._patience(Request(host_package="/x", flags=("--boot_timeout_secs=5",)), known, 1800) == []
 
 
 def test_numbers_with_a_gap_are_listed() -> None:
