@@ -43,6 +43,7 @@ class Entry:
     :param source: where it came from.
     :param kinds: ``host-package``, ``images`` or both.
     :param size: bytes as the files show them; ``room`` are those that need room on the disk.
+    :param seal: what :func:`_seal` said when it was unpacked.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Entry:
     size: int
     room: int
     added_at: str
+    seal: str
     cache: Path
 
     @property
@@ -78,7 +80,7 @@ class Entry:
     def as_dict(self) -> dict[str, Any]:
         """Return it as ``images list --json`` shows it (docs/schema/images.json)."""
         document = asdict(self) | {"path": os.fspath(self.tree), "kinds": list(self.kinds)}
-        del document["cache"]
+        del document["cache"], document["seal"]
         return document
 
 
@@ -247,12 +249,49 @@ def _keep(scratch: Path, identity: str, source: Path, totals: unpack.Totals) -> 
         raise _neither(source)
     cache = paths.current().artifacts
     added = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    found = Entry(identity, None, os.fspath(source), kinds, totals.files, totals.size, totals.data, added, cache)
+    found = Entry(
+        id=identity,
+        name=None,
+        source=os.fspath(source),
+        kinds=kinds,
+        files=totals.files,
+        size=totals.size,
+        room=totals.data,
+        added_at=added,
+        seal=_seal(scratch / _TREE),
+        cache=cache,
+    )
     scratch.chmod(0o755)
     _describe(found, scratch)
     scratch.rename(cache / identity)
     _sync(cache)
     return found
+
+
+def _seal(tree: Path) -> str:
+    """Return a hash of the names, modes, sizes and times of a tree: no write goes by it, and it takes milliseconds."""
+    digest = hashlib.sha256()
+    for root, directories, files in os.walk(tree):
+        directories.sort()
+        for name in sorted(files):
+            status = (here := Path(root) / name).lstat()
+            about = (os.fspath(here.relative_to(tree)), status.st_mode, status.st_size, status.st_mtime_ns)
+            digest.update(repr(about).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def check(path: Path) -> None:
+    """Look whether what lies in the cache is still what was unpacked; anything elsewhere is not ours to judge.
+
+    :raises CfctlError: if somebody has changed it.
+    """
+    for entry in entries():
+        if path.is_relative_to(entry.directory) and _seal(entry.tree) != entry.seal:
+            raise CfctlError(
+                f"{entry.name or entry.short} in the cache was changed since it was unpacked",
+                f"{entry.tree} is read by every device that was launched from it, and written by none.",
+                f"Remove the devices that use it (cfctl ps), then: cfctl images prune && cfctl images add {entry.source}",
+            )
 
 
 def _describe(found: Entry, directory: Path) -> None:

@@ -49,8 +49,10 @@ def parent(record: Record) -> Path:
 def prepare(record: Record) -> HostPackage:
     """Make the device's views anew; return the package as the device has it.
 
-    :raises CfctlError: if the disk is full.
+    :raises CfctlError: if the disk is full, or what lies in the cache is not what was unpacked.
     """
+    for source in _sources(record.request):
+        store.check(Path(source))
     view.make(Path(record.request.host_package), package(record))
     if (place := images(record)) is not None:
         view.make(Path(str(record.request.images)), place)

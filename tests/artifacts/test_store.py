@@ -185,3 +185,16 @@ def test_the_systems_cache_is_read(tmp_path: Path, cache: Path, monkeypatch: pyt
     assert store.prune([]) == []
     document = store.find("shared").as_dict()
     assert json.loads(json.dumps(document))["path"].startswith(str(tmp_path / "system-cache"))
+
+
+def test_what_was_changed_in_the_cache_is_not_launched(tmp_path: Path) -> None:
+    entry = store.add(archives.package(tmp_path / "p.tar.gz"))
+    store.check(entry.tree)
+    store.check(tmp_path)
+    program = entry.tree / "bin/cvd_internal_start"
+    program.chmod(0o755)
+    program.write_bytes(archives.LAUNCHER.replace(b"1", b"0"))
+    program.chmod(0o555)
+    store.check(tmp_path)
+    with pytest.raises(CfctlError, match="in the cache was changed since it was unpacked"):
+        store.check(entry.tree)
