@@ -269,7 +269,7 @@ def _keep(scratch: Path, identity: str, source: Path, totals: unpack.Totals) -> 
 
 
 def _seal(tree: Path) -> str:
-    """Return a hash of the names, modes, sizes and times of a tree: no write goes by it, and it takes milliseconds."""
+    """Return a hash of the names, modes, sizes and times of a tree: every write changes it, and it is cheap."""
     digest = hashlib.sha256()
     for root, directories, files in os.walk(tree):
         directories.sort()
@@ -290,7 +290,8 @@ def check(path: Path) -> None:
             raise CfctlError(
                 f"{entry.name or entry.short} in the cache was changed since it was unpacked",
                 f"{entry.tree} is read by every device that was launched from it, and written by none.",
-                f"Remove the devices that use it (cfctl ps), then: cfctl images prune && cfctl images add {entry.source}",
+                "Remove the devices that use it (cfctl ps), then: "
+                f"cfctl images prune && cfctl images add {entry.source}",
             )
 
 
