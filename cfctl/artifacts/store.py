@@ -435,6 +435,11 @@ def prune(used: Collection[Path], *, dry_run: bool = False) -> list[Entry]:
             removed.append(entry)
     if not dry_run:
         _sweep(cache)
+        kept = {entry.id for entry in entries()}
+        for seen in (cache / _SEEN).glob("[0-9a-f]*"):
+            with contextlib.suppress(OSError):
+                if seen.read_text() not in kept:
+                    seen.unlink()
     return removed
 
 

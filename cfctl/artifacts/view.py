@@ -14,9 +14,13 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cfctl.artifacts import unpack
 from cfctl.errors import CfctlError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 #: ``FICLONE`` of linux/fs.h: _IOW(0x94, 9, int).
 _FICLONE = 0x40049409
@@ -29,15 +33,21 @@ _SMALL = 256 << 10
 _CAPABILITIES = "security.capability"
 
 
-def make(original: Path, view: Path) -> None:
+#: What a host package consists of (AOSP's ``cvd-host_package`` module). The output directory of a build holds much
+#: more, tens of thousands of files: such a directory is linked as one.
+PACKAGE = frozenset(("bin", "etc", "framework", "images", "lib", "lib64", "nativetest", "nativetest64", "usr"))
+
+
+def make(original: Path, view: Path, *, own: Collection[str]) -> None:
     """Make the view, in place of an older one.
 
+    :param own: the directories at the top of which the device gets its own; others are links.
     :raises CfctlError: if the disk is full or the original cannot be read; no view is left then.
     """
     unpack.remove(view)
     try:
         root = original.resolve()
-        for link, here in _directory(original, view):
+        for link, here in _directory(original, view, own):
             _link(link, here, root)
     except OSError as exc:
         with contextlib.suppress(CfctlError):
@@ -49,8 +59,11 @@ def make(original: Path, view: Path) -> None:
         ) from exc
 
 
-def _directory(original: Path, view: Path) -> list[tuple[Path, Path]]:
-    """Make everything but the links, and return these: each with its place in the view."""
+def _directory(original: Path, view: Path, own: Collection[str] | None) -> list[tuple[Path, Path]]:
+    """Make everything but the links, and return these: each with its place in the view.
+
+    :param own: the names of directories to go into; None is all.
+    """
     view.mkdir(mode=0o755, parents=True)
     links: list[tuple[Path, Path]] = []
     with os.scandir(original) as found:
@@ -58,8 +71,10 @@ def _directory(original: Path, view: Path) -> list[tuple[Path, Path]]:
             source, here = original / entry.name, view / entry.name
             if entry.is_symlink():
                 links.append((source, here))
+            elif entry.is_dir() and own is not None and entry.name not in own:
+                here.symlink_to(source)
             elif entry.is_dir():
-                links += _directory(source, here)
+                links += _directory(source, here, None)
             elif entry.is_file():
                 _file(source, here, entry.stat())
     return links

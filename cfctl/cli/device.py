@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -355,6 +356,12 @@ def _show(device: Device) -> None:
         print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
 
 
+def _package_name(package: Path) -> str:
+    """Return what people call a host package: its directory's name, in the cache the beginning of its hash."""
+    hashes = [part for part in package.parts if re.fullmatch("[0-9a-f]{64}", part)]
+    return hashes[-1][:12] if hashes else package.name
+
+
 def _table(devices: list[Device]) -> str:
     """Return the table of ``ps``; plain text, because drawing one with rich takes longer than all the rest."""
     if not devices:
@@ -364,8 +371,8 @@ def _table(devices: list[Device]) -> str:
         record = device.record
         addresses = ",".join(instance.adb for instance in record.instances)
         since = (record.started_at or record.created_at)[:19].replace("T", " ")
-        package = Path(record.request.host_package)
-        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package.name))
+        package = _package_name(Path(record.request.host_package))
+        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

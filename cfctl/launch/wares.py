@@ -53,9 +53,9 @@ def prepare(record: Record) -> HostPackage:
     """
     for source in _sources(record.request):
         store.check(Path(source))
-    view.make(Path(record.request.host_package), package(record))
+    view.make(Path(record.request.host_package), package(record), own=view.PACKAGE)
     if (place := images(record)) is not None:
-        view.make(Path(str(record.request.images)), place)
+        view.make(Path(str(record.request.images)), place, own=())
     return HostPackage.open(package(record))
 
 

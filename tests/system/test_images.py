@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -109,6 +110,19 @@ def test_images_of_a_zip_are_the_devices_own(host: Sandbox) -> None:
     assert host.json("restart", "phone")["state"] == "running"
     host.cfctl("rm", "--force", "phone")
     leaves_nothing(host)
+
+
+def test_file_capabilities_are_kept(host: Sandbox) -> None:
+    standins.write(inside(host, "/tmp") / "plain", "none")
+    cvdalloc = inside(host, "/tmp") / "plain/bin/cvdalloc"
+    cvdalloc.write_text("#!/bin/sh")
+    cvdalloc.chmod(0o755)
+    # cap_net_admin=+ep, as a VFS_CAP_REVISION_2 of linux/capability.h with the effective bit.
+    os.setxattr(cvdalloc, "security.capability", struct.pack("<IIIII", 0x02000001, 1 << 12, 0, 0, 0))
+    home = host.json("launch", "phone", "--host-package", "/tmp/plain")["home"]
+    assert host.run("readlink", f"{home}/host_package/bin/cvdalloc").stdout.strip() == "/tmp/plain/bin/cvdalloc"
+    assert host.run("readlink", f"{home}/host_package/bin/run_cvd", check=False).stdout == ""
+    host.cfctl("rm", "--force", "phone")
 
 
 def test_a_builds_variables(host: Sandbox) -> None:
