@@ -62,10 +62,18 @@ def choose(host_package: str | None, images: str | None, environ: Mapping[str, s
                 "Without --host-package the embedded Linux guest is booted, which brings its own kernel and disk.",
                 "Give both: cfctl launch --host-package FILE --images FILE",
             )
-        return Choice(package, _given(images, "images"))
+        if not _same(images, package.path):
+            return Choice(package, _given(images, "images"))
+        return Choice(package, None)
     if package is None:
         return Choice(None, None)
     return Choice(package, _own_images(package, environ, explicit=host_package is not None))
+
+
+def _same(word: str, package: Path) -> bool:
+    """Tell whether a user named the host package's directory for the images too: both are unpacked into one."""
+    path = Path(word).expanduser()
+    return path.is_dir() and path.samefile(package)
 
 
 def _given(word: str, kind: str) -> Chosen:

@@ -23,6 +23,9 @@ _TOOLS = {
 #: As Android calls processors in the names of its builds.
 _TARGETS = {"x86_64": "x86_64", "aarch64": "arm64"}
 
+#: Besides the launcher, what runs on this host in every package.
+_OTHERS = ("assemble_cvd", "run_cvd")
+
 #: In every package of the embedded guest.
 _EMBEDDED = Path("etc") / "cfctl-guest.json"
 
@@ -66,12 +69,13 @@ class HostPackage:
 
         :raises WrongProcessor: if they were made for another.
         """
-        with self.start.open("rb") as file:
-            head = file.read(64)
         ours = arch.host()
-        if elf.is_elf(head) and elf.machine(head) != ours.elf_machine:
+        # The launcher may be a script around the others.
+        for machine in (_machine(path) for path in (self.start, *(self.path / "bin" / name for name in _OTHERS))):
+            if machine in (None, ours.elf_machine):
+                continue
             names = {known.elf_machine: known.name for known in ARCHES.values()}
-            theirs = names.get(elf.machine(head), f"another processor (ELF machine {elf.machine(head)})")
+            theirs = names.get(int(machine or 0), f"another processor (ELF machine {machine})")
             raise WrongProcessor(
                 f"host package {self.path}",
                 theirs,
@@ -95,6 +99,16 @@ class HostPackage:
             names = " nor ".join(f"bin/{name}" for name in _TOOLS["start"])
             raise UsageError(f"{path} is not a host package", f"It has neither {names}.", hint)
         return cls(path, start, _find(path, "stop"))
+
+
+def _machine(program: Path) -> int | None:
+    """Return the ELF machine of a program; None for a script, and for what is not there."""
+    try:
+        with program.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    return elf.machine(head) if elf.is_elf(head) else None
 
 
 def _find(path: Path, tool: str) -> Path | None:

@@ -111,7 +111,14 @@ def _key(package: HostPackage) -> str:
 
 def ask(package: HostPackage) -> Listing | None:
     """Ask the launcher, in a HOME of its own and with a parent that keeps it from asking ``cvd``."""
-    with tempfile.TemporaryDirectory(prefix="cfctl-flags-") as name:
+    cache = paths.current().flag_listings
+    try:
+        # Not in /tmp, where hardened hosts let nobody execute.
+        cache.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".ask-", dir=cache)
+    except OSError:
+        return None
+    with scratch as name:
         home = Path(name)
         env = dict(os.environ)
         env.pop("TMPDIR", None)

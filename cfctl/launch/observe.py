@@ -83,6 +83,7 @@ class Device:
             "runtime": record.runtime,
             "home": os.fspath(record.home),
             "host_package": record.request.host_package,
+            "generation": record.generation or None,
             "gpu_mode": record.gpu_mode,
             "gpu_reason": record.gpu_reason,
             "owner": record.owner,

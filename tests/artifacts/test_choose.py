@@ -68,7 +68,13 @@ def test_what_is_not_there(package: Path, images: Path) -> None:
     with pytest.raises(UsageError, match="is not a host package"):
         choose.choose(os.fspath(images), None, {})
     with pytest.raises(UsageError, match="holds no images"):
-        choose.choose(os.fspath(package), os.fspath(package), {})
+        choose.choose(os.fspath(package), os.fspath(package / "bin"), {})
+
+
+def test_both_unpacked_into_one_directory(package: Path) -> None:
+    (package / "super.img").touch()
+    choice = choose.choose(os.fspath(package), f"{package}/", {"ANDROID_PRODUCT_OUT": "/elsewhere"})
+    assert choice == choose.Choice(choose.Chosen(package), None)
 
 
 def test_a_directory_that_still_holds_the_archive(tmp_path: Path) -> None:
