@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfctl import paths
+from cfctl import paths, process
 from cfctl.errors import UsageError
 from cfctl.launch import listing
 from cfctl.launch.generation import Generation
@@ -99,3 +99,14 @@ def test_a_launcher_is_asked_once(tmp_path: Path, cache: Path, generation: Gener
 def test_a_launcher_that_does_not_tell(tmp_path: Path, cache: Path) -> None:
     assert listing.of(HostPackage.open(standins.write(tmp_path / "package", "mute"))) is None
     assert list(cache.iterdir()) == []
+
+
+def test_a_launcher_that_takes_every_call_for_a_launch(tmp_path: Path, cache: Path) -> None:
+    launcher = tmp_path / "package/bin/launch_cvd"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(f"#!/bin/sh\nsetsid sleep 600 >/dev/null 2>&1 &\necho $! >>{tmp_path}/pids\n")
+    launcher.chmod(0o755)
+    assert listing.of(HostPackage.open(tmp_path / "package")) is None
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    assert not any(process.alive(int(pid)) for pid in pids)
