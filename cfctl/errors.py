@@ -19,6 +19,8 @@ The tree (a test holds it equal to the code)::
     ├── SubnetClash                      the host already routes a subnet that the bridges need
     ├── DevicesUp                        the work would pull the network from under running devices
     ├── NotAPod                          pod mode was asked for where it would cut off more than a container
+    ├── UnsafeArchive                    an archive would write outside of its tree, or fill the disk
+    ├── WrongProcessor                   a host package or a guest's images are for another processor
     └── GuestImageUnavailable            the embedded guest cannot be built here
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
@@ -28,6 +30,7 @@ Each error says three things: ``brief`` (what happened, one line), ``details`` (
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -238,6 +241,38 @@ class NotAPod(CfctlError):
     """Pod mode was asked for in the host's own network, or outside of any container; nothing was changed."""
 
     code = "not-a-pod"
+
+
+class UnsafeArchive(CfctlError):
+    """An archive holds what no host package and no set of images needs; nothing of it was kept.
+
+    :param archive: its path.
+    :param why: what is wrong with it.
+    """
+
+    code = "unsafe-archive"
+
+    def __init__(self, archive: os.PathLike[str] | str, why: str) -> None:
+        super().__init__(
+            f"{os.fspath(archive)} was not unpacked",
+            f"{why[:1].upper()}{why[1:]}. Nothing of it was kept.",
+            "Get it from where you trust it, and compare its checksum.",
+        )
+
+
+class WrongProcessor(CfctlError):
+    """Programs or images were made for another processor than this host has; nothing was changed.
+
+    :param what: the package or the images.
+    :param theirs: the processor that they are for, as ``uname -m`` calls it.
+    :param ours: this host's.
+    :param resolution: what to take instead.
+    """
+
+    code = "wrong-processor"
+
+    def __init__(self, what: str, theirs: str, ours: str, resolution: str) -> None:
+        super().__init__(f"{what} is for {theirs}, and this host is {ours}", None, resolution)
 
 
 class GuestImageUnavailable(CfctlError):

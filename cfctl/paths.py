@@ -22,6 +22,15 @@ SYSTEM_RUNTIME = Path("/run/cfctl")
 #: Where a distribution package puts a guest image that was built beforehand.
 PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 
+#: Where upstream's Debian package keeps its launcher; a host package as good as any.
+DEBIAN_PACKAGE = Path("/usr/lib/cuttlefish-common")
+
+#: A copy of one of them is what a launcher sees as its parent (launcher.md T1).
+SHELLS = (Path("/bin/dash"), Path("/bin/bash"), Path("/bin/sh"))
+
+#: The homes that cvd gives to its groups, newest place first (launcher.md section 4).
+UPSTREAM_HOMES = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
+
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
@@ -74,6 +83,16 @@ class Paths:
     def host_packages(self) -> Path:
         """Host packages, one directory per content hash."""
         return self.cache / "host-packages"
+
+    @property
+    def artifacts(self) -> Path:
+        """What archives were unpacked to, one directory per content hash."""
+        return self.cache / "artifacts"
+
+    @property
+    def flag_listings(self) -> Path:
+        """What launchers said about their flags, one file per launcher."""
+        return self.cache / "flags"
 
     @property
     def guest_images(self) -> Path:
@@ -132,6 +151,11 @@ def system() -> Paths:
     if os.geteuid() == 0:
         return current()
     return Paths(Path("/etc/cfctl"), Path("/var/lib/cfctl"), SYSTEM_CACHE, SYSTEM_RUNTIME)
+
+
+def devices_of(home: Path) -> Path:
+    """Return where an ordinary user keeps devices, unless the user's environment says otherwise."""
+    return home / ".local/state/cfctl/devices"
 
 
 def _xdg(variable: str, default: Path) -> Path:

@@ -30,6 +30,9 @@ class Reporter(Protocol):
     def phase(self, name: str, detail: str, seconds: float) -> None:
         """Hear that a booting device has come to a new phase, ``seconds`` after the launch began."""
 
+    def progress(self, done: int, total: int) -> None:
+        """Hear how much of the innermost step is done, in bytes; often."""
+
 
 class Silent:
     """The reporter that nobody listens to."""
@@ -44,6 +47,9 @@ class Silent:
         """Ignore it."""
 
     def phase(self, name: str, detail: str, seconds: float) -> None:
+        """Ignore it."""
+
+    def progress(self, done: int, total: int) -> None:
         """Ignore it."""
 
 
@@ -82,3 +88,8 @@ def note(text: str) -> None:
 def phase(name: str, detail: str, seconds: float) -> None:
     """Say that a booting device has come to a new phase."""
     _reporter.get().phase(name, detail, seconds)
+
+
+def progress(done: int, total: int) -> None:
+    """Say how much of the innermost step is done, in bytes."""
+    _reporter.get().progress(done, total)

@@ -28,6 +28,8 @@ CONTRACT = {
     "SubnetClash": (1, "subnet-clash"),
     "DevicesUp": (1, "devices-up"),
     "NotAPod": (1, "not-a-pod"),
+    "UnsafeArchive": (1, "unsafe-archive"),
+    "WrongProcessor": (1, "wrong-processor"),
     "GuestImageUnavailable": (1, "guest-image-unavailable"),
 }
 

@@ -27,13 +27,14 @@ FOUNDATION = {
     "signals",
     "steps",
 }
-MIDDLE = {"hostres", "gpu", "control"}
+MIDDLE = {"artifacts", "hostres", "gpu", "control"}
 MAY_IMPORT = {
     "cli": {"docker", "relay", "launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
     "relay": {"launch"} | MIDDLE | FOUNDATION,
     "launch": MIDDLE | FOUNDATION,
     "guest": MIDDLE | FOUNDATION,
+    "artifacts": FOUNDATION,
     "hostres": FOUNDATION,
     "gpu": FOUNDATION,
     "control": FOUNDATION,

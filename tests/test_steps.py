@@ -26,6 +26,9 @@ class Recorder:
     def phase(self, name: str, detail: str, seconds: float) -> None:
         self.heard.append(("phase", name, detail, seconds))
 
+    def progress(self, done: int, total: int) -> None:
+        self.heard.append(("progress", done, total))
+
 
 def test_nobody_listens(capfd: pytest.CaptureFixture[str]) -> None:
     with steps.step("work"):
@@ -39,11 +42,13 @@ def test_steps_nest() -> None:
     with steps.reporting(recorder), steps.step("outer"):
         with steps.step("inner"):
             steps.note("a word")
+            steps.progress(5, 10)
         steps.phase("kernel", "6.1", 2.5)
     assert recorder.heard == [
         ("begin", "outer"),
         ("begin", "inner"),
         ("note", "a word"),
+        ("progress", 5, 10),
         ("finish", "inner", True),
         ("phase", "kernel", "6.1", 2.5),
         ("finish", "outer", True),

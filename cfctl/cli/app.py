@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, common, demo, device, gpu, guest, host
+from cfctl.cli import access, common, demo, device, gpu, guest, host, images
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ demo.register(app)
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
 app.add_typer(host.app, name="host")
+app.add_typer(images.app, name="images")
 
 
 def run(argv: list[str]) -> int:

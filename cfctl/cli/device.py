@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -58,11 +59,19 @@ def launch(
     num_instances: Annotated[int, typer.Option(help="How many instances the device has.")] = 1,
     host_package: Annotated[
         Path | None,
-        typer.Option(help="An unpacked host package [default: the embedded Linux guest].", metavar="DIR"),
+        typer.Option(
+            help="A host package: cvd-host_package.tar.gz, the directory it was unpacked into, or a name of "
+            "cfctl images list [default: $ANDROID_HOST_OUT, or the embedded Linux guest].",
+            metavar="DIR|TAR|NAME",
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Directory with the guest's images [default: the host package's].", metavar="DIR"),
+        typer.Option(
+            help="The guest's images: a zip, a directory with *.img, or a name of cfctl images list "
+            "[default: the host package's, or $ANDROID_PRODUCT_OUT].",
+            metavar="DIR|ZIP|NAME",
+        ),
     ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -80,6 +89,8 @@ def launch(
     Examples:
       cfctl launch
       cfctl launch phone --gpu auto --cpus 4 --memory-mb 4096 --host-package ~/cf --images ~/cf
+      cfctl launch phone --host-package cvd-host_package.tar.gz --images aosp_cf_x86_64_phone-img-123.zip
+      cfctl launch phone --host-package nightly --images nightly-images
       cfctl launch farm --num-instances 4 --no-wait
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
     """
@@ -89,7 +100,7 @@ def launch(
         "cpus": cpus,
         "memory_mb": memory_mb,
         "num_instances": num_instances,
-        "images": os.fspath(images.absolute()) if images else None,
+        "images": images,
     }
     seconds = _timeout(timeout, wait=wait)
     if not events:
@@ -106,14 +117,23 @@ def launch(
 
 
 def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
-    from cfctl.launch import launcher
+    from cfctl.artifacts import choose, store
+    from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
     name, flags = _split(words)
-    package = os.fspath(_package(options.pop("host_package")))
-    return launcher.launch(
-        name, Request(host_package=package, flags=tuple(flags), **options), timeout=timeout, wait=wait
+    given = {key: value and os.fspath(value) for key in ("host_package", "images") for value in [options.pop(key)]}
+    choice = choose.choose(given["host_package"], given["images"], os.environ)
+    package = choice.host_package.path if choice.host_package else embedded_package()
+    request = Request(
+        host_package=os.fspath(package),
+        images=os.fspath(choice.images.path) if choice.images else None,
+        flags=tuple(flagpaths.absolute(flags, Path.cwd())),
+        **options,
     )
+    # Until the device's record says that it uses them.
+    with store.held(choice.entries):
+        return launcher.launch(name, request, timeout=timeout, wait=wait)
 
 
 def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer:
@@ -251,8 +271,11 @@ def status(*, name: Name) -> Answer:
 class Events:
     """The reporter of ``--events``: one JSON document per line on standard output."""
 
+    _percent = -1
+
     def begin(self, title: str) -> None:
         """Print nothing: the end of the step is what counts."""
+        self._percent = -1
 
     def finish(self, title: str, seconds: float, *, ok: bool) -> None:
         """Print a finished step."""
@@ -266,6 +289,13 @@ class Events:
         """Print a boot phase."""
         print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
 
+    def progress(self, done: int, total: int) -> None:
+        """Print each percent of the innermost step, in bytes, once."""
+        percent = 100 * done // total if total else 100
+        if percent != self._percent:
+            self._percent = percent
+            print_json({"event": "progress", "done": done, "total": total})
+
 
 # -- helpers -----------------------------------------------------------------------------------------------
 
@@ -275,10 +305,6 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     if words and not words[0].startswith("-"):
         return words[0], words[1:]
     return None, words
-
-
-def _package(given: Path | None) -> Path:
-    return given.expanduser().absolute() if given is not None else embedded_package()
 
 
 def embedded_package() -> Path:
@@ -330,6 +356,12 @@ def _show(device: Device) -> None:
         print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
 
 
+def _package_name(package: Path) -> str:
+    """Return what people call a host package: its directory's name, in the cache the beginning of its hash."""
+    hashes = [part for part in package.parts if re.fullmatch("[0-9a-f]{64}", part)]
+    return hashes[-1][:12] if hashes else package.name
+
+
 def _table(devices: list[Device]) -> str:
     """Return the table of ``ps``; plain text, because drawing one with rich takes longer than all the rest."""
     if not devices:
@@ -339,8 +371,8 @@ def _table(devices: list[Device]) -> str:
         record = device.record
         addresses = ",".join(instance.adb for instance in record.instances)
         since = (record.started_at or record.created_at)[:19].replace("T", " ")
-        package = Path(record.request.host_package)
-        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package.name))
+        package = _package_name(Path(record.request.host_package))
+        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

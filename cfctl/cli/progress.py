@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from cfctl.cli.colour import use_colour
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_S = 0.1
+
+#: Where nothing can be drawn over, the progress of a long step is said this often.
+_SAY_S = 5.0
+
+#: The width of a bar, in columns.
+_BAR = 20
 
 _CLEAR = "\r\x1b[K"
 _GREEN, _RED, _CYAN, _DIM, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
@@ -37,16 +44,18 @@ class Plain:
     """One line per finished step: for logs, pipes and ``NO_COLOR``."""
 
     def __init__(self) -> None:
-        self._depth = 0
+        self._stack: list[str] = []
+        self._said = 0.0
 
     def begin(self, title: str) -> None:
         """Say nothing yet."""
-        self._depth += 1
+        self._stack.append(title)
+        self._said = time.monotonic()
 
     def finish(self, title: str, seconds: float, *, ok: bool) -> None:
         """Print the step with its time."""
-        self._depth -= 1
-        if self._depth == 0:
+        self._stack.pop()
+        if not self._stack:
             self.note(f"{'ok    ' if ok else 'FAILED'} {title} ({duration(seconds)})")
 
     def note(self, text: str) -> None:
@@ -57,12 +66,30 @@ class Plain:
         """Print the phase with the time since the launch."""
         self.note(f"  {seconds:5.1f} s  {name:<11} {detail}".rstrip())
 
+    def progress(self, done: int, total: int) -> None:
+        """Print how much is done, in long steps only."""
+        if self._stack and time.monotonic() - self._said >= _SAY_S:
+            self._said = time.monotonic()
+            self.note(f"       {self._stack[-1]}: {_percent(done, total)} %")
+
+
+def _percent(done: int, total: int) -> int:
+    return min(100, 100 * done // total) if total > 0 else 100
+
+
+def _bar(done: int, total: int) -> str:
+    """Return a bar of a fixed width with the percentage."""
+    percent = _percent(done, total)
+    full = percent * _BAR // 100
+    return f"{'█' * full}{'░' * (_BAR - full)} {percent:3} %"
+
 
 class Terminal:
     """A spinner while steps run, then a tick with the time of the outermost."""
 
     def __init__(self) -> None:
         self._stack: list[str] = []
+        self._progress = ""
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -71,6 +98,7 @@ class Terminal:
         """Start the spinner."""
         with self._lock:
             self._stack.append(title)
+            self._progress = ""
         if self._thread is None:
             self._done.clear()
             self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -80,6 +108,7 @@ class Terminal:
         """Replace the spinner by the outcome."""
         with self._lock:
             self._stack.pop()
+            self._progress = ""
         if self._stack or self._thread is None:
             return
         self._done.set()
@@ -96,6 +125,10 @@ class Terminal:
         """Print it above the spinner."""
         self._print(f"  {_DIM}{seconds:5.1f} s{_PLAIN}  {name:<11} {_DIM}{detail}{_PLAIN}")
 
+    def progress(self, done: int, total: int) -> None:
+        """Draw a bar beside the spinner."""
+        self._progress = f"  {_bar(done, total)}"
+
     def _print(self, text: str) -> None:
         with self._lock:
             sys.stderr.write(f"{_CLEAR}{text}\n")
@@ -106,8 +139,9 @@ class Terminal:
         while not self._done.wait(_TICK_S):
             with self._lock:
                 titles = " › ".join(self._stack)
-                width = shutil.get_terminal_size().columns - 3
-                sys.stderr.write(f"{_CLEAR}{_CYAN}{_SPINNER[tick % len(_SPINNER)]}{_PLAIN} {titles[:width]}")
+                width = shutil.get_terminal_size().columns - 3 - len(self._progress)
+                spinner = f"{_CYAN}{_SPINNER[tick % len(_SPINNER)]}{_PLAIN}"
+                sys.stderr.write(f"{_CLEAR}{spinner} {titles[: max(0, width)]}{self._progress}")
                 sys.stderr.flush()
             tick += 1
         with self._lock:

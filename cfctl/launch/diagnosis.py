@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfctl.artifacts import content
 from cfctl.errors import CfctlError, DeadlinePassed, HostLacks, LaunchFailed, UsageError
 from cfctl.launch import registry
 
@@ -62,7 +64,16 @@ def failed(record: Record, watch: Watch, status: int) -> CfctlError:
 def _crashed(record: Record, status: int, evidence: str) -> CfctlError:
     """Return the error for a launcher that never came to a VM."""
     brief = f"the launcher {_ending(status)} before a VM was started"
-    help_ = f"{record.request.host_package}/bin/launch_cvd --help"
+    programs = Path(record.request.host_package) / "bin"
+    name = next((name for name in reversed(content.LAUNCHERS) if (programs / name).exists()), content.LAUNCHERS[0])
+    help_ = f"{programs / name} --help"
+    if '"group_name"' in evidence:
+        return LaunchFailed(
+            "the launcher handed the launch over to cvd",
+            f"What cvd started was ended.\n{evidence}",
+            "Tell cvd's database so: cvd stop, or cvd reset -y. Please report this host package's version.",
+            phase="assemble",
+        )
     if "unknown command line flag" in evidence:
         return UsageError(brief, evidence, f"Flags that it knows: {help_}")
     if "is not supported by the embedded guest" in evidence:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, diagnosis, numbers, observe, registry, stop
+from cfctl.launch import boot, diagnosis, images, listing, numbers, observe, parent, registry, stop, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -34,6 +34,9 @@ _OURS = {
     "num_instances": "--num-instances K",
 }
 
+#: How long run_cvd waits for a boot by itself (launcher.md section 3).
+_RUN_CVD_S = 600
+
 #: How often the logs are looked at.
 _TICK_S = 0.03
 
@@ -53,7 +56,8 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     """
     started = time.monotonic()
     package = HostPackage.open(Path(request.host_package))
-    _check(request)
+    _check(request, package)
+    known = _listing(request, package)
     if name is not None:
         _check_free(name)
     watch: boot.Watch | None = None
@@ -69,13 +73,14 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
                 numbers=instances,
                 gpu_mode=choice.mode,
                 gpu_reason=choice.reason,
+                generation=package.generation.value,
             )
             if name is None:
                 _check_free(record.name)
             watch = boot.Watch(record, started=started)
             registry.create(record)
             with registry.opened(record.name):
-                child = _start(record, package, locked)
+                child = _start(record, known, locked, timeout)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None and not isinstance(error, NameTaken):
@@ -93,7 +98,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
     watch: boot.Watch | None = None
     try:
         with registry.opened(name) as record:
-            package = _package_of(record)
+            known = _listing(record.request, _package_of(record))
             if record.holds_numbers:
                 with steps.step(f"stop {name}"):
                     stop.stop(record)
@@ -101,7 +106,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started)
-                child = _start(record, package, locked)
+                child = _start(record, known, locked, timeout)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None:
@@ -120,7 +125,20 @@ def _package_of(record: Record) -> HostPackage:
         ) from error
 
 
-def _check(request: Request) -> None:
+def _listing(request: Request, package: HostPackage) -> listing.Listing | None:
+    """Return the flags that a package's launcher knows.
+
+    :raises WrongProcessor: if neither it nor the guest was made for this host.
+    :raises UsageError: if it lacks a flag that the user gave.
+    """
+    package.check_processor()
+    images.check_processor(Path(request.images or request.host_package), request.flags)
+    known = listing.of(package)
+    listing.check(request.flags, known)
+    return known
+
+
+def _check(request: Request, package: HostPackage | None = None) -> None:
     if not 1 <= request.num_instances <= MAX_INSTANCES:
         raise UsageError(
             f"a device has 1 to {MAX_INSTANCES} instances, not {request.num_instances}",
@@ -146,6 +164,12 @@ def _check(request: Request) -> None:
             )
     if request.images is not None and not Path(request.images).is_dir():
         raise UsageError(f"--images {request.images} is not a directory")
+    if request.images is not None and package is not None and package.embedded:
+        raise UsageError(
+            "the embedded Linux guest takes no --images",
+            "It brings its own kernel and disk.",
+            "Give an Android host package with them: cfctl launch --host-package FILE --images FILE",
+        )
 
 
 def _check_free(name: str) -> None:
@@ -190,26 +214,46 @@ def _flags(record: Record) -> list[str]:
         flags.append(f"--cpus={record.request.cpus}")
     if record.request.memory_mb is not None:
         flags.append(f"--memory_mb={record.request.memory_mb}")
-    if record.request.images is not None:
-        flags.append(f"--system_image_dir={','.join([record.request.images] * count)}")
-    return [*flags, *record.request.flags]
+    if (place := wares.images(record)) is not None:
+        flags.append(f"--system_image_dir={','.join([os.fspath(place)] * count)}")
+    return flags
 
 
 def _environment(record: Record) -> dict[str, str]:
     env = dict(os.environ)
-    # It would move upstream's sockets away from where everybody looks for them.
-    env.pop("TMPDIR", None)
+    # The first would move upstream's sockets away from where everybody looks for them; the others are another
+    # launch's, if cfctl runs in the shell of one.
+    for name in ("TMPDIR", "CUTTLEFISH_CONFIG_FILE", "_STARTED_BY_CVD_SERVER_"):
+        env.pop(name, None)
     return env | {
         "HOME": os.fspath(record.home),
         observe.MARK: os.fspath(record.home),
-        "ANDROID_HOST_OUT": record.request.host_package,
-        "ANDROID_PRODUCT_OUT": record.request.images or record.request.host_package,
+        "ANDROID_HOST_OUT": os.fspath(wares.package(record)),
+        "ANDROID_SOONG_HOST_OUT": os.fspath(wares.package(record)),
+        "ANDROID_PRODUCT_OUT": os.fspath(wares.product(record)),
         "CUTTLEFISH_INSTANCE": str(record.numbers[0]),
     }
 
 
-def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -> Child:
-    """Start the launcher; the locks of the numbers go with it, for as long as the device lives."""
+def _patience(request: Request, known: listing.Listing | None, timeout: float) -> list[str]:
+    """Return the flag that lets run_cvd wait for a boot as long as we do, where its own ten minutes are too short."""
+    name = "boot_timeout_secs"
+    given = any(listing.name_of(flag) == name for flag in request.flags)
+    if given or timeout <= _RUN_CVD_S or known is None or name not in known.flags:
+        return []
+    return [f"--{name}={int(timeout)}"]
+
+
+def _start(record: Record, known: listing.Listing | None, locked: Sequence[NumberLock], timeout: float) -> Child:
+    """Start the launcher; the locks of the numbers go with it, for as long as the device lives.
+
+    :param known: the flags that it knows.
+    :param timeout: seconds that it may take to boot.
+    """
+    ours = [*_flags(record), *_patience(record.request, known, timeout)]
+    flags = [*listing.fit(ours, known), *record.request.flags]
+    package = wares.prepare(record)
+    argv = parent.argv(wares.parent(record), [package.start, *flags])
     log = record.home / boot.LAUNCH_LOG
     # What an earlier boot said must not pass for this one's.
     for instance in record.instances:
@@ -222,7 +266,7 @@ def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
     registry.save(record)
     return process.start(
-        [package.start, *_flags(record)],
+        argv,
         output=log,
         env=_environment(record),
         pass_fds=[fd for lock in locked for fd in lock.fds],
@@ -234,12 +278,13 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
     if not wait:
         return observe.device(record.name)
     watch.begin()
-    while (status := child.poll()) is None:
+    while (code := child.poll()) is None:
         watch.poll()
         if watch.seconds > timeout:
             raise diagnosis.timed_out(record, watch, timeout)
         time.sleep(_TICK_S)
     watch.poll()
+    status = parent.status(code)
     if status != 0 or not watch.booted:
         raise diagnosis.failed(record, watch, status)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import process, signals
 from cfctl.errors import DamagedRecord, NotRunning, UsageError
-from cfctl.launch import adb, boot, observe, registry, stop
+from cfctl.launch import adb, boot, cvdmade, observe, registry, stop
 from cfctl.launch.observe import Device, State
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
     :raises NoSuchDevice: if there is none of that name.
     :raises CfctlError: if something of it survives.
     """
+    if cvdmade.is_name(name):
+        record = observe.device(name).record
+        with signals.undisturbed():
+            said = stop.stop(record)
+        return Device(record, State.STOPPED), said
     with registry.opened(name):
         said = _stop(observe.device(name, held=True))
     return observe.device(name), said

@@ -15,10 +15,10 @@ import msgspec
 
 from cfctl import paths, process
 from cfctl.control import launcher_monitor
-from cfctl.launch import boot, registry
+from cfctl.launch import boot, cvdmade, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cfctl.instance import Instance
     from cfctl.launch.registry import Record
@@ -80,9 +80,10 @@ class Device:
         return {
             "name": record.name,
             "state": self.state.value,
-            "runtime": "host",
+            "runtime": record.runtime,
             "home": os.fspath(record.home),
             "host_package": record.request.host_package,
+            "generation": record.generation or None,
             "gpu_mode": record.gpu_mode,
             "gpu_reason": record.gpu_reason,
             "owner": record.owner,
@@ -104,14 +105,23 @@ class Device:
         }
 
 
-def processes(homes: Sequence[Path]) -> dict[Path, list[Process]]:
-    """Return the living processes of each device, found by the environment that they were started with."""
+def environments() -> dict[int, dict[str, str]]:
+    """Return what every process was started with, as far as this user may see it."""
+    return {pid: env for pid in process.pids() if (env := process.environment(pid))}
+
+
+def processes(
+    homes: Sequence[Path], among: Mapping[int, Mapping[str, str]] | None = None
+) -> dict[Path, list[Process]]:
+    """Return the living processes of each device, found by the environment that they were started with.
+
+    :param among: what :func:`environments` returned just now.
+    """
     wanted = {os.fspath(home): home for home in homes}
     found: dict[Path, list[Process]] = {home: [] for home in homes}
     if not wanted:
         return found
-    for pid in process.pids():
-        env = process.environment(pid)
+    for pid, env in (environments() if among is None else among).items():
         home = wanted.get(env.get(MARK) or "")
         if home is None and "CUTTLEFISH_INSTANCE" in env:
             # Tools that clean their environment keep these two; HOME alone may be somebody's shell.
@@ -126,7 +136,10 @@ def processes(homes: Sequence[Path]) -> dict[Path, list[Process]]:
 
 
 def monitor_socket(record: Record, instance: Instance) -> Path:
-    """Return the path of the launcher monitor: where the launcher's config says, else upstream's default."""
+    """Return the path of the launcher monitor: where the launcher's config says, else upstream's default.
+
+    Before June 2023 it lay in the instance's own directory (launcher.md section 4.1).
+    """
     directory: Any = None
     try:
         raw = (record.home / ".cuttlefish_config.json").read_bytes()
@@ -135,7 +148,8 @@ def monitor_socket(record: Record, instance: Instance) -> Path:
         pass
     if isinstance(directory, str) and directory.startswith("/"):
         return Path(directory) / instance.id / "launcher_monitor.sock"
-    return Path(instance.socket_directory(os.geteuid())) / "launcher_monitor.sock"
+    old = Path(instance.directory(record.home)) / "launcher_monitor.sock"
+    return old if old.exists() else Path(instance.socket_directory(os.geteuid())) / old.name
 
 
 def look(record: Record, alive: Sequence[Process], *, held: bool = False) -> Device:
@@ -165,9 +179,10 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool) -> State
 
 
 def devices() -> list[Device]:
-    """Return all devices of this user as they are now."""
-    records = registry.load_all()
-    alive = processes([record.home for record in records])
+    """Return all devices of this user as they are now, those that cvd made at the end."""
+    seen = environments()
+    records = [*registry.load_all(), *cvdmade.records(seen)]
+    alive = processes([record.home for record in records], seen)
     return [look(record, alive[record.home]) for record in records]
 
 
@@ -177,8 +192,9 @@ def device(name: str, *, held: bool = False) -> Device:
     :param held: the caller itself holds the device.
     :raises NoSuchDevice: if there is none of that name.
     """
-    record = registry.load(name)
-    return look(record, processes([record.home])[record.home], held=held)
+    seen = environments()
+    record = cvdmade.find(name, seen) if cvdmade.is_name(name) else registry.load(name)
+    return look(record, processes([record.home], seen)[record.home], held=held)
 
 
 def salvaged(name: str) -> Device:

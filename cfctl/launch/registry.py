@@ -63,6 +63,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param numbers: its instance numbers.
     :param started_at: when its launcher was last started (ISO 8601, UTC); None before the first time.
     :param booted_at: when all instances had booted; None before.
+    :param generation: its launcher's (generation.py); empty for devices of an older cfctl.
     :param stopping: a stop has begun.
     :param stopped_at: when it was last stopped; None while it should be up.
     """
@@ -79,12 +80,18 @@ class Record(msgspec.Struct, kw_only=True):
     stopping: bool = False
     stopped_at: str | None = None
     failure: Failure | None = None
+    generation: str = ""
     schema: int = 1
 
     @property
     def home(self) -> Path:
         """The device's directory: the launcher's HOME."""
         return paths.current().devices / self.name
+
+    @property
+    def runtime(self) -> str:
+        """What runs it: this host, by cfctl itself."""
+        return "host"
 
     @property
     def holds_numbers(self) -> bool:
@@ -121,6 +128,12 @@ def check_name(name: str) -> str:
             f"{name!r} names an instance, and this takes whole devices",
             "Only adb and logs take NAME/2, the second instance of device NAME.",
             f"Name the device: {whole}" if whole else None,
+        )
+    if name.startswith("cvd:"):
+        raise UsageError(
+            f"{name} was made by cvd",
+            "Such a device can be seen, reached and stopped: cfctl ps, status, logs, adb, stop. The rest is cvd's.",
+            "Use cvd itself: cvd help",
         )
     if not _NAME.fullmatch(name):
         raise UsageError(

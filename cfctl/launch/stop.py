@@ -19,7 +19,7 @@ from cfctl.control.launcher_monitor import Action
 from cfctl.errors import CfctlError, DeadlinePassed, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
-from cfctl.launch import numbers, observe, registry
+from cfctl.launch import cvdmade, numbers, observe, registry, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record
 
@@ -46,6 +46,9 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     :return: what had to be done beyond asking, one sentence each, for people.
     :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
     """
+    if isinstance(record, cvdmade.CvdRecord):
+        # Its numbers and files are cvd's; but what cvd leaves running is ended as ours would be.
+        return cvdmade.ask_to_stop(record) + _end_processes(record, patience)
     record.stopping = True
     _save(record)
     said = _end_processes(record, patience)
@@ -134,7 +137,7 @@ def _gone(record: Record, seconds: float) -> bool:
 def _run_stop_tool(record: Record, said: list[str]) -> None:
     """Let the package's own tool try; its exit status is not looked at."""
     try:
-        tool = HostPackage.open(Path(record.request.host_package)).stop
+        tool = HostPackage.open(wares.present(record)).stop
         if tool is not None:
             process.run(
                 [tool, f"--wait_for_launcher={_STOP_TOOL_S}"],
@@ -143,7 +146,7 @@ def _run_stop_tool(record: Record, said: list[str]) -> None:
                 env={
                     **os.environ,
                     "HOME": os.fspath(record.home),
-                    "ANDROID_HOST_OUT": record.request.host_package,
+                    "ANDROID_HOST_OUT": os.fspath(wares.present(record)),
                 },
                 cwd=Path("/"),
             )

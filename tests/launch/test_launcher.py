@@ -6,8 +6,9 @@ import pytest
 
 from cfctl import steps
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import launcher, manage, registry
+from cfctl.launch import launcher, manage, registry, wares
 from cfctl.launch.hostpackage import HostPackage
+from cfctl.launch.listing import Flag, Listing
 from cfctl.launch.registry import Record, Request
 from tests import standins
 
@@ -25,8 +26,10 @@ def record(numbers: tuple[int, ...], **request: object) -> Record:
 
 
 def test_flags_always_have_their_value() -> None:
-    flags = launcher._flags(record((3, 4), cpus=2, memory_mb=512, images="/img", flags=("--x_res=1080",)))
-    assert flags == [
+    device = record((3, 4), cpus=2, memory_mb=512, images="/img", flags=("--x_res=1080",))
+    view = wares.images(device)
+    # A user's own flags come after these, as they are.
+    assert launcher._flags(device) == [
         "--daemon=true",
         "--gpu_mode=guest_swiftshader",
         "--report_anonymous_usage_stats=n",
@@ -34,9 +37,17 @@ def test_flags_always_have_their_value() -> None:
         "--num_instances=2",
         "--cpus=2",
         "--memory_mb=512",
-        "--system_image_dir=/img,/img",
-        "--x_res=1080",
+        f"--system_image_dir={view},{view}",
     ]
+
+
+def test_run_cvd_waits_as_long_as_we_do() -> None:
+    known = Listing({"boot_timeout_secs": Flag("int32", "600")})
+    asked = Request(host_package="/x")
+    assert launcher._patience(asked, known, 1800.5) == ["--boot_timeout_secs=1800"]
+    assert launcher._patience(asked, known, 600) == []
+    assert launcher._patience(asked, Listing({}), 1800) == []
+    assert launcher._patience(Request(host_package="/x", flags=("--boot_timeout_secs=5",)), known, 1800) == []
 
 
 def test_numbers_with_a_gap_are_listed() -> None:
