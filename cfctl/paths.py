@@ -37,6 +37,9 @@ RESOLVERS = (
 #: before 2025-11, and acloud's, which follows TMPDIR.
 UPSTREAM_LOCKS = (Path("/var/tmp/cvd/lock"), Path("/tmp/cvd/lock"))  # noqa: S108
 
+#: Where cvd keeps its groups and their homes, newest place first (launcher.md section 4).
+UPSTREAM_STATE = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
+
 #: The tun driver's control node.
 TUN = Path("/dev/net/tun")
 KVM = Path("/dev/kvm")
@@ -124,6 +127,16 @@ def instance_lock_directories() -> list[Path]:
     """Return every directory whose lock files decide about instance numbers, today's place first."""
     acloud = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / "acloud_cvd_temp"
     return [*UPSTREAM_LOCKS, acloud]
+
+
+def cvd_state_directories() -> list[Path]:
+    """Return every directory in which cvd may keep its groups, today's place first."""
+    return list(UPSTREAM_STATE)
+
+
+def sockets_root() -> Path:
+    """Return where launchers put ``cf_avd_UID``, ``cf_env_UID`` and ``vsock_CID_UID`` (launcher.md section 4)."""
+    return Path("/tmp")  # noqa: S108
 
 
 def dnsmasq_pid_file(bridge: str) -> Path:

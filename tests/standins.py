@@ -96,6 +96,8 @@ if fault == "deaf-boot":
     time.sleep(600)
 while True:
     client, _ = server.accept()
+    if fault == "count":
+        open(f"{{logs}}/clients", "a").write("somebody\n")
     request = client.recv(1)
     if fault == "deaf":
         time.sleep(600)
@@ -114,7 +116,7 @@ def write(directory: Path, fault: str) -> Path:
 
     :param fault: crash, garbage, kill (the launcher itself); liar (exits 0 without a boot); hang, panic (the boot),
         deaf-boot (hangs and never answers); deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves
-        a child), none.
+        a child), count (writes down who connects), none.
     """
     python = Path(sys.executable).resolve()
     for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +11,7 @@ import typer
 from cfctl import steps
 from cfctl.cli.common import Answer, print_json, show_error, verb
 from cfctl.cli.complete import device_names, gpu_modes
+from cfctl.cli.ps import ps, size, uptime
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 
 
 Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=device_names)]
+Target = Annotated[
+    str,
+    typer.Argument(help="The device; NAME/2 is its second instance.", metavar="NAME", autocompletion=device_names),
+]
 Names = Annotated[
     list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
@@ -204,48 +207,20 @@ def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
     return Answer(document, show, errors[0].exit_code if errors else 0)
 
 
-def ps(
-    *,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every second.", show_default=False)
-    ] = False,
-    json_: bool = False,
-) -> Answer | None:
-    """List your devices.
-
-    \b
-    Examples:
-      cfctl ps
-      cfctl ps --watch
-      cfctl ps --json
-    """
-    from cfctl.launch import observe
-
-    if not watch:
-        devices = observe.devices()
-        return Answer(_devices(devices), lambda: print(_table(devices)))
-    while True:
-        devices = observe.devices()
-        if json_:
-            print_json(_devices(devices))
-        else:
-            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{_table(devices)}", flush=True)
-        time.sleep(1)
-
-
-def status(*, name: Name) -> Answer:
-    """Show one device; the exit status is 3 if it is not up.
+def status(*, name: Target) -> Answer:
+    """Show one device, or one instance of it; the exit status is 3 if it is not up.
 
     \b
     Examples:
       cfctl status phone
+      cfctl status phone/2
       cfctl status phone --json | jq -r '.instances[0].adb'
     """
-    from cfctl.launch import observe
+    from cfctl.launch import listing, manage
 
-    device = observe.device(name)
-    return Answer(device.as_dict(), lambda: _show(device), 0 if device.state.is_up else 3)
+    whole, position = manage.target(name)
+    device = listing.find(whole, position if "/" in name else None)
+    return Answer(device.as_dict(), lambda: _show(device.as_dict()), 0 if device.state.is_up else 3)
 
 
 class Events:
@@ -303,10 +278,6 @@ def _timeout(flag: int | None, *, wait: bool) -> int:
     return seconds
 
 
-def _devices(devices: list[Device]) -> dict[str, Any]:
-    return {"devices": [device.as_dict() for device in devices]}
-
-
 def _show_up(device: Device) -> None:
     """Say what a user wants to know next about a device that was started."""
     record = device.record
@@ -316,32 +287,26 @@ def _show_up(device: Device) -> None:
     print(f"  Go on with: cfctl adb {record.name}, cfctl logs {record.name}, cfctl stop {record.name}")
 
 
-def _show(device: Device) -> None:
-    document = device.as_dict()
+def _show(document: dict[str, Any]) -> None:
     instances = document.pop("instances")
     failure = document.pop("failure", None)
     for key, value in document.items():
-        if value is not None:
-            print(f"{key.replace('_', ' '):<13} {value}")
+        if value not in (None, ""):
+            print(f"{_TITLES.get(key, key.replace('_', ' ')):<13} {_for_people(key, value)}")
     if failure:
         print(f"{'failure':<13} {failure['brief']}")
     for instance in instances:
         vm = f"VM process {instance['vm_pid']}" if instance["vm_pid"] else "no VM process"
         print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        if instance["ports"]:
+            print(f"{'  listens on':<13} {', '.join(f'{port} ({what})' for what, port in instance['ports'].items())}")
 
 
-def _table(devices: list[Device]) -> str:
-    """Return the table of ``ps``; plain text, because drawing one with rich takes longer than all the rest."""
-    if not devices:
-        return "There are no devices. Boot one with: cfctl launch"
-    rows = [("NAME", "STATE", "GPU", "ADB", "SINCE", "HOST PACKAGE")]
-    for device in devices:
-        record = device.record
-        addresses = ",".join(instance.adb for instance in record.instances)
-        since = (record.started_at or record.created_at)[:19].replace("T", " ")
-        package = Path(record.request.host_package)
-        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package.name))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+#: What is called otherwise than its key in JSON.
+_TITLES = {"source": "made by", "uptime_s": "uptime", "memory_mb": "memory", "guest_memory_mb": "guest memory"}
+
+
+def _for_people(key: str, value: Any) -> str:
+    if key == "uptime_s":
+        return uptime(value)
+    return size(value) if key.endswith("memory_mb") else str(value)

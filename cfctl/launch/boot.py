@@ -6,9 +6,12 @@ The tokens are those of upstream's ``kernel_log_monitor`` (launcher.md section 1
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,10 +176,59 @@ class InstanceBoot:
 
 def all_booted(record: Record) -> bool:
     """Tell whether the logs say that every instance has booted."""
-    boots = [InstanceBoot(record, instance) for instance in record.instances]
-    for boot in boots:
-        boot.advance()
-    return bool(boots) and all(boot.booted for boot in boots)
+    return bool(record.numbers) and all(
+        any(find(log(record, instance), _LAST.tokens[0]) is not None for log in (launcher_log, kernel_log))
+        for instance in record.instances
+    )
+
+
+def completed_at(record: Record) -> str | None:
+    """Return when the last instance had booted, as run_cvd's logs say; None if they do not.
+
+    :return: ISO 8601, UTC; the logs have whole seconds.
+    """
+    moments = []
+    started = datetime.fromisoformat(record.started_at or record.created_at)
+    for instance in record.instances:
+        line = find(launcher_log(record, instance), _LAST.tokens[0])
+        stamp = _STAMP.search(line or "")
+        if stamp is None:
+            return None
+        for year in (started.year, started.year + 1):
+            # No year, and local time.
+            with contextlib.suppress(ValueError, OverflowError):
+                moment = datetime(year, *map(int, stamp.groups())).astimezone(UTC)  # type: ignore[arg-type]
+                if started - timedelta(seconds=1) <= moment <= datetime.now(UTC) + timedelta(seconds=1):
+                    moments.append(max(moment, started))
+                    break
+        else:
+            return None
+    return max(moments).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+#: In a line of launcher.log: the level, then the moment.
+_STAMP = re.compile(r"\b[VDIWEF] (\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)\b")
+
+_CHUNK = 1 << 20
+
+
+def find(log: Path, token: str) -> str | None:
+    """Return the first line of a log that has ``token`` in it, however long the log; None if there is none."""
+    wanted = token.encode()
+    rest = b""
+    try:
+        # Without waiting: somebody may have put a FIFO there.
+        with os.fdopen(os.open(log, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            while chunk := file.read(_CHUNK):
+                rest += chunk
+                if (at := rest.find(wanted)) >= 0:
+                    begin = rest.rfind(b"\n", 0, at) + 1
+                    return clean((rest[begin:].split(b"\n", 1)[0]).decode(errors="replace"))
+                # The line may go on in the next chunk, but no line that matters is longer than that.
+                rest = rest[max(rest.rfind(b"\n") + 1, len(rest) - _CHUNK) :]
+    except OSError:
+        pass
+    return None
 
 
 class Watch:

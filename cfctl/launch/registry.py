@@ -247,6 +247,25 @@ def held(name: str) -> Iterator[None]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def held_if_free(name: str) -> Iterator[bool]:
+    """Hold a device for the block, unless some other verb does: then nobody waits, and False is given."""
+    try:
+        fd = os.open(paths.current().devices / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        os.close(fd)
+
+
 def is_held(record: Record) -> bool:
     """Tell whether some verb is changing the device right now."""
     try:

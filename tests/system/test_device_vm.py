@@ -46,7 +46,12 @@ def test_whole_life(host: Sandbox) -> None:
     assert device["instances"][0]["vm_pid"] in host.processes()
 
     conforms(host.json("ps"), "devices")
-    assert host.json("ps")["devices"] == [device]
+    listed = host.json("ps")["devices"]
+    # Time goes on.
+    for document in (device, *listed):
+        assert document.pop("uptime_s") > 0
+        assert document.pop("memory_mb") > 50
+    assert listed == [device]
     assert "running" in host.cfctl("ps").stdout
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "phone").stdout
     assert adb(host, "phone", "shell", "uname", "-s") == "Linux"
