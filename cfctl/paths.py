@@ -81,6 +81,11 @@ class Paths:
         return self.cache / "guest"
 
     @property
+    def boot_times(self) -> Path:
+        """How long boots took, one file per host package and images."""
+        return self.cache / "boot-times"
+
+    @property
     def host_lock(self) -> Path:
         """Held by whoever changes the host's network."""
         return self.runtime / "host.lock"

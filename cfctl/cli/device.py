@@ -237,9 +237,13 @@ class Events:
         """Print a note."""
         print_json({"event": "note", "text": text})
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
         """Print a boot phase."""
-        print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
+        times = {"seconds": seconds, "took": took, "typical": typical}
+        document = {key: round(value, 3) for key, value in times.items() if value is not None}
+        print_json({"event": "phase", "phase": name, "detail": detail, **document})
 
 
 # -- helpers -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, diagnosis, images, numbers, observe, registry, stop
+from cfctl.launch import boot, boot_times, diagnosis, images, numbers, observe, registry, stop
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -52,6 +52,8 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     :raises DeadlinePassed: it did not boot in time; it was stopped and is left ``failed``, with its logs.
     """
     started = time.monotonic()
+    if wait:
+        steps.phase(boot.HOST.name, boot.HOST.title, 0.0)
     package = HostPackage.open(Path(request.host_package))
     _check(request)
     if name is not None:
@@ -72,7 +74,7 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
             )
             if name is None:
                 _check_free(record.name)
-            watch = boot.Watch(record, started=started)
+            watch = boot.Watch(record, started=started, typical=boot_times.typical(request))
             registry.create(record)
             with registry.opened(record.name):
                 child = _start(record, package, locked)
@@ -100,7 +102,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
             with numbers.taken_again(record.numbers) as locked:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
-                watch = boot.Watch(record, started=started)
+                watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
                 child = _start(record, package, locked)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
@@ -226,15 +228,9 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
     """Report the boot until it ends, well or not."""
     if not wait:
         return observe.device(record.name)
-    watch.begin()
-    while (status := child.poll()) is None:
-        watch.poll()
-        if watch.seconds > timeout:
-            raise diagnosis.timed_out(record, watch, timeout)
-        time.sleep(_TICK_S)
-    watch.poll()
-    if status != 0 or not watch.booted:
-        raise diagnosis.failed(record, watch, status)
+    with steps.step(f"boot {record.name}"):
+        _watch(record, watch, child, timeout=timeout)
+    boot_times.remember(record.request, watch.took)
     try:
         with registry.opened(record.name) as current:
             current.booted_at = registry.now()
@@ -243,6 +239,23 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
         # It has booted, whatever the disk says; its logs tell so too.
         steps.note(f"{record.name} has booted, but that could not be written down: {error.brief}")
     return observe.device(record.name)
+
+
+def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float) -> None:
+    """Report the phases until all instances have booted.
+
+    :raises CfctlError: if they do not.
+    """
+    watch.begin()
+    while (status := child.poll()) is None:
+        if (quiet := watch.poll()) is not None:
+            steps.note(diagnosis.silent(watch, quiet))
+        if watch.seconds > timeout:
+            raise diagnosis.timed_out(record, watch, timeout)
+        time.sleep(_TICK_S)
+    watch.poll()
+    if status != 0 or not watch.booted:
+        raise diagnosis.failed(record, watch, status)
 
 
 def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:

@@ -35,7 +35,7 @@ def test_whole_life(host: Sandbox) -> None:
     for event in events:
         conforms(event, "event")
     phases = [event["phase"] for event in events if event["event"] == "phase"]
-    assert phases[:2] == ["assemble", "vm"]
+    assert phases[:3] == ["host", "assemble", "vm"]
     assert phases[-1] == "booted"
     assert {"userspace", "network", "adb"} <= set(phases)
     device = events[-1]["device"]
