@@ -136,7 +136,7 @@ def test_while_a_launcher_is_at_work_nobodys_number_is_nobodys(host: Sandbox) ->
         assert cvd.poll() is None
     assert leftovers(host) == []
     assert [d["state"] for d in host.json("ps")["devices"]] == ["preparing"]
-    cvd.terminate()
+    kill_all(host, "^/tmp/cvd 60")
     cvd.wait()
     assert [left["kind"] for left in leftovers(host)] == ["number"]
 
