@@ -257,19 +257,9 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _package(given: Path | None) -> Path:
-    return given.expanduser().absolute() if given is not None else embedded_package()
+    from cfctl import api
 
-
-def embedded_package() -> Path:
-    """Return the embedded host package, built if need be, on a host of which it is known whether KVM works."""
-    from cfctl.guest import kvm, package
-
-    built = package.ensure()
-    if not kvm.known():
-        # The launcher would find out as well, but three seconds without a word look like a fault.
-        with steps.step("try whether a kernel boots under KVM (once per boot of the host)"):
-            kvm.usable(package.kernel(built))
-    return built
+    return given.expanduser().absolute() if given is not None else api.embedded_package()
 
 
 def _timeout(flag: int | None, *, wait: bool) -> int:

@@ -121,6 +121,27 @@ def log_file(device: Device, position: int, which: str | None) -> Path:
     return files[which]
 
 
+def existing_log(name: str, which: str | None, *, position: int = 1) -> Path:
+    """Return one of a device's logs; see :func:`log_file`.
+
+    :raises UsageError: for a log that there is not, or not yet.
+    """
+    log = log_file(observe.device(name), position, which)
+    if not log.exists():
+        raise UsageError(f"{name} has no such log yet", f"It would be {log}.", f"See its state: cfctl status {name}")
+    return log
+
+
+def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> list[str]:
+    """Return the lines of one of a device's logs.
+
+    :param last: only so many of them, empty ones left out; None is all.
+    :raises UsageError: for a log that there is not, or not yet.
+    """
+    log = existing_log(name, which, position=position)
+    return boot.last_lines(log, last) if last is not None else log.read_text(errors="replace").splitlines()
+
+
 def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Iterator[str]:
     """Yield the lines of a log and those that come, across restarts, until the caller stops or the device is removed.
 
@@ -146,3 +167,15 @@ def run_adb(name: str, args: list[str]) -> None:
     serial = instance_of(running(device_name), position).adb
     adb.connect(serial)
     process.replace(["adb", "-s", serial, *(args or ["shell"])])
+
+
+def adb_output(name: str, args: list[str], *, position: int = 1, timeout: float) -> str:
+    """Run ``adb`` against one instance of a device, and return its standard output.
+
+    :param position: of the instance, the first is 1.
+    :raises NotRunning: if the device is not up.
+    :raises CommandFailed, DeadlinePassed: if adb ends badly, or not in time.
+    """
+    serial = instance_of(running(name), position).adb
+    adb.connect(serial)
+    return process.run(["adb", "-s", serial, *args], timeout=timeout).stdout
