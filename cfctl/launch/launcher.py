@@ -281,4 +281,8 @@ def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
                 registry.remove(current)
             elif isinstance(error, CfctlError) and not stopped_by_another:
                 current.failure = Failure(phase, error.brief)
-                registry.save(current)
+                try:
+                    registry.save(current)
+                except CfctlError as worse:
+                    # A full disk, which may be why it did not boot: the error to tell is that one.
+                    steps.note(f"{current.name}: its failure could not be written down: {worse.brief}")
