@@ -205,7 +205,11 @@ def completed_at(record: Record) -> str | None:
     :return: ISO 8601, UTC; the logs have whole seconds.
     """
     moments = []
-    started = datetime.fromisoformat(record.started_at or record.created_at)
+    try:
+        started = datetime.fromisoformat(record.started_at or record.created_at)
+    except ValueError:
+        return None  # somebody has edited the record
+    started = started if started.tzinfo else started.replace(tzinfo=UTC)
     for instance in record.instances:
         line = find(launcher_log(record, instance), _LAST.tokens[0])
         stamp = _STAMP.search(line or "")

@@ -213,3 +213,17 @@ def test_any_logs_are_a_boot_or_none(tmp_path_factory: pytest.TempPathFactory, r
         diagnosis.failed(record(), watch, 1)
         diagnosis.timed_out(record(), watch, 5)
         boot.completed_at(record())
+
+
+@given(
+    started=st.text(max_size=12) | st.datetimes().map(str),
+    stamp=st.from_regex(r"\d\d-\d\d \d\d:\d\d:\d\d", fullmatch=True),
+)
+def test_any_moment_is_a_moment_or_none(tmp_path_factory: pytest.TempPathFactory, started: str, stamp: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFCTL_PATHS_STATE", str(tmp_path_factory.mktemp("state")))
+        device = record()
+        device.started_at = started
+        log(1, f"run_cvd(7)  I {stamp} 7 7 x.cc:1] VIRTUAL_DEVICE_BOOT_COMPLETED\n", "launcher.log")
+        found = boot.completed_at(device)
+        assert found is None or datetime.fromisoformat(found)
