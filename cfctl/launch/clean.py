@@ -22,7 +22,6 @@ from cfctl.hostres import tap
 from cfctl.instance import Instance
 from cfctl.launch import foreign_facts, observe, registry, stop
 from cfctl.launch.foreign_facts import PREPARING
-from cfctl.launch.observe import State
 from cfctl.launch.procs import INSTANCE, MARK, Look, Seen, owner
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _of_device(device: Device) -> Iterator[Leftover]:
     if registry.is_held(record):
         return
     if not device.processes:
-        if record.holds_numbers and device.state not in (State.PREPARING, State.STOPPING):
+        if record.holds_numbers and not device.state.is_up:
             why = f"nothing of it runs any more, yet instance {numbers} is still marked as its own"
             yield Leftover("device", f"device {device.name}", why, device.name)
     elif not any(_is_core(p.argv) for p in device.processes):

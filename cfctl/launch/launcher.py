@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, boot_times, diagnosis, images, numbers, observe, registry, stop
+from cfctl.launch import boot, boot_times, diagnosis, images, numbers, observe, procs, registry, stop
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -216,12 +216,15 @@ def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -
         raise registry.disk_error(record.home, exc) from exc
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
     registry.save(record)
-    return process.start(
+    child = process.start(
         [package.start, *_flags(record)],
         output=log,
         env=_environment(record),
         pass_fds=[fd for lock in locked for fd in lock.fds],
     )
+    # From here on whoever looks for the device's processes finds it.
+    procs.await_environment(child.pid)
+    return child
 
 
 def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool) -> observe.Device:

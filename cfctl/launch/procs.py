@@ -39,6 +39,9 @@ _LISTEN = b"0A"
 #: proc_net(5), ``/proc/net/unix``: the flag of a listening socket.
 _ACCEPTS = 0x10000
 
+#: Far more than the kernel takes to lay a program out.
+_EXEC_S = 5.0
+
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -117,6 +120,24 @@ def _read(path: str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(fd)
+
+
+def await_environment(pid: int) -> None:
+    """Wait until the environment of a program that was just started can be read, or it has ended.
+
+    The kernel tells that a program is executed (by closing descriptors) before it has laid out its environment: for a
+    moment, and on a busy host for longer, ``/proc/PID/environ`` is empty.
+    """
+    deadline = time.monotonic() + _EXEC_S
+    while time.monotonic() < deadline:
+        try:
+            if _read(f"/proc/{pid}/environ"):
+                return
+        except OSError:
+            return
+        if not process.alive(pid):
+            return
+        time.sleep(0.001)
 
 
 def owner(pid: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cfctl.errors import DeadlinePassed, NotRunning
-from cfctl.launch import boot, observe
+from cfctl.launch import boot, diagnosis, observe
 from cfctl.launch.observe import State
 
 _TICK_S = 0.1
@@ -25,14 +25,14 @@ def until_booted(name: str, timeout: float) -> None:
         if device.state is State.RUNNING:
             return
         if not device.state.is_up:
+            failure = device.record.failure
             raise NotRunning(
-                f"{name} is {device.state.value}",
-                device.record.failure.brief if device.record.failure else None,
-                f"See why: cfctl logs {name}\nBoot it: cfctl restart {name}",
+                f"{name} is {device.state.value}{f': {failure.brief}' if failure else ''}",
+                diagnosis.evidence(_progress(device)) or None,
+                f"See more: cfctl logs {name}\nBoot it: cfctl restart {name}",
             )
         if time.monotonic() > deadline:
-            watch = boot.Watch(device.record, started=0)
-            watch.poll()
+            watch = _progress(device)
             raise DeadlinePassed(
                 f"{name} is not running within {timeout:g} s: {watch.slowest.instance.id} came as far as: "
                 f"{watch.slowest.phase.title}",
@@ -40,3 +40,11 @@ def until_booted(name: str, timeout: float) -> None:
                 f"See how far it is: cfctl logs {name} -f",
             )
         time.sleep(_TICK_S)
+
+
+def _progress(device: observe.Device) -> boot.Watch:
+    """Return how far a boot has come, by its logs alone."""
+    watch = boot.Watch(device.record, started=0)
+    for one in watch.boots:
+        one.advance()
+    return watch

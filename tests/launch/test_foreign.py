@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfctl import process
 from cfctl.launch import foreign, procs, runtime_config
 from cfctl.launch.foreign import Facts, Process, find
 from cfctl.launch.observe import State
@@ -212,3 +214,12 @@ def test_usage_of_this_process() -> None:
 def test_names_of_users() -> None:
     assert foreign.user_name(0) == "root"
     assert foreign.user_name(4_000_000_000) == "4000000000"
+
+
+def test_a_program_that_was_just_started_has_its_environment() -> None:
+    for _ in range(20):
+        with subprocess.Popen(["sleep", "5"], env={"MARKED": "yes", "PATH": os.environ["PATH"]}) as child:
+            procs.await_environment(child.pid)
+            assert process.environment(child.pid).get("MARKED") == "yes"
+            child.kill()
+        procs.await_environment(child.pid)

@@ -74,8 +74,10 @@ raises(NameTaken, Device.launch, "phone", host_package=directory)
 raises(UsageError, phone.remove)
 raises(UsageError, phone.logs, "nosuch")
 assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in phone.logs("kernel", position=2)
-assert next(phone.follow("kernel")).startswith("U-Boot")
-assert phone.stop() == () and phone.stop() == () and phone.state is State.STOPPED
+assert next(phone.follow("kernel")).startswith("console")
+phone.stop()
+assert phone.state is State.STOPPED, phone.state
+assert phone.stop() == ()
 raises(NotRunning, phone.shell, "true")
 raises(NotRunning, phone.wait, 1)
 phone.restart(timeout=30)

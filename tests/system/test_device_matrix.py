@@ -140,6 +140,20 @@ def test_ten_launches_at_once(sandbox: Sandbox, package: Package) -> None:
     leaves_nothing(sandbox)
 
 
+def test_a_launch_that_was_killed_before_it_had_a_device(host: Sandbox, package: Package) -> None:
+    program = "from cfctl import locks, paths; from cfctl.instance import Instance; import os\n"
+    program += "for n in (1, 2): locks.NumberLock.take(Instance(n), paths.instance_lock_directories())\nos._exit(9)"
+    host.run(host.cfctl_argv()[0], "-c", program, check=False)
+    assert {device["state"] for device in host.json("ps")["devices"]} == {"stale"}
+    refused = host.cfctl("launch", "phone", "--host-package", package("none"), check=False)
+    assert refused.returncode == 1
+    assert "cfctl clean" in refused.stderr
+    host.cfctl("clean", "--yes")
+    host.cfctl("launch", "phone", "--host-package", "/tmp/package-none")
+    host.cfctl("rm", "--force", "phone")
+    leaves_nothing(host)
+
+
 def test_launch_and_restart_during_a_stop(host: Sandbox, package: Package) -> None:
     directory = package("slow-stop")
     host.cfctl("launch", "phone", "--host-package", directory)

@@ -115,7 +115,7 @@ def test_an_ordinary_user(host: Sandbox) -> None:
     assert host.json("launch", "roots")["instances"][0]["number"] == 2
     host.cfctl("stop", "mine", user=user)
     host.cfctl("rm", "mine", user=user)
-    assert host.json("ps", user=user)["devices"] == []
+    assert [device["owner"] for device in host.json("ps", user=user)["devices"]] == ["root"]
     end_adb_server(host, user)
     host.cfctl("rm", "--force", "roots")
     leaves_nothing(host)
@@ -150,5 +150,23 @@ def test_sudden_death_of_cfctl_launch(host: Sandbox) -> None:
         time.sleep(0.3)
     assert host.json("ps")["devices"][0]["state"] == "running"
     host.cfctl("stop", "phone")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def test_what_keeps_a_real_guest_from_booting_is_named(host: Sandbox) -> None:
+    server = host.start("busybox", "nc", "-l", "-s", "127.0.0.1", "-p", "6520")
+    done = host.cfctl("launch", "phone", check=False)
+    assert done.returncode == 1
+    assert "Likely cause: another program listens on a port of this instance" in done.stderr
+    assert "See who has it: ss -ltnp 'sport = :6520'" in done.stderr
+    host.cfctl("rm", "--force", "phone", check=False)
+    host.run("pkill", "busybox")
+    server.wait()
+
+    done = host.cfctl("launch", "phone", "--", "--extra_kernel_cmdline=rdinit=/nosuch", check=False)
+    assert done.returncode == 1
+    assert "cvd-1: Kernel panic - not syncing" in done.stderr, "said while it boots"
+    assert "Likely cause: the guest's kernel has panicked" in done.stderr
     host.cfctl("rm", "phone")
     leaves_nothing(host)
