@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -155,13 +156,16 @@ def test_sudden_death_of_cfctl_launch(host: Sandbox) -> None:
 
 
 def test_what_keeps_a_real_guest_from_booting_is_named(host: Sandbox) -> None:
-    server = host.start("busybox", "nc", "-l", "-s", "127.0.0.1", "-p", "6520")
+    server = host.start("python3", "-m", "http.server", "6520", "--bind", "127.0.0.1", stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while host.run("grep", "-q", " 0100007F:1978 00000000:0000 0A ", "/proc/net/tcp", check=False).returncode:
+        assert time.monotonic() < deadline
     done = host.cfctl("launch", "phone", check=False)
     assert done.returncode == 1
     assert "Likely cause: another program listens on a port of this instance" in done.stderr
     assert "See who has it: ss -ltnp 'sport = :6520'" in done.stderr
     host.cfctl("rm", "--force", "phone", check=False)
-    host.run("pkill", "busybox")
+    host.run("pkill", "-f", "http.server")
     server.wait()
 
     done = host.cfctl("launch", "phone", "--", "--extra_kernel_cmdline=rdinit=/nosuch", check=False)
