@@ -222,6 +222,12 @@ class Instance:
         return f"127.0.0.1:{self.adb_port}"
 
     @property
+    def ports(self) -> dict[str, int]:
+        """TCP ports on the host that a launcher may open for the instance (launcher.md section 7)."""
+        index = self.number - 1
+        return {"adb": self.adb_port, "webrtc": 8443 + index, "vnc": 6444 + index, "gnss": 7200 + index}
+
+    @property
     def vsock_cid(self) -> int:
         """The guest's vsock context id, unique on the whole host (0 to 2 are reserved, vsock(7))."""
         return self.number + 2

@@ -128,7 +128,8 @@ def _lock(path: Path, instance: Instance, *, ours: bool) -> int:
             f"instance number {instance.number} is marked as in use",
             f"{path} says so, though nobody holds it: cvd keeps numbers that way, and so does a device that was "
             "killed.",
-            f"If no such device runs (cfctl ps, cvd fleet), give the number back with: rm {path}",
+            "If no such device runs (cfctl ps, cvd fleet), give the number back with: cfctl clean\n"
+            f"Or, whatever clean thinks of it: rm {path}",
         )
     return fd
 

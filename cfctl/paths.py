@@ -28,9 +28,6 @@ DEBIAN_PACKAGE = Path("/usr/lib/cuttlefish-common")
 #: A copy of one of them is what a launcher sees as its parent (launcher.md T1).
 SHELLS = (Path("/bin/dash"), Path("/bin/bash"), Path("/bin/sh"))
 
-#: The homes that cvd gives to its groups, newest place first (launcher.md section 4).
-UPSTREAM_HOMES = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
-
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
@@ -48,6 +45,8 @@ UPSTREAM_LOCKS = (Path("/var/tmp/cvd/lock"), Path("/tmp/cvd/lock"))  # noqa: S10
 
 #: Programs of upstream's Debian packages.
 UPSTREAM_PROGRAMS = Path("/usr/lib/cuttlefish-common/bin")
+#: Where cvd keeps its groups and their homes, newest place first (launcher.md section 4).
+UPSTREAM_STATE = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
 
 #: The tun driver's control node.
 TUN = Path("/dev/net/tun")
@@ -98,6 +97,11 @@ class Paths:
     def guest_images(self) -> Path:
         """Kernel and initramfs of the embedded guest, one directory per content hash."""
         return self.cache / "guest"
+
+    @property
+    def boot_times(self) -> Path:
+        """How long boots took, one file per host package and images."""
+        return self.cache / "boot-times"
 
     @property
     def host_lock(self) -> Path:
@@ -168,6 +172,16 @@ def instance_lock_directories() -> list[Path]:
     """Return every directory whose lock files decide about instance numbers, today's place first."""
     acloud = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / "acloud_cvd_temp"
     return [*UPSTREAM_LOCKS, acloud]
+
+
+def cvd_state_directories() -> list[Path]:
+    """Return every directory in which cvd may keep its groups, today's place first."""
+    return list(UPSTREAM_STATE)
+
+
+def sockets_root() -> Path:
+    """Return where launchers put ``cf_avd_UID``, ``cf_env_UID`` and ``vsock_CID_UID`` (launcher.md section 4)."""
+    return Path("/tmp")  # noqa: S108
 
 
 def dnsmasq_pid_file(bridge: str) -> Path:

@@ -27,8 +27,13 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Hear something that people should know, whatever the step."""
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
-        """Hear that a booting device has come to a new phase, ``seconds`` after the launch began."""
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
+        """Hear that a booting device has come to a new phase, ``seconds`` after the launch began.
+
+        ``took`` is how long after the phase before it that is, ``typical`` how long it usually is here, where known.
+        """
 
     def progress(self, done: int, total: int) -> None:
         """Hear how much of the innermost step is done, in bytes; often."""
@@ -46,7 +51,9 @@ class Silent:
     def note(self, text: str) -> None:
         """Ignore it."""
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
         """Ignore it."""
 
     def progress(self, done: int, total: int) -> None:
@@ -85,9 +92,9 @@ def note(text: str) -> None:
     _reporter.get().note(text)
 
 
-def phase(name: str, detail: str, seconds: float) -> None:
-    """Say that a booting device has come to a new phase."""
-    _reporter.get().phase(name, detail, seconds)
+def phase(name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None) -> None:
+    """Say that a booting device has come to a new phase (:meth:`Reporter.phase`)."""
+    _reporter.get().phase(name, detail, seconds, took=took, typical=typical)
 
 
 def progress(done: int, total: int) -> None:

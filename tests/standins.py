@@ -40,6 +40,8 @@ if FAULT == "crash":
 if FAULT == "garbage":
     sys.stdout.buffer.write(bytes(range(256)) * 40)
     sys.exit(0)
+if FAULT == "hang-assemble":
+    time.sleep(600)
 if FAULT == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -62,7 +64,7 @@ for n in numbers:
 def booted(n):
     log = f"{{home}}/cuttlefish/instances/cvd-{{n}}/logs/kernel.log"
     try:
-        return "VIRTUAL_DEVICE_BOOT_COMPLETED" in open(log).read()
+        return "VIRTUAL_DEVICE_BOOT_COMPLETED" in open(log, errors="replace").read()
     except OSError:
         return False
 
@@ -99,23 +101,51 @@ if os.path.exists(path):
 server.bind(path)
 server.listen(4)
 
-log.write("U-Boot 2026.01\n[    0.000000] Linux version 6.6.0\nVIRTUAL_DEVICE_BOOT_STARTED\n")
-if fault == "panic":
-    log.write("Kernel panic - not syncing: no init found\nVIRTUAL_DEVICE_BOOT_FAILED: no init found\n")
-    sys.exit(11)
-if fault not in ("hang", "liar", "deaf-boot"):
-    log.write("VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED\ninit: starting service 'adbd'...\n")
-    log.write("VIRTUAL_DEVICE_BOOT_COMPLETED\n")
+if fault == "full":
+    # As a device does that writes its disk: until there is no room, in the middle of a boot.
+    log.write("[    0.000000] Linux version 6.6.0\n")
+    with open(f"{{logs}}/disk", "wb") as disk:
+        while True:
+            disk.write(bytes(65536))
+            disk.flush()
+if fault == "garbage-log":
+    with open(f"{{logs}}/kernel.log", "ab") as raw:
+        raw.write(bytes(range(256)) * 40 + b"\x1b[2J\n")
+while fault == "loop":
+    log.write("U-Boot 2026.01\n[    0.000000] Linux version 6.6.0\nVIRTUAL_DEVICE_BOOT_STARTED\n")
+    time.sleep(0.05)
+
+#: What a guest says on its way up; "hang-PHASE" is silent once it has come so far.
+STORY = {{
+    "vm": "console attached",
+    "bootloader": "U-Boot 2026.01",
+    "kernel": "[    0.000000] Linux version 6.6.0",
+    "userspace": "VIRTUAL_DEVICE_BOOT_STARTED",
+    "network": "VIRTUAL_DEVICE_NETWORK_ETHERNET_CONNECTED",
+    "adb": "init: starting service 'adbd'...",
+    "booted": "VIRTUAL_DEVICE_BOOT_COMPLETED",
+}}
+for phase, text in STORY.items():
+    log.write(text + "\n")
+    if fault == f"hang-{{phase}}" or (fault in ("hang", "liar", "deaf-boot") and phase == "userspace"):
+        break
+    if fault == "panic" and phase == "userspace":
+        log.write("Kernel panic - not syncing: no init found\nVIRTUAL_DEVICE_BOOT_FAILED: no init found\n")
+        sys.exit(11)
 if fault == "deaf-boot":
     time.sleep(600)
 while True:
     client, _ = server.accept()
+    if fault == "count":
+        open(f"{{logs}}/clients", "a").write("somebody\n")
     request = client.recv(1)
     if fault == "deaf":
         time.sleep(600)
     if fault == "refuse" and request == b"X":
         client.send(b"E")
         continue
+    if fault == "slow-stop" and request == b"X":
+        time.sleep(2.5)
     client.send(b"S")
     if request == b"X":
         os.unlink(path)
@@ -127,8 +157,10 @@ def write(directory: Path, fault: str) -> Path:
     """Write a host package with one fault into ``directory``; return it.
 
     :param fault: crash, garbage, kill (the launcher itself); mute (does not tell its flags); liar (exits 0 without a
-        boot); hang, panic (the boot), deaf-boot (hangs and never answers); deaf (never answers, ignores TERM),
-        refuse (answers E), orphan (leaves a child), none.
+        boot); hang, panic (the boot), hang-PHASE (hangs there), loop (starts again and again), garbage-log (a guest
+        that prints anything), full (writes until the disk is full), deaf-boot (hangs and never answers); deaf (never
+        answers, ignores TERM), refuse (answers E), slow-stop, orphan (leaves a child), count (writes down who
+        connects), none.
     """
     python = Path(sys.executable).resolve()
     for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):

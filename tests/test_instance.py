@@ -142,6 +142,12 @@ def test_a_mobile_network_tells_its_number(subnets: Subnets) -> None:
     assert subnets.number_of(subnets.mobile) is None
 
 
+def test_ports() -> None:
+    # launcher.md section 7.
+    assert Instance(1).ports == {"adb": 6520, "webrtc": 8443, "vnc": 6444, "gnss": 7200}
+    assert Instance(128).ports == {"adb": 6647, "webrtc": 8570, "vnc": 6571, "gnss": 7327}
+
+
 def test_every_property_is_tested_above() -> None:
     source = Path(__file__).read_text()
     public = [name for name in vars(instance.Instance) if not name.startswith("_")]

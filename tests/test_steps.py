@@ -23,7 +23,9 @@ class Recorder:
     def note(self, text: str) -> None:
         self.heard.append(("note", text))
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
         self.heard.append(("phase", name, detail, seconds))
 
     def progress(self, done: int, total: int) -> None:

@@ -54,7 +54,7 @@ def choose(host_package: str | None, images: str | None, environ: Mapping[str, s
     :raises UsageError: if there is no such thing, or it is something else.
     :raises CfctlError: if an archive cannot be unpacked; nothing is left of it then.
     """
-    package = _given(host_package, "host-package") if host_package is not None else _built_package(environ)
+    package = one(host_package, "host-package") if host_package is not None else _built_package(environ)
     if images is not None:
         if package is None:
             raise UsageError(
@@ -63,7 +63,7 @@ def choose(host_package: str | None, images: str | None, environ: Mapping[str, s
                 "Give both: cfctl launch --host-package FILE --images FILE",
             )
         if not _same(images, package.path):
-            return Choice(package, _given(images, "images"))
+            return Choice(package, one(images, "images"))
         return Choice(package, None)
     if package is None:
         return Choice(None, None)
@@ -76,10 +76,11 @@ def _same(word: str, package: Path) -> bool:
     return path.is_dir() and path.samefile(package)
 
 
-def _given(word: str, kind: str) -> Chosen:
-    """Return what a user's word stands for.
+def one(word: str, kind: str) -> Chosen:
+    """Return what a user's word stands for; an archive is unpacked into the cache.
 
     :param kind: ``host-package`` or ``images``.
+    :raises UsageError: if there is no such thing, or it is something else.
     """
     path = Path(word).expanduser().absolute()
     if path.exists() or path.is_symlink():

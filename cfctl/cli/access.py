@@ -50,19 +50,14 @@ def logs(
       cfctl logs phone/2 --which launcher -f
       cfctl logs phone -n 20
     """
-    from cfctl.launch import boot, manage, observe
+    from cfctl.launch import boot, manage
 
     name, position = manage.target(target)
-    log = manage.log_file(observe.device(name), position, which)
-    if not log.exists():
-        raise UsageError(f"{name} has no such log yet", f"It would be {log}.", f"See its state: cfctl status {name}")
     source: Iterable[str]
     if follow:
-        source = manage.follow(log, last=lines)
-    elif lines is not None:
-        source = boot.last_lines(log, lines)
+        source = manage.follow(manage.existing_log(name, which, position=position), last=lines)
     else:
-        source = log.read_text(errors="replace").splitlines()
+        source = manage.log_lines(name, which, last=lines, position=position)
     for line in map(boot.clean, source):
         if json_:
             print_json({"line": line})

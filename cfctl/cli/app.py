@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, common, demo, device, gpu, guest, host, images
+from cfctl.cli import access, clean, common, demo, device, gpu, guest, host, images
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def cfctl_(
 
 device.register(app)
 access.register(app)
+clean.register(app)
 demo.register(app)
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")

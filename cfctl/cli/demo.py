@@ -18,7 +18,6 @@ from cfctl import steps
 from cfctl.cli import progress
 from cfctl.cli.colour import use_colour
 from cfctl.cli.common import Answer, console, verb
-from cfctl.cli.device import embedded_package
 from cfctl.errors import CfctlError, NeedsRoot
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def demo(
 
 def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *, keep: bool) -> None:
     """Do all steps; what must be undone goes onto ``undo``, also when a later step fails."""
-    from cfctl import gpu, process
+    from cfctl import api, gpu, process
     from cfctl.launch import launcher, registry
 
     for program in ("ip", "nft", "dnsmasq", "adb"):
@@ -113,7 +112,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
         )
     _prepare_host(report, undo)
     with report.step("build the guest") as said:
-        built = embedded_package()
+        built = api.embedded_package()
         said.append(f"kernel, busybox and adbd of the distribution, in {built.name}")
     request = registry.Request(host_package=os.fspath(built))
     with report.step("ask the GPU drivers") as said:

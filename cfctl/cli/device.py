@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +10,21 @@ import typer
 from cfctl import steps
 from cfctl.cli.common import Answer, print_json, show_error, verb
 from cfctl.cli.complete import device_names, gpu_modes
+from cfctl.cli.ps import ps, size, uptime
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cfctl.launch.census import Listed
     from cfctl.launch.observe import Device
 
 
 Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=device_names)]
+Target = Annotated[
+    str,
+    typer.Argument(help="The device; NAME/2 is its second instance.", metavar="NAME", autocompletion=device_names),
+]
 Names = Annotated[
     list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
@@ -117,22 +119,14 @@ def launch(
 
 
 def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
-    from cfctl.artifacts import choose, store
+    from cfctl import api
     from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
     name, flags = _split(words)
-    given = {key: value and os.fspath(value) for key in ("host_package", "images") for value in [options.pop(key)]}
-    choice = choose.choose(given["host_package"], given["images"], os.environ)
-    package = choice.host_package.path if choice.host_package else embedded_package()
-    request = Request(
-        host_package=os.fspath(package),
-        images=os.fspath(choice.images.path) if choice.images else None,
-        flags=tuple(flagpaths.absolute(flags, Path.cwd())),
-        **options,
-    )
-    # Until the device's record says that it uses them.
-    with store.held(choice.entries):
+    with api.chosen(options.pop("host_package"), options.pop("images")) as (package, images):
+        absolute = tuple(flagpaths.absolute(flags, Path.cwd()))
+        request = Request(host_package=package, images=images, flags=absolute, **options)
         return launcher.launch(name, request, timeout=timeout, wait=wait)
 
 
@@ -164,7 +158,7 @@ def stop(*, names: Names) -> Answer:
         stopped.append(device)
         return said
 
-    stopped: list[Device] = []
+    stopped: list[Listed] = []
     errors = _each("stop", names, one)
     return _answer({"devices": [device.as_dict() for device in stopped]}, errors)
 
@@ -224,48 +218,20 @@ def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
     return Answer(document, show, errors[0].exit_code if errors else 0)
 
 
-def ps(
-    *,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every second.", show_default=False)
-    ] = False,
-    json_: bool = False,
-) -> Answer | None:
-    """List your devices.
-
-    \b
-    Examples:
-      cfctl ps
-      cfctl ps --watch
-      cfctl ps --json
-    """
-    from cfctl.launch import observe
-
-    if not watch:
-        devices = observe.devices()
-        return Answer(_devices(devices), lambda: print(_table(devices)))
-    while True:
-        devices = observe.devices()
-        if json_:
-            print_json(_devices(devices))
-        else:
-            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{_table(devices)}", flush=True)
-        time.sleep(1)
-
-
-def status(*, name: Name) -> Answer:
-    """Show one device; the exit status is 3 if it is not up.
+def status(*, name: Target) -> Answer:
+    """Show one device, or one instance of it; the exit status is 3 if it is not up.
 
     \b
     Examples:
       cfctl status phone
+      cfctl status phone/2
       cfctl status phone --json | jq -r '.instances[0].adb'
     """
-    from cfctl.launch import observe
+    from cfctl.launch import census, manage
 
-    device = observe.device(name)
-    return Answer(device.as_dict(), lambda: _show(device), 0 if device.state.is_up else 3)
+    whole, position = manage.target(name)
+    device = census.find(whole, position if "/" in name else None)
+    return Answer(device.as_dict(), lambda: _show(device.as_dict()), 0 if device.state.is_up else 3)
 
 
 class Events:
@@ -285,9 +251,13 @@ class Events:
         """Print a note."""
         print_json({"event": "note", "text": text})
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
         """Print a boot phase."""
-        print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
+        times = {"seconds": seconds, "took": took, "typical": typical}
+        document = {key: round(value, 3) for key, value in times.items() if value is not None}
+        print_json({"event": "phase", "phase": name, "detail": detail, **document})
 
     def progress(self, done: int, total: int) -> None:
         """Print each percent of the innermost step, in bytes, once."""
@@ -307,18 +277,6 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     return None, words
 
 
-def embedded_package() -> Path:
-    """Return the embedded host package, built if need be, on a host of which it is known whether KVM works."""
-    from cfctl.guest import kvm, package
-
-    built = package.ensure()
-    if not kvm.known():
-        # The launcher would find out as well, but three seconds without a word look like a fault.
-        with steps.step("try whether a kernel boots under KVM (once per boot of the host)"):
-            kvm.usable(package.kernel(built))
-    return built
-
-
 def _timeout(flag: int | None, *, wait: bool) -> int:
     from cfctl import config
 
@@ -327,10 +285,6 @@ def _timeout(flag: int | None, *, wait: bool) -> int:
 
     seconds: int = config.load(flags={"launch.timeout": flag})["launch.timeout"]
     return seconds
-
-
-def _devices(devices: list[Device]) -> dict[str, Any]:
-    return {"devices": [device.as_dict() for device in devices]}
 
 
 def _show_up(device: Device) -> None:
@@ -342,38 +296,26 @@ def _show_up(device: Device) -> None:
     print(f"  Go on with: cfctl adb {record.name}, cfctl logs {record.name}, cfctl stop {record.name}")
 
 
-def _show(device: Device) -> None:
-    document = device.as_dict()
+def _show(document: dict[str, Any]) -> None:
     instances = document.pop("instances")
     failure = document.pop("failure", None)
     for key, value in document.items():
-        if value is not None:
-            print(f"{key.replace('_', ' '):<13} {value}")
+        if value not in (None, ""):
+            print(f"{_TITLES.get(key, key.replace('_', ' ')):<13} {_for_people(key, value)}")
     if failure:
         print(f"{'failure':<13} {failure['brief']}")
     for instance in instances:
         vm = f"VM process {instance['vm_pid']}" if instance["vm_pid"] else "no VM process"
         print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        if instance["ports"]:
+            print(f"{'  listens on':<13} {', '.join(f'{port} ({what})' for what, port in instance['ports'].items())}")
 
 
-def _package_name(package: Path) -> str:
-    """Return what people call a host package: its directory's name, in the cache the beginning of its hash."""
-    hashes = [part for part in package.parts if re.fullmatch("[0-9a-f]{64}", part)]
-    return hashes[-1][:12] if hashes else package.name
+#: What is called otherwise than its key in JSON.
+_TITLES = {"source": "made by", "uptime_s": "uptime", "memory_mb": "memory", "guest_memory_mb": "guest memory"}
 
 
-def _table(devices: list[Device]) -> str:
-    """Return the table of ``ps``; plain text, because drawing one with rich takes longer than all the rest."""
-    if not devices:
-        return "There are no devices. Boot one with: cfctl launch"
-    rows = [("NAME", "STATE", "GPU", "ADB", "SINCE", "HOST PACKAGE")]
-    for device in devices:
-        record = device.record
-        addresses = ",".join(instance.adb for instance in record.instances)
-        since = (record.started_at or record.created_at)[:19].replace("T", " ")
-        package = _package_name(Path(record.request.host_package))
-        rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def _for_people(key: str, value: Any) -> str:
+    if key == "uptime_s":
+        return uptime(value)
+    return size(value) if key.endswith("memory_mb") else str(value)

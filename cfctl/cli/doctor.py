@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cfctl.hostres.doctor import Report
-    from cfctl.hostres.doctor.facts import Kvm
     from cfctl.hostres.doctor.finding import Finding
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
@@ -65,6 +64,7 @@ def doctor(
       cfctl host doctor --host-package ./cvd-host_package
       cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
     """
+    from cfctl import api
     from cfctl.hostres import doctor as examination
     from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
@@ -78,7 +78,7 @@ def doctor(
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
-            trial = _trial()
+            trial = api.kvm_trial()
         with step("look at the host"):
             return examination.examine(
                 facts.gather(trial, instances=count, subnets=subnets, firewall=chosen["host.firewall"]),
@@ -88,19 +88,6 @@ def doctor(
     report, mended = repair.until_done(look) if fix else (look(), [])
     document = examination.document(report, mended)
     return Answer(document, lambda: _show(report, mended), _LACKS if document["result"] == "fail" else 0)
-
-
-def _trial() -> Kvm:
-    """Ask the embedded guest, which the doctor itself must not know, whether KVM works."""
-    from cfctl.errors import CfctlError
-    from cfctl.guest import kvm
-    from cfctl.hostres.doctor.facts import Kvm
-
-    try:
-        verdict = kvm.usable()
-    except (CfctlError, OSError) as exc:
-        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
-    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
 
 
 def _show(report: Report, mended: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,11 +31,15 @@ def probe(
     ] = None,
     host_package: Annotated[
         Path | None,
-        typer.Option(help="An unpacked host package: its graphics_detector is asked too.", metavar="DIR"),
+        typer.Option(
+            help="A host package, as for cfctl launch: its graphics_detector is asked too.", metavar="DIR|TAR|NAME"
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Directory with the guest's images [default: the host package's].", metavar="DIR"),
+        typer.Option(
+            help="The guest's images, as for cfctl launch [default: the host package's].", metavar="DIR|ZIP|NAME"
+        ),
     ] = None,
     guest_gfxstream: Annotated[
         bool | None,
@@ -58,6 +63,7 @@ def probe(
     from cfctl.launch.hostpackage import HostPackage
     from cfctl.steps import step
 
+    host_package, images = _place(host_package, "host-package"), _place(images, "images")
     package = HostPackage.open(host_package) if host_package else None
     manager = vm_manager or (package.vm_manager if package else CROSVM)
     described = _guest(images or host_package, guest_gfxstream)
@@ -72,16 +78,19 @@ def probe(
     return Answer(document, lambda: _show(document, assumed=described.source == guest.ASSUMED))
 
 
-def _guest(images: Path | None, gfxstream: bool | None) -> Any:  # noqa: FBT001 (what the flag says)
-    """Return what is known of the guest: what the flag says, else what the images say, else today's Android.
+def _place(given: Path | None, kind: str) -> Path | None:
+    """Return the directory that is meant: one is taken as it is, an archive or a name is looked for in the cache."""
+    from cfctl.artifacts import choose
 
-    :raises UsageError: if the images' directory is none.
-    """
-    from cfctl.errors import UsageError
+    if given is None or given.is_dir():
+        return given
+    return choose.one(os.fspath(given), kind).path
+
+
+def _guest(images: Path | None, gfxstream: bool | None) -> Any:  # noqa: FBT001 (what the flag says)
+    """Return what is known of the guest: what the flag says, else what the images say, else today's Android."""
     from cfctl.gpu import guest
 
-    if images is not None and not images.is_dir():
-        raise UsageError(f"--images {images} is not a directory")
     if gfxstream is not None or images is None:
         return guest.assumed(gfxstream=gfxstream is not False)
     return guest.read(images)

@@ -40,6 +40,19 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def _took(took: float | None, typical: float | None) -> str:
+    if took is None:
+        return ""
+    return f"  (+{took:.1f} s{'' if typical is None else f', typically {typical:.1f} s'})"
+
+
+def _wrapped(line: str, columns: int) -> str:
+    """Return a line filled to a width, its indentation kept."""
+    indent = line[: len(line) - len(line.lstrip())]
+    filled = textwrap.wrap(line.strip(), columns, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(filled) or line
+
+
 class Plain:
     """One line per finished step: for logs, pipes and ``NO_COLOR``."""
 
@@ -62,9 +75,11 @@ class Plain:
         """Print it as it is."""
         print(text, file=sys.stderr, flush=True)
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
-        """Print the phase with the time since the launch."""
-        self.note(f"  {seconds:5.1f} s  {name:<11} {detail}".rstrip())
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
+        """Print the phase with the time since the launch, and what it took."""
+        self.note(f"  {seconds:5.1f} s  {name:<11} {detail}{_took(took, typical)}".rstrip())
 
     def progress(self, done: int, total: int) -> None:
         """Print how much is done, in long steps only."""
@@ -90,6 +105,7 @@ class Terminal:
     def __init__(self) -> None:
         self._stack: list[str] = []
         self._progress = ""
+        self._phase: tuple[str, float] | None = None
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -109,6 +125,7 @@ class Terminal:
         with self._lock:
             self._stack.pop()
             self._progress = ""
+            self._phase = None
         if self._stack or self._thread is None:
             return
         self._done.set()
@@ -119,11 +136,17 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print it above the spinner, filled to the width of the terminal."""
-        self._print("\n".join(textwrap.wrap(text, shutil.get_terminal_size().columns)) or text)
+        columns = shutil.get_terminal_size().columns
+        lines = (_wrapped(line, columns) for line in text.split("\n"))
+        self._print("\n".join(lines))
 
-    def phase(self, name: str, detail: str, seconds: float) -> None:
-        """Print it above the spinner."""
-        self._print(f"  {_DIM}{seconds:5.1f} s{_PLAIN}  {name:<11} {_DIM}{detail}{_PLAIN}")
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
+        """Print it above the spinner, which goes on from there."""
+        self._print(f"  {_DIM}{seconds:5.1f} s{_PLAIN}  {name:<11} {_DIM}{detail}{_took(took, typical)}{_PLAIN}")
+        with self._lock:
+            self._phase = (detail, time.monotonic()) if self._stack else None
 
     def progress(self, done: int, total: int) -> None:
         """Draw a bar beside the spinner."""
@@ -139,6 +162,8 @@ class Terminal:
         while not self._done.wait(_TICK_S):
             with self._lock:
                 titles = " › ".join(self._stack)
+                if self._phase:
+                    titles += f" › {self._phase[0]} for {duration(time.monotonic() - self._phase[1])}"
                 width = shutil.get_terminal_size().columns - 3 - len(self._progress)
                 spinner = f"{_CYAN}{_SPINNER[tick % len(_SPINNER)]}{_PLAIN}"
                 sys.stderr.write(f"{_CLEAR}{spinner} {titles[: max(0, width)]}{self._progress}")

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, diagnosis, images, listing, numbers, observe, parent, registry, stop, wares
+from cfctl.launch import (
+    boot,
+    boot_times,
+    census,
+    diagnosis,
+    images,
+    listing,
+    numbers,
+    observe,
+    parent,
+    procs,
+    registry,
+    stop,
+    wares,
+)
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -55,6 +69,8 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     :raises DeadlinePassed: it did not boot in time; it was stopped and is left ``failed``, with its logs.
     """
     started = time.monotonic()
+    if wait:
+        steps.phase(boot.HOST.name, boot.HOST.title, 0.0)
     package = HostPackage.open(Path(request.host_package))
     _check(request, package)
     known = _listing(request, package)
@@ -77,7 +93,7 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
             )
             if name is None:
                 _check_free(record.name)
-            watch = boot.Watch(record, started=started)
+            watch = boot.Watch(record, started=started, typical=boot_times.typical(request))
             registry.create(record)
             with registry.opened(record.name):
                 child = _start(record, known, locked, timeout)
@@ -97,7 +113,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
     started = time.monotonic()
     watch: boot.Watch | None = None
     try:
-        with registry.opened(name) as record:
+        with census.ours(name), registry.opened(name) as record:
             known = _listing(record.request, _package_of(record))
             if record.holds_numbers:
                 with steps.step(f"stop {name}"):
@@ -105,7 +121,7 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
             with numbers.taken_again(record.numbers) as locked:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
-                watch = boot.Watch(record, started=started)
+                watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
                 child = _start(record, known, locked, timeout)
         return _follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
@@ -265,28 +281,24 @@ def _start(record: Record, known: listing.Listing | None, locked: Sequence[Numbe
         raise registry.disk_error(record.home, exc) from exc
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
     registry.save(record)
-    return process.start(
+    child = process.start(
         argv,
         output=log,
         env=_environment(record),
         pass_fds=[fd for lock in locked for fd in lock.fds],
     )
+    # From here on whoever looks for the device's processes finds it.
+    procs.await_environment(child.pid)
+    return child
 
 
 def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool) -> observe.Device:
     """Report the boot until it ends, well or not."""
     if not wait:
         return observe.device(record.name)
-    watch.begin()
-    while (code := child.poll()) is None:
-        watch.poll()
-        if watch.seconds > timeout:
-            raise diagnosis.timed_out(record, watch, timeout)
-        time.sleep(_TICK_S)
-    watch.poll()
-    status = parent.status(code)
-    if status != 0 or not watch.booted:
-        raise diagnosis.failed(record, watch, status)
+    with steps.step(f"boot {record.name}"):
+        _watch(record, watch, child, timeout=timeout)
+    boot_times.remember(record.request, watch.took)
     try:
         with registry.opened(record.name) as current:
             current.booted_at = registry.now()
@@ -295,6 +307,24 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
         # It has booted, whatever the disk says; its logs tell so too.
         steps.note(f"{record.name} has booted, but that could not be written down: {error.brief}")
     return observe.device(record.name)
+
+
+def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float) -> None:
+    """Report the phases until all instances have booted.
+
+    :raises CfctlError: if they do not.
+    """
+    watch.begin()
+    while (code := child.poll()) is None:
+        if (quiet := watch.poll()) is not None:
+            steps.note(diagnosis.silent(watch, quiet))
+        if watch.seconds > timeout:
+            raise diagnosis.timed_out(record, watch, timeout)
+        time.sleep(_TICK_S)
+    watch.poll()
+    status = parent.status(code)
+    if status != 0 or not watch.booted:
+        raise diagnosis.failed(record, watch, status)
 
 
 def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
@@ -320,4 +350,8 @@ def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
                 registry.remove(current)
             elif isinstance(error, CfctlError) and not stopped_by_another:
                 current.failure = Failure(phase, error.brief)
-                registry.save(current)
+                try:
+                    registry.save(current)
+                except CfctlError as worse:
+                    # A full disk, which may be why it did not boot: the error to tell is that one.
+                    steps.note(f"{current.name}: its failure could not be written down: {worse.brief}")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import process, signals
-from cfctl.errors import DamagedRecord, NotRunning, UsageError
-from cfctl.launch import adb, boot, cvdmade, observe, registry, stop
+from cfctl.errors import DamagedRecord, NoSuchDevice, NotRunning, UsageError
+from cfctl.launch import adb, boot, census, observe, registry, stop
 from cfctl.launch.observe import Device, State
+from cfctl.launch.procs import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfctl.instance import Instance
+    from cfctl.launch.census import Listed
 
 #: Names that ``cfctl logs --which`` takes, and the file below the instance's directory.
 LOGS = {"kernel": "logs/kernel.log", "launcher": "logs/launcher.log", "launch": None}
@@ -43,21 +46,25 @@ def instance_of(device: Device, position: int) -> Instance:
     return instances[position - 1]
 
 
-def stop_device(name: str) -> tuple[Device, list[str]]:
+def stop_device(name: str) -> tuple[Listed, list[str]]:
     """Stop a device; stopping a stopped one does nothing.
 
     :return: the device as it is then, and what had to be done beyond asking.
     :raises NoSuchDevice: if there is none of that name.
+    :raises UsageError: if neither this user's cfctl nor cvd made it.
     :raises CfctlError: if something of it survives.
     """
-    if cvdmade.is_name(name):
-        record = observe.device(name).record
-        with signals.undisturbed():
-            said = stop.stop(record)
-        return Device(record, State.STOPPED), said
-    with registry.opened(name):
-        said = _stop(observe.device(name, held=True))
-    return observe.device(name), said
+    try:
+        with registry.opened(name):
+            said = _stop(observe.device(name, held=True))
+        return observe.device(name), said
+    except NoSuchDevice:
+        theirs = census.made_by_cvd(name)
+    if not theirs.state.is_up:
+        return theirs, []
+    with signals.undisturbed():
+        said = stop.stop(theirs.record)
+    return replace(theirs, state=State.STOPPED, processes=(), usage=Usage()), said
 
 
 def _stop(device: Device) -> list[str]:
@@ -76,7 +83,7 @@ def remove_device(name: str, *, force: bool) -> list[str]:
     :raises NoSuchDevice: if there is none of that name.
     :raises UsageError: if it is up and ``force`` is not given; nothing is changed.
     """
-    with registry.held(name):
+    with census.ours(name), registry.held(name):
         try:
             device = observe.device(name, held=True)
         except DamagedRecord:
@@ -99,7 +106,7 @@ def running(name: str) -> Device:
 
     :raises NotRunning: if it is in any other state.
     """
-    device = observe.device(name)
+    device = census.reachable(name)
     if device.state not in (State.RUNNING, State.BOOTING):
         raise NotRunning(
             f"{name} is {device.state.value}",
@@ -124,6 +131,27 @@ def log_file(device: Device, position: int, which: str | None) -> Path:
     if which not in files:
         raise UsageError(f"there is no log {which!r}", f"Logs: {', '.join(LOGS)}.")
     return files[which]
+
+
+def existing_log(name: str, which: str | None, *, position: int = 1) -> Path:
+    """Return one of a device's logs; see :func:`log_file`.
+
+    :raises UsageError: for a log that there is not, or not yet.
+    """
+    log = log_file(census.reachable(name), position, which)
+    if not log.exists():
+        raise UsageError(f"{name} has no such log yet", f"It would be {log}.", f"See its state: cfctl status {name}")
+    return log
+
+
+def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> list[str]:
+    """Return the lines of one of a device's logs.
+
+    :param last: only so many of them, empty ones left out; None is all.
+    :raises UsageError: for a log that there is not, or not yet.
+    """
+    log = existing_log(name, which, position=position)
+    return boot.last_lines(log, last) if last is not None else log.read_text(errors="replace").splitlines()
 
 
 def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Iterator[str]:
@@ -151,3 +179,15 @@ def run_adb(name: str, args: list[str]) -> None:
     serial = instance_of(running(device_name), position).adb
     adb.connect(serial)
     process.replace(["adb", "-s", serial, *(args or ["shell"])])
+
+
+def adb_output(name: str, args: list[str], *, position: int = 1, timeout: float) -> str:
+    """Run ``adb`` against one instance of a device, and return its standard output.
+
+    :param position: of the instance, the first is 1.
+    :raises NotRunning: if the device is not up.
+    :raises CommandFailed, DeadlinePassed: if adb ends badly, or not in time.
+    """
+    serial = instance_of(running(name), position).adb
+    adb.connect(serial)
+    return process.run(["adb", "-s", serial, *args], timeout=timeout).stdout

@@ -137,6 +137,6 @@ def _none_left(count: int, served: Sequence[int], refused: Sequence[str]) -> Num
     return NumberTaken(
         f"no {count} of the {len(served)} instances that the host serves are free",
         "\n".join([*refused, *(f"Device {line}." for line in ours)]),
-        "Stop a device (cfctl ps, cfctl stop NAME), "
+        "Stop a device (cfctl ps, cfctl stop NAME), give back what dead ones have left (cfctl clean), "
         f"or let the host serve more: sudo cfctl host setup --instances {min(128, len(served) + count)}",
     )

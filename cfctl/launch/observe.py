@@ -5,28 +5,33 @@ Nothing is sent to a monitor for this: a client that asks and closes early can k
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cfctl import paths, process
-from cfctl.control import launcher_monitor
-from cfctl.launch import boot, cvdmade, registry
+from cfctl import paths
+from cfctl.errors import CfctlError, UsageError
+from cfctl.launch import boot, procs, registry, runtime_config
+from cfctl.launch.procs import INSTANCE, Look, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cfctl.instance import Instance
     from cfctl.launch.registry import Record
 
-#: Set in the environment of everything that a launch starts; HOME serves for tools that clean their environment.
-MARK = "CFCTL_DEVICE"
+#: Set in the environment of everything that a launch starts.
+MARK = procs.MARK
 
-_VMMS = ("qemu-system", "qemu-kvm", "crosvm")
+#: Whoever follows a boot writes down its end within this time; after it, whoever sees it first does.
+_FOLLOWED_S = 5.0
 
 
 class State(Enum):
@@ -62,16 +67,27 @@ class Process:
     @property
     def is_vm(self) -> bool:
         """Whether it is the virtual machine itself."""
-        return Path(self.argv[0]).name.startswith(_VMMS)
+        return procs.is_vm(self.argv)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device as it is now."""
+    """A device as it is now.
+
+    :param usage: what its processes take.
+    :param ports: the TCP ports of this host that are listened on, by whomever.
+    """
 
     record: Record
     state: State
     processes: tuple[Process, ...] = field(default=())
+    usage: Usage = field(default=Usage(), compare=False)
+    ports: frozenset[int] = field(default=frozenset(), compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
 
     def as_dict(self) -> dict[str, Any]:
         """Return the device as the ``--json`` contract shows it."""
@@ -80,7 +96,8 @@ class Device:
         return {
             "name": record.name,
             "state": self.state.value,
-            "runtime": record.runtime,
+            "runtime": "host",
+            "source": "cfctl",
             "home": os.fspath(record.home),
             "host_package": record.request.host_package,
             "generation": record.generation or None,
@@ -90,6 +107,9 @@ class Device:
             "created_at": record.created_at,
             "started_at": record.started_at,
             "booted_at": record.booted_at,
+            "uptime_s": self.usage.uptime_s,
+            "memory_mb": self.usage.memory_mb,
+            "guest_memory_mb": record.request.memory_mb,
             "instances": [self._instance(instance) for instance in record.instances],
             **failure,
         }
@@ -102,36 +122,33 @@ class Device:
             "webrtc_device_id": instance.id,
             "vsock_cid": instance.vsock_cid,
             "vm_pid": vms[0] if vms else None,
+            "ports": open_ports(instance, self.ports) if self.processes else {},
         }
 
 
-def environments() -> dict[int, dict[str, str]]:
-    """Return what every process was started with, as far as this user may see it."""
-    return {pid: env for pid in process.pids() if (env := process.environment(pid))}
+def open_ports(instance: Instance, listening: frozenset[int], **other: int) -> dict[str, int]:
+    """Return the ports of an instance that are listened on, by what they are for.
 
-
-def processes(
-    homes: Sequence[Path], among: Mapping[int, Mapping[str, str]] | None = None
-) -> dict[Path, list[Process]]:
-    """Return the living processes of each device, found by the environment that they were started with.
-
-    :param among: what :func:`environments` returned just now.
+    :param other: those that a launcher has put elsewhere.
     """
+    return {name: port for name, port in (instance.ports | other).items() if port in listening}
+
+
+def processes(homes: Sequence[Path], look: Look | None = None) -> dict[Path, list[Process]]:
+    """Return the living processes of each device, found by the environment that they were started with."""
     wanted = {os.fspath(home): home for home in homes}
     found: dict[Path, list[Process]] = {home: [] for home in homes}
     if not wanted:
         return found
-    for pid, env in (environments() if among is None else among).items():
+    for seen in (look or Look()).processes:
+        env = seen.env or {}
         home = wanted.get(env.get(MARK) or "")
-        if home is None and "CUTTLEFISH_INSTANCE" in env:
+        if home is None and INSTANCE in env:
             # Tools that clean their environment keep these two; HOME alone may be somebody's shell.
             home = wanted.get(env.get("HOME") or "")
-        if home is None:
-            continue
-        # A zombie has no command line any more.
-        if argv := process.command_line(pid):
-            number = env.get("CUTTLEFISH_INSTANCE", "")
-            found[home].append(Process(pid, argv, int(number) if number.isdecimal() else None))
+        if home is not None:
+            number = env.get(INSTANCE, "")
+            found[home].append(Process(seen.pid, seen.argv, int(number) if number.isdecimal() else None))
     return found
 
 
@@ -140,27 +157,28 @@ def monitor_socket(record: Record, instance: Instance) -> Path:
 
     Before June 2023 it lay in the instance's own directory (launcher.md section 4.1).
     """
-    directory: Any = None
-    try:
-        raw = (record.home / ".cuttlefish_config.json").read_bytes()
-        directory = msgspec.json.decode(raw).get("instances_uds_dir")
-    except (OSError, msgspec.DecodeError, AttributeError):
-        pass
-    if isinstance(directory, str) and directory.startswith("/"):
-        return Path(directory) / instance.id / "launcher_monitor.sock"
+    config = runtime_config.read(record.home / runtime_config.NAME)
+    if config is not None and config.sockets:
+        return Path(config.sockets) / instance.id / "launcher_monitor.sock"
     old = Path(instance.directory(record.home)) / "launcher_monitor.sock"
     return old if old.exists() else Path(instance.socket_directory(os.geteuid())) / old.name
 
 
-def look(record: Record, alive: Sequence[Process], *, held: bool = False) -> Device:
+def look(record: Record, alive: Sequence[Process], *, held: bool = False, at: Look | None = None) -> Device:
     """Return the device with its state, from its record and its living processes.
 
     :param held: the caller itself holds the device, so that nobody else is changing it.
+    :param at: the moment; None is now.
     """
-    return Device(record, _state(record, alive, changing=not held and registry.is_held(record)), tuple(alive))
+    at = at or Look()
+    if alive and record.booted_at is None and boot.all_booted(record):
+        _remember_boot(record, held=held)
+    state = _state(record, alive, changing=not held and registry.is_held(record), at=at)
+    usage = procs.usage((p.pid, p.is_vm) for p in alive)
+    return Device(record, state, tuple(alive), usage, at.ports if alive else frozenset())
 
 
-def _state(record: Record, alive: Sequence[Process], *, changing: bool) -> State:
+def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look) -> State:
     if record.stopping and (alive or changing):
         return State.STOPPING
     if not alive:
@@ -172,18 +190,33 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool) -> State
             return State.PREPARING
         # It should be up: it died after it had booted, or its launcher gave up with nobody watching.
         return State.STALE if record.booted_at or boot.all_booted(record) else State.FAILED
-    if record.booted_at or boot.all_booted(record):
-        listening = all(launcher_monitor.listening(monitor_socket(record, instance)) for instance in record.instances)
-        return State.RUNNING if listening else State.UNREACHABLE
+    if record.booted_at:
+        sockets = (os.fspath(monitor_socket(record, instance)) for instance in record.instances)
+        return State.RUNNING if all(socket in at.sockets for socket in sockets) else State.UNREACHABLE
     return State.BOOTING
 
 
-def devices() -> list[Device]:
-    """Return all devices of this user as they are now, those that cvd made at the end."""
-    seen = environments()
-    records = [*registry.load_all(), *cvdmade.records(seen)]
-    alive = processes([record.home for record in records], seen)
-    return [look(record, alive[record.home]) for record in records]
+def _remember_boot(record: Record, *, held: bool) -> None:
+    """Write down when a boot ended that nobody has followed, as its log says, or else now."""
+    moment = boot.completed_at(record)
+    record.booted_at = moment or registry.now()
+    if held or (moment and time.time() - datetime.fromisoformat(moment).timestamp() < _FOLLOWED_S):
+        return
+    # A full disk, or another user's device: then the next one finds out again.
+    with contextlib.suppress(CfctlError), registry.held_if_free(record.name) as free:
+        if free:
+            current = registry.load(record.name)
+            if current.booted_at is None and current.started_at == record.started_at and current.holds_numbers:
+                current.booted_at = record.booted_at
+                registry.save(current)
+
+
+def devices(at: Look | None = None) -> list[Device]:
+    """Return all devices of this user as they are at one moment, which is now unless said."""
+    at = at or Look()
+    records = registry.load_all()
+    alive = processes([record.home for record in records], at)
+    return [look(record, alive[record.home], at=at) for record in records]
 
 
 def device(name: str, *, held: bool = False) -> Device:
@@ -192,9 +225,26 @@ def device(name: str, *, held: bool = False) -> Device:
     :param held: the caller itself holds the device.
     :raises NoSuchDevice: if there is none of that name.
     """
-    seen = environments()
-    record = cvdmade.find(name, seen) if cvdmade.is_name(name) else registry.load(name)
-    return look(record, processes([record.home], seen)[record.home], held=held)
+    record = registry.load(name)
+    at = Look()
+    return look(record, processes([record.home], at)[record.home], held=held, at=at)
+
+
+def one_instance(name: str, position: int) -> Device:
+    """Return one instance of a device, as if it were all of it: its state, its processes, what they take.
+
+    :param position: the first is 1.
+    :raises NoSuchDevice: if there is no device of that name.
+    :raises UsageError: if the device has fewer instances.
+    """
+    record = registry.load(name)
+    if not 1 <= position <= len(record.numbers):
+        raise UsageError(f"device {name} has {len(record.numbers)} instance(s), no {position}")
+    number = record.numbers[position - 1]
+    at = Look()
+    alive = [p for p in processes([record.home], at)[record.home] if p.instance in (number, None)]
+    part = msgspec.structs.replace(record, numbers=(number,))
+    return look(part, alive, at=at)
 
 
 def salvaged(name: str) -> Device:

@@ -89,11 +89,6 @@ class Record(msgspec.Struct, kw_only=True):
         return paths.current().devices / self.name
 
     @property
-    def runtime(self) -> str:
-        """What runs it: this host, by cfctl itself."""
-        return "host"
-
-    @property
     def holds_numbers(self) -> bool:
         """Whether its numbers are marked as its own; after a stop they may be another device's."""
         return self.stopped_at is None and self.failure is None
@@ -128,12 +123,6 @@ def check_name(name: str) -> str:
             f"{name!r} names an instance, and this takes whole devices",
             "Only adb and logs take NAME/2, the second instance of device NAME.",
             f"Name the device: {whole}" if whole else None,
-        )
-    if name.startswith("cvd:"):
-        raise UsageError(
-            f"{name} was made by cvd",
-            "Such a device can be seen, reached and stopped: cfctl ps, status, logs, adb, stop. The rest is cvd's.",
-            "Use cvd itself: cvd help",
         )
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -256,6 +245,25 @@ def held(name: str) -> Iterator[None]:
         if not home.is_dir() or not os.path.samestat(os.fstat(fd), home.stat()):
             raise NoSuchDevice(name, [record.name for record in load_all()])
         yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def held_if_free(name: str) -> Iterator[bool]:
+    """Hold a device for the block, unless some other verb does: then nobody waits, and False is given."""
+    try:
+        fd = os.open(paths.current().devices / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
     finally:
         os.close(fd)
 

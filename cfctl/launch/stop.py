@@ -20,6 +20,7 @@ from cfctl.errors import CfctlError, DeadlinePassed, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
 from cfctl.launch import cvdmade, numbers, observe, registry, wares
+from cfctl.launch.foreign import ForeignRecord
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Record
 
@@ -46,7 +47,7 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     :return: what had to be done beyond asking, one sentence each, for people.
     :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
     """
-    if isinstance(record, cvdmade.CvdRecord):
+    if isinstance(record, ForeignRecord):
         # Its numbers and files are cvd's; but what cvd leaves running is ended as ours would be.
         return cvdmade.ask_to_stop(record) + _end_processes(record, patience)
     record.stopping = True

@@ -142,7 +142,7 @@ def test_a_host_package_and_images(
 
 def test_images_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["gpu", "probe", "--images", "/no/such/place"]) == 2
-    assert "--images /no/such/place is not a directory" in capsys.readouterr().err
+    assert "--images /no/such/place does not exist" in capsys.readouterr().err
 
 
 def test_a_typing_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -278,3 +278,10 @@ def test_kvm_cache_may_be_damaged(node: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/kvm.json").write_text(damage)
     assert kvm.usable(tmp_path / "kernel", device=node).reason == "no word"
+
+
+def test_its_boot_times_are_where_the_launch_looks_for_them() -> None:
+    from cfctl.launch import boot, boot_times
+
+    assert package.BOOT_TIMES == boot_times.BROUGHT
+    assert set(package._MEASURED) <= {phase.name for phase in boot.PHASES}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cfctl import paths, process
 from cfctl.errors import HostLacks, UsageError, WrongProcessor
-from cfctl.launch import cvdmade, flagpaths, generation, images, parent, registry
+from cfctl.launch import cvdmade, flagpaths, generation, images, parent
 from cfctl.launch.generation import Generation
 from cfctl.launch.hostpackage import HostPackage
 from tests import generations, standins
@@ -117,30 +117,6 @@ def test_every_path_flag_is_one_of_upstreams() -> None:
 # -- what cvd made -------------------------------------------------------------------------------------------
 
 
-def environment(**different: str) -> dict[int, dict[str, str]]:
-    """Return this process's own environment as cvd would have made it."""
-    made = {"_STARTED_BY_CVD_SERVER_": "true", "HOME": "/var/tmp/cvd/0/1/home", "CUTTLEFISH_INSTANCE": "3"}
-    return {os.getpid(): made | different}
-
-
-def test_devices_of_cvds() -> None:
-    (record,) = cvdmade.records(environment(ANDROID_HOST_OUT="/opt/cf"))
-    assert (record.name, record.numbers, record.runtime) == ("cvd:3", (3,), "cvd")
-    assert (record.home, record.request.host_package) == (Path("/var/tmp/cvd/0/1/home"), "/opt/cf")
-    assert cvdmade.find("cvd:3", environment()).numbers == (3,)
-    for different in ({"_STARTED_BY_CVD_SERVER_": ""}, {"HOME": "x"}, {"CUTTLEFISH_INSTANCE": "0"}):
-        assert cvdmade.records(environment(**different)) == []
-    # Another user's process.
-    assert os.geteuid() != 0 or cvdmade.records({2**22 + 1: environment()[os.getpid()]}) == []
-
-
-def test_no_device_of_ours_is_called_so() -> None:
-    with pytest.raises(UsageError, match="cvd:3 was made by cvd"):
-        registry.check_name("cvd:3")
-    assert not cvdmade.is_name("cvd:")
-    assert not cvdmade.is_name("cvd-3")
-
-
 FLEET = {"groups": [{"group_name": "a", "instances": [{"adb_port": 6520}, {"adb_serial": "0.0.0.0:6521"}]}]}
 
 
@@ -161,13 +137,3 @@ JSON = st.recursive(
 def test_whatever_cvd_says_is_no_traceback(document: object, garbage: str) -> None:
     for text in (json.dumps(document), garbage, json.dumps(FLEET)[: len(garbage) * 4]):
         list(cvdmade.groups(text))
-
-
-@given(JSON | st.just({"instances": {"1": {"gpu_mode": "none"}}}), st.binary(max_size=20))
-def test_whatever_is_in_a_config_is_no_traceback(
-    tmp_path_factory: pytest.TempPathFactory, document: object, garbage: bytes
-) -> None:
-    config = tmp_path_factory.mktemp("config") / ".cuttlefish_config.json"
-    for content in (json.dumps(document).encode(), garbage):
-        config.write_bytes(content)
-        assert isinstance(cvdmade.gpu_mode(config, 1), str)

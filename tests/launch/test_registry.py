@@ -6,10 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cfctl.errors import CfctlError, DamagedRecord, NameTaken, NoSuchDevice, UsageError
-from cfctl.launch import registry
+from cfctl.launch import observe, registry
 from cfctl.launch.registry import Record, Request
+from tests.schemas import conforms
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +176,30 @@ def test_full_disk_leaves_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CFCTL_PATHS_STATE", "/dev/full/x")
     with pytest.raises(CfctlError, match="cannot be written"):
         registry.create(record())
+
+
+_junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_whole = json.loads(registry._encode(record()))
+
+
+@given(st.binary(max_size=60) | st.dictionaries(st.sampled_from(sorted(_whole)), _junk).map(lambda d: _whole | d))
+def test_any_record_is_a_device_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes | dict[str, object]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFCTL_PATHS_STATE", str(tmp_path_factory.mktemp("state")))
+        registry.create(record())
+        mark = registry.load("phone").home / "device.json"
+        mark.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        try:
+            found = observe.device("phone")
+        except CfctlError:
+            assert observe.devices() == []
+            observe.salvaged("phone").as_dict()
+        else:
+            conforms(found.as_dict(), "device")
+            assert [device.name for device in observe.devices()] == ["phone"]

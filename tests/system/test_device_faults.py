@@ -286,7 +286,7 @@ def test_events_end_with_the_error(host: Sandbox, package: Package) -> None:
     events = [json.loads(line) for line in done.stdout.splitlines()]
     for event in events:
         conforms(event, "event")
-    assert events[0]["phase"] == "assemble"
+    assert [event["phase"] for event in events if event["event"] == "phase"] == ["host", "assemble"]
     assert events[-1]["event"] == "error"
     assert events[-1]["error"]["code"] == "launch-failed"
 

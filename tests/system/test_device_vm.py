@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_whole_life(host: Sandbox) -> None:
     for event in events:
         conforms(event, "event")
     phases = [event["phase"] for event in events if event["event"] == "phase"]
-    assert phases[:2] == ["assemble", "vm"]
+    assert phases[:3] == ["host", "assemble", "vm"]
     assert phases[-1] == "booted"
     assert {"userspace", "network", "adb"} <= set(phases)
     device = events[-1]["device"]
@@ -46,7 +47,12 @@ def test_whole_life(host: Sandbox) -> None:
     assert device["instances"][0]["vm_pid"] in host.processes()
 
     conforms(host.json("ps"), "devices")
-    assert host.json("ps")["devices"] == [device]
+    listed = host.json("ps")["devices"]
+    # Time goes on.
+    for document in (device, *listed):
+        assert document.pop("uptime_s") > 0
+        assert document.pop("memory_mb") > 50
+    assert listed == [device]
     assert "running" in host.cfctl("ps").stdout
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "phone").stdout
     assert adb(host, "phone", "shell", "uname", "-s") == "Linux"
@@ -120,7 +126,7 @@ def test_an_ordinary_user(host: Sandbox) -> None:
     assert host.json("launch", "roots")["instances"][0]["number"] == 2
     host.cfctl("stop", "mine", user=user)
     host.cfctl("rm", "mine", user=user)
-    assert host.json("ps", user=user)["devices"] == []
+    assert [device["owner"] for device in host.json("ps", user=user)["devices"]] == ["root"]
     end_adb_server(host, user)
     host.cfctl("rm", "--force", "roots")
     leaves_nothing(host)
@@ -155,5 +161,26 @@ def test_sudden_death_of_cfctl_launch(host: Sandbox) -> None:
         time.sleep(0.3)
     assert host.json("ps")["devices"][0]["state"] == "running"
     host.cfctl("stop", "phone")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
+
+
+def test_what_keeps_a_real_guest_from_booting_is_named(host: Sandbox) -> None:
+    server = host.start("python3", "-m", "http.server", "6520", "--bind", "127.0.0.1", stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while host.run("grep", "-q", " 0100007F:1978 00000000:0000 0A ", "/proc/net/tcp", check=False).returncode:
+        assert time.monotonic() < deadline
+    done = host.cfctl("launch", "phone", check=False)
+    assert done.returncode == 1
+    assert "Likely cause: another program listens on a port of this instance" in done.stderr
+    assert "See who has it: ss -ltnp 'sport = :6520'" in done.stderr
+    host.cfctl("rm", "--force", "phone", check=False)
+    host.run("pkill", "-f", "http.server")
+    server.wait()
+
+    done = host.cfctl("launch", "phone", "--", "--extra_kernel_cmdline=rdinit=/nosuch", check=False)
+    assert done.returncode == 1
+    assert "cvd-1: Kernel panic - not syncing" in done.stderr, "said while it boots"
+    assert "Likely cause: the guest's kernel has panicked" in done.stderr
     host.cfctl("rm", "phone")
     leaves_nothing(host)

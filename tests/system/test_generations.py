@@ -108,21 +108,23 @@ def test_a_device_that_cvd_made(host: Sandbox, tmp_path: Path, cvd_stop: str) ->
 
     mine, theirs = host.json("ps")["devices"]
     conforms(host.json("ps"), "devices")
-    assert (mine["name"], mine["runtime"], mine["instances"][0]["number"]) == ("phone", "host", 2)
-    assert (theirs["name"], theirs["runtime"], theirs["state"]) == ("cvd:1", "cvd", "running")
+    assert (mine["name"], mine["source"], mine["instances"][0]["number"]) == ("phone", "cfctl", 2)
+    assert (theirs["name"], theirs["source"], theirs["state"]) == ("cvd-1", "cvd", "running")
     assert theirs["home"].startswith("/var/tmp/cvd/0/")
     assert theirs["gpu_mode"] == "guest_swiftshader"
     assert theirs["instances"][0]["vm_pid"] in host.processes()
-    assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "cvd:1").stdout
+    assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "cvd-1").stdout
     for verb in ("rm", "restart"):
-        assert refused(host, verb, "cvd:1", code=2)["brief"] == "cvd:1 was made by cvd"
-    assert refused(host, "stop", "cvd:2", code=1)["code"] == "no-such-device"
+        assert refused(host, verb, "cvd-1", code=2)["brief"] == "cvd-1 was made by cvd"
+    assert refused(host, "stop", "cvd-2", code=1)["code"] == "no-such-device"
 
-    done = host.cfctl("stop", "cvd:1")
+    done = host.cfctl("stop", "cvd-1")
     fleet = json.loads(host.run(f"{package}/bin/cvd", "fleet").stdout)["groups"][0]
     assert fleet["instances"][0]["status"] == ("Running" if cvd_stop == "refuses" else "Stopped")
     assert ("cvd stop ended with status 255: group cvd_1 is not running" in done.stderr) == (cvd_stop == "refuses")
-    assert [device["name"] for device in host.json("ps")["devices"]] == ["phone"]
+    mine, theirs = host.json("ps")["devices"]
+    # Its number stays marked, as cvd leaves it.
+    assert (mine["name"], theirs["name"], theirs["state"]) == ("phone", "cvd-1", "stale")
     assert host.json("status", "phone")["state"] == "running"
     host.cfctl("rm", "--force", "phone")
     # What such a device leaves behind is cvd's to remove.

@@ -1,0 +1,400 @@
+"""The Python API: ``from cfctl import Host, Device``.
+
+All of it is synchronous, prints nothing, and raises the errors of :mod:`cfctl.errors`, which say what happened, why,
+and what mends it. Whoever wants to see what is going on installs a reporter: ``with cfctl.steps.reporting(...)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cfctl import config
+from cfctl.artifacts import choose, store
+from cfctl.errors import CfctlError
+from cfctl.hostres import host
+from cfctl.hostres.doctor.facts import Kvm
+from cfctl.launch import census, flagpaths, launcher, manage, observe, waiting
+from cfctl.launch.observe import State
+from cfctl.launch.registry import Request
+from cfctl.steps import step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from cfctl.config import Settings
+    from cfctl.hostres.doctor.finding import Finding
+    from cfctl.hostres.plan import Plan
+    from cfctl.instance import Instance
+
+__all__ = ["Change", "Device", "Host", "HostState", "State"]
+
+#: For what is run on a device, unless the caller knows better.
+_ADB_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was done to the host, or would be.
+
+    :param action: create, change or remove.
+    :param object: what, for example ``tap cvd-etap-01``.
+    """
+
+    action: str
+    object: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """How the host's network is, or what was done to it.
+
+    :param state: ``ready``, ``absent`` (nothing is set up) or ``drift`` (not as it should be).
+    :param instances: how many instances it should serve.
+    :param changes: what is missing; of ``setup`` and ``teardown``, what was done.
+    """
+
+    state: str
+    instances: int
+    changes: tuple[Change, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``cfctl host status --json`` has it, without the settings."""
+        changes = [{"action": c.action, "object": c.object, "reason": c.reason} for c in self.changes]
+        return {"state": self.state, "instances": self.instances, "changes": changes}
+
+
+class Host:
+    """The host's network: bridges, taps, addresses, NAT and DHCP for a number of instances.
+
+    ::
+
+        Host(instances=10).setup()          # as root; a second time it changes nothing
+        assert Host().status().state == "ready"
+
+    :param instances: how many instances it is to serve; None is as the settings say, else as now, else 10.
+    :param bridge: an existing bridge that devices become members of; None is as the settings say.
+    :param config_file: settings instead of /etc/cfctl/config.toml.
+    """
+
+    def __init__(
+        self, *, instances: int | None = None, bridge: str | None = None, config_file: Path | None = None
+    ) -> None:
+        self._flags = {"host.instances": instances, "host.bridge": bridge}
+        self._config_file = config_file
+
+    def _settings(self) -> Settings:
+        return config.load(config_file=self._config_file, flags=self._flags)
+
+    def status(self) -> HostState:
+        """Compare the host with what it should be; changes nothing and needs no root.
+
+        :raises CfctlError: if the settings or the host cannot be read.
+        """
+        work, _ = host.status(self._settings())
+        return _state(work, work.state)
+
+    def plan(self, *, adopt: bool = False, force: bool = True) -> HostState:
+        """Return what :meth:`setup` would do, if it may.
+
+        :param adopt: as of a set-up that makes ours what upstream's script has made.
+        :param force: as of a set-up that goes on regardless of running devices.
+        :raises CfctlError: if it would refuse: foreign objects, clashing subnets, devices that are up.
+        """
+        work, _ = host.check(self._settings(), adopt=adopt, force=force)
+        return _state(work, work.state)
+
+    def setup(self, *, adopt: bool = False, force: bool = False) -> HostState:
+        """Make the host ready, by doing no more than is missing; needs root.
+
+        :param adopt: make ours what upstream's script has made.
+        :param force: delete taps of devices that run.
+        :return: what was done.
+        :raises NeedsRoot: for an ordinary user.
+        :raises CfctlError: as :meth:`plan`; and if a step fails, after which nothing half-made is left.
+        """
+        work, _ = host.setup(self._settings(), adopt=adopt, force=force)
+        return _state(work, "ready" if work.desired.instances else "absent")
+
+    def teardown(self, *, force: bool = False) -> HostState:
+        """Take down everything of cfctl's; needs root.
+
+        :param force: take the network from running devices too.
+        :return: what was done.
+        :raises NeedsRoot: for an ordinary user.
+        :raises DevicesUp: naming the taps in use; nothing was changed.
+        """
+        return _state(host.teardown(force=force), "absent")
+
+    def doctor(self, *, host_package: Path | None = None) -> dict[str, list[Finding]]:
+        """Look for what devices lack on this host; changes nothing.
+
+        :param host_package: look also for the shared libraries of its programs.
+        :return: findings by family; each has a result, a reason and what helps.
+        """
+        from cfctl.hostres import doctor
+        from cfctl.hostres.doctor import facts
+
+        count, subnets = host.expected(self._settings())
+        gathered = facts.gather(kvm_trial(), instances=count, subnets=subnets)
+        return {
+            str(family): list(found) for family, found in doctor.examine(gathered, host_package=host_package).items()
+        }
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Return every device on this host, whoever started it, as ``cfctl ps --json`` has them."""
+        return [device.as_dict() for device in census.everything()]
+
+
+def _state(work: Plan, state: str) -> HostState:
+    changes = tuple(Change(change.action, change.object, change.reason) for change in work.changes)
+    return HostState(state, work.desired.instances, changes)
+
+
+class Device:
+    """A device of this user: one launch of a host package, with one or more instances.
+
+    It is known by its name, and asked anew each time: nothing here goes stale. As a context manager it is removed at
+    the end, with its disks and logs::
+
+        with Device.launch("phone") as phone:
+            print(phone.shell("uname -a"))
+
+    :param name: of a device that exists, or will.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Device({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove(force=True)
+
+    # -- which there are ---------------------------------------------------------------------------------
+
+    @classmethod
+    def launch(
+        cls,
+        name: str | None = None,
+        *,
+        host_package: Path | str | None = None,
+        images: Path | str | None = None,
+        gpu: str = "auto",
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        num_instances: int = 1,
+        flags: Sequence[str] = (),
+        timeout: float | None = None,
+        wait: bool = True,
+    ) -> Self:
+        """Boot a new device.
+
+        ::
+
+            Device.launch("farm", host_package="/opt/cf", num_instances=4, flags=["--x_res=1080"])
+
+        :param name: what to call it; None makes it ``cvd-N``.
+        :param host_package: a host package: an archive, the directory it was unpacked into, or a name in the cache;
+            None is the build's whose variables are set, else the embedded Linux guest.
+        :param images: the guest's images, likewise; None are the host package's own.
+        :param gpu: ``auto``, or a GPU mode.
+        :param cpus: virtual processors of each instance; None leaves it to the launcher.
+        :param memory_mb: memory of each instance; None leaves it to the launcher.
+        :param flags: further flags of launch_cvd, in the form ``--flag=value``.
+        :param timeout: seconds that it may take to boot; None is as the settings say.
+        :param wait: return when it has booted; otherwise as soon as the launcher runs (see :meth:`wait`).
+        :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made.
+        :raises LaunchFailed: the launcher crashed (nothing is left), or the guest did not boot (it is left
+            ``failed``, with its logs).
+        :raises DeadlinePassed: it did not boot in time; it is left ``failed``, with its logs.
+        """
+        with chosen(host_package, images) as (package, guest):
+            request = Request(
+                host_package=package,
+                gpu=gpu,
+                cpus=cpus,
+                memory_mb=memory_mb,
+                num_instances=num_instances,
+                images=guest,
+                flags=tuple(flagpaths.absolute(flags, Path.cwd())),
+            )
+            launched = launcher.launch(name, request, timeout=_boot_timeout(timeout), wait=wait)
+        return cls(launched.name)
+
+    @classmethod
+    def get(cls, name: str) -> Self:
+        """Return a device that exists.
+
+        :raises NoSuchDevice: if there is none of that name.
+        """
+        return cls(observe.device(name).name)
+
+    @classmethod
+    def list(cls) -> Sequence[Self]:
+        """Return this user's devices, by name; :meth:`Host.devices` has everybody's."""
+        return [cls(device.name) for device in observe.devices()]
+
+    # -- how it is ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Its state now.
+
+        :raises NoSuchDevice: if it was removed.
+        """
+        return observe.device(self.name).state
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """Its instances: numbers, addresses and ports.
+
+        :raises NoSuchDevice: if it was removed.
+        """
+        return tuple(observe.device(self.name).record.instances)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``cfctl status --json`` has it (docs/schema/device.json).
+
+        :raises NoSuchDevice: if it was removed.
+        """
+        return observe.device(self.name).as_dict()
+
+    def logs(self, which: str | None = None, *, last: int | None = None, position: int = 1) -> Sequence[str]:
+        """Return the lines of a log.
+
+        :param which: ``kernel``, ``launcher`` or ``launch``; None is the first that has something in it.
+        :param last: only so many.
+        :param position: of the instance, the first is 1.
+        :raises UsageError: for a log or an instance that there is not.
+        """
+        return tuple(manage.log_lines(self.name, which, last=last, position=position))
+
+    def follow(self, which: str | None = None, *, position: int = 1) -> Iterator[str]:
+        """Yield the lines of a log and those that come, until the device is removed; see :meth:`logs`."""
+        return manage.follow(manage.existing_log(self.name, which, position=position))
+
+    # -- what is done to it ------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it has booted.
+
+        :param timeout: seconds; None is as the settings say.
+        :raises DeadlinePassed: it has not booted by then, and boots on.
+        :raises NotRunning: it is not up any more.
+        """
+        waiting.until_booted(self.name, _boot_timeout(timeout))
+
+    def stop(self) -> Sequence[str]:
+        """Stop it; its disks and logs are kept. Stopping a stopped device does nothing.
+
+        :return: what had to be done beyond asking, for people.
+        :raises CfctlError: if something of it survives; it is named.
+        """
+        return tuple(manage.stop_device(self.name)[1])
+
+    def restart(self, *, timeout: float | None = None, wait: bool = True) -> None:
+        """Stop it if it is up, and boot it again as it was launched; its disks are kept.
+
+        :raises CfctlError: as :meth:`launch` and :meth:`stop`; the device stays, stopped or failed.
+        """
+        launcher.restart(self.name, timeout=_boot_timeout(timeout), wait=wait)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it with its disks and logs.
+
+        :param force: stop it first if it is up.
+        :raises UsageError: if it is up, without ``force``; nothing is changed.
+        """
+        manage.remove_device(self.name, force=force)
+
+    def adb(self, *args: str, position: int = 1, timeout: float = _ADB_S) -> str:
+        """Run ``adb`` against an instance and return what it printed.
+
+        ::
+
+            phone.adb("install", "app.apk")
+
+        :raises NotRunning: if the device is not up.
+        :raises CommandFailed: if adb ends with another status than 0, with its output.
+        """
+        return manage.adb_output(self.name, list(args), position=position, timeout=timeout)
+
+    def shell(self, command: str, *, position: int = 1, timeout: float = _ADB_S) -> str:
+        """Run a command in an instance's shell and return what it printed, without the last line's end.
+
+        :param command: for the shell of the guest, which splits and expands it.
+        :raises CommandFailed: if it ends with another status than 0.
+        """
+        return self.adb("shell", command, position=position, timeout=timeout).rstrip("\r\n")
+
+
+# -- what the command line needs too -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def chosen(host_package: Path | str | None, images: Path | str | None) -> Iterator[tuple[str, str | None]]:
+    """Yield the directories that a launch takes, which stay in the cache at least until the block ends.
+
+    :param host_package: a directory, an archive or a name; None is the build's whose variables are set, else the
+        embedded guest's.
+    :param images: likewise; None are the host package's, or the build's.
+    :raises UsageError: if there is no such thing, or it is something else.
+    :raises CfctlError: if an archive cannot be unpacked, or the embedded guest not be built.
+    """
+    package_word, images_word = (None if given is None else os.fspath(given) for given in (host_package, images))
+    choice = choose.choose(package_word, images_word, os.environ)
+    package = choice.host_package.path if choice.host_package else embedded_package()
+    # Until the device's record says that it uses them.
+    with store.held(choice.entries):
+        yield os.fspath(package), os.fspath(choice.images.path) if choice.images else None
+
+
+def embedded_package() -> Path:
+    """Return the embedded host package, built if need be, on a host of which it is known whether KVM works.
+
+    :raises GuestImageUnavailable: if it cannot be built here.
+    """
+    from cfctl.guest import kvm, package
+
+    built = package.ensure()
+    if not kvm.known():
+        # The launcher would find out as well, but three seconds without a word look like a fault.
+        with step("try whether a kernel boots under KVM (once per boot of the host)"):
+            kvm.usable(package.kernel(built))
+    return built
+
+
+def kvm_trial() -> Kvm:
+    """Return whether a kernel boots under KVM, which only the embedded guest can tell."""
+    from cfctl.guest import kvm
+
+    try:
+        verdict = kvm.usable()
+    except (CfctlError, OSError) as exc:
+        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
+    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
+
+
+def _boot_timeout(seconds: float | None) -> float:
+    if seconds is not None:
+        return seconds
+    return float(config.load()["launch.timeout"])

@@ -1,0 +1,148 @@
+"""The table of all devices, once or live."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfctl.cli.common import Answer, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfctl.launch.census import Listed
+
+_TICK_S = 1.0
+
+#: xterm's control sequences: the alternate screen keeps what was on the terminal; written over line by line, with
+#: what is right of and below the text erased last, nothing flickers.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+#: Columns that are cut where the terminal is too narrow, and the width that they keep.
+_CUT = {"NAME": 12, "GPU": 9, "OWNER": 6}
+
+
+def ps(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.", show_default=False)
+    ] = False,
+    json_: bool = False,
+) -> Answer | None:
+    """List the devices of this host, whoever started them.
+
+    BY says who made a device: cfctl, cvd, or launch_cvd by hand. A stale device has died and left something behind:
+    cfctl clean. MEMORY is what its processes hold now.
+
+    \b
+    Examples:
+      cfctl ps
+      cfctl ps --watch
+      cfctl ps --json
+    """
+    from cfctl.launch import census
+
+    if not watch:
+        devices = census.everything()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return Answer(document(devices), lambda: print("\n".join(table(devices, width))))
+    if json_:
+        while True:
+            print_json(document(census.everything()))
+            time.sleep(_TICK_S)
+    if not sys.stdout.isatty():
+        while True:
+            print("\n".join(table(census.everything(), None)), flush=True)
+            time.sleep(_TICK_S)
+    _live()
+    return None
+
+
+def _live() -> None:
+    """Draw the table again and again on a screen of its own, until an interrupt."""
+    from cfctl.launch import census
+
+    sys.stdout.write(_ENTER)
+    try:
+        while True:
+            size = shutil.get_terminal_size()
+            lines = [
+                f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"[: size.columns],
+                *table(census.everything(), size.columns),
+            ]
+            if len(lines) > size.lines:
+                lines[size.lines - 1 :] = [f"... and {len(lines) - size.lines + 1} more"[: size.columns]]
+            text = "\n".join(f"{line}{_TO_END_OF_LINE}" for line in lines)
+            sys.stdout.write(f"{_HOME}{text}{_TO_END_OF_SCREEN}")
+            sys.stdout.flush()
+            time.sleep(_TICK_S)
+    finally:
+        sys.stdout.write(_LEAVE)
+        sys.stdout.flush()
+
+
+def document(devices: Sequence[Listed]) -> dict[str, Any]:
+    """Return the JSON document."""
+    return {"devices": [device.as_dict() for device in devices]}
+
+
+def table(devices: Sequence[Listed], width: int | None) -> list[str]:
+    """Return the lines of the table; plain text, because drawing one with rich takes longer than all the rest.
+
+    :param width: cut what does not fit into so many columns; None is as wide as need be.
+    """
+    if not devices:
+        return ["There are no devices. Boot one with: cfctl launch"]
+    header = ("NAME", "STATE", "GPU", "ADB", "UPTIME", "MEMORY", "OWNER", "BY")
+    rows = [header, *(_row(device.as_dict()) for device in devices)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    if width is not None:
+        for title, least in _CUT.items():
+            column = header.index(title)
+            too_much = max(0, sum(widths) + 2 * (len(widths) - 1) - width)
+            widths[column] = max(min(widths[column], least), widths[column] - too_much)
+    lines = ("  ".join(map(_fit, row, widths)).rstrip() for row in rows)
+    return [line[:width] for line in lines]
+
+
+def _fit(cell: str, width: int) -> str:
+    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
+
+
+def _row(device: dict[str, Any]) -> tuple[str, ...]:
+    instances = device["instances"]
+    more = f" +{len(instances) - 1}" if len(instances) > 1 else ""
+    memory = device["memory_mb"]
+    return (
+        device["name"],
+        device["state"],
+        device["gpu_mode"] or "-",
+        f"{instances[0]['adb']}{more}",
+        uptime(device["uptime_s"]),
+        "-" if memory is None else size(memory),
+        device["owner"] or "-",
+        device["source"],
+    )
+
+
+def uptime(seconds: float | None) -> str:
+    """Return a time for people, in its two largest units."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    for large, one, small, other in ((days, "d", hours, "h"), (hours, "h", minutes, "m"), (minutes, "m", rest, "s")):
+        if large:
+            return f"{large}{one}{small:02d}{other}"
+    return f"{rest}s"
+
+
+def size(megabytes: int) -> str:
+    """Return an amount of memory for people."""
+    return f"{megabytes} MB" if megabytes < 1024 else f"{megabytes / 1024:.1f} GB"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cfctl.errors import NoSuchDevice
+from cfctl.launch import clean
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CFCTL_PATHS_STATE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_name_that_nobody_has() -> None:
+    with pytest.raises(NoSuchDevice):
+        clean.find(["phone"])
+
+
+def test_old_directories_that_killed_verbs_left(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = state / "devices"
+    for name in (".new-phone-1", ".removed-phone-1/cuttlefish", "unmarked", "phone"):
+        (devices / name).mkdir(parents=True)
+    (devices / "phone/.device.json-1").write_text("{")
+    assert list(clean._directories()) == []
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    found = list(clean._directories())
+    assert [left.path.name for left in found if left.path] == [".new-phone-1", ".removed-phone-1", ".device.json-1"]
+    for left in found:
+        assert clean.remove(left) == []
+    assert sorted(path.name for path in devices.iterdir()) == ["phone", "unmarked"]
+    assert list((devices / "phone").iterdir()) == []
+
+
+def test_what_came_to_life_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from cfctl import paths
+
+    monkeypatch.setattr(paths, "sockets_root", lambda: tmp_path)
+    place = tmp_path / f"cf_avd_{os.geteuid()}" / "cvd-9"
+    place.mkdir(parents=True)
+    left = clean.Leftover("sockets", "x", "y", path=place)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place / "launcher_monitor.sock"))
+        server.listen()
+        assert clean.remove(left) == [f"{place} is in use by now, and was left alone."]
+    assert clean.remove(left) == []
+    assert list(tmp_path.iterdir()) == [], "the directory above is removed with the last one in it"
