@@ -34,11 +34,15 @@ _HERE = Path(__file__).parent
 _MADE_BY = ("cpio.py", "debian.py", "../elf.py", "image.py", "init", "kernel.py")
 
 #: What init loads, with what they depend on: before it looks for network cards, and when the guest is up.
-_EARLY_MODULES = ("virtio_pci", "virtio_net")
-_LATE_MODULES = ("virtio_console",)
+_EARLY_MODULES = ("virtio_pci", "virtio_net", "virtio_blk")
+#: The power button is ACPI's on x86 and a pin of the machine on ARM.
+_LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev")
 
 #: What the guest cannot do without.
-_APPLETS = {"cat", "echo", "ifconfig", "insmod", "ip", "mount", "setsid", "sh", "sleep", "tail", "udhcpc", "usleep"}
+_APPLETS = {
+    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mke2fs", "mount", "poweroff", "setsid", "sh"),
+    *("sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     :raises GuestImageUnavailable: if something is missing from them.
     """
     entries: dict[str, cpio.Entry] = {
-        name: cpio.directory() for name in ("dev", "proc", "sys", "run", "tmp", "root", "sbin")
+        name: cpio.directory() for name in ("dev", "proc", "sys", "run", "tmp", "root", "sbin", "data")
     }
     entries["dev/console"] = cpio.character_device(5, 1)
     entries["dev/null"] = cpio.character_device(1, 3, 0o666)
@@ -184,7 +188,9 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     early = _modules(tree, _EARLY_MODULES)
     entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in early.items()}
     entries["lib/modules/load"] = cpio.file("".join(f"{name}\n" for name in early).encode())
-    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in _modules(tree, _LATE_MODULES).items()}
+    late = {name: data for name, data in _modules(tree, _LATE_MODULES).items() if name not in early}
+    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in late.items()}
+    entries["lib/modules/late"] = cpio.file("".join(f"{name}\n" for name in late).encode())
     return cpio.archive(entries)
 
 

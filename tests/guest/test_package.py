@@ -86,6 +86,7 @@ def test_build_writes_all_commands(guest: Image, tmp_path: Path) -> None:
     names = {path.name for path in (made / "bin").iterdir()}
     assert names == {
         *("cvd_internal_start", "cvd_internal_stop", "cvd_internal_status", "run_cvd"),
+        *("cvd_internal_display", "cvd_internal_host_bugreport", "powerbtn_cvd", "snapshot_util_cvd"),
         *("launch_cvd", "stop_cvd", "cvd_status"),
     }
     assert all(os.access(path, os.X_OK) for path in (made / "bin").iterdir())
