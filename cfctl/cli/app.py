@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, common, demo, device, gpu, guest, host
+from cfctl.cli import access, common, demo, device, display, gpu, guest, host, lifecycle
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ def cfctl_(
 
 
 device.register(app)
+lifecycle.register(app)
+display.register(app)
 access.register(app)
 demo.register(app)
 app.add_typer(gpu.app, name="gpu")

@@ -53,8 +53,13 @@ def launch(
         str,
         typer.Option(help="auto, or a GPU mode (see cfctl gpu probe).", metavar="MODE", autocompletion=gpu_modes),
     ] = "auto",
-    cpus: Annotated[int | None, typer.Option(help="Virtual processors of each instance.")] = None,
-    memory_mb: Annotated[int | None, typer.Option(help="Memory of each instance in MiB.")] = None,
+    cpus: Annotated[
+        str | None,
+        typer.Option(help="Virtual processors of each instance; or one each: 2,4.", metavar="N,..."),
+    ] = None,
+    memory_mb: Annotated[
+        str | None, typer.Option(help="Memory of each instance in MiB; or one number each.", metavar="N,...")
+    ] = None,
     num_instances: Annotated[int, typer.Option(help="How many instances the device has.")] = 1,
     host_package: Annotated[
         Path | None,
@@ -63,6 +68,18 @@ def launch(
     images: Annotated[
         Path | None,
         typer.Option(help="Directory with the guest's images [default: the host package's].", metavar="DIR"),
+    ] = None,
+    restart: Annotated[
+        str,
+        typer.Option(
+            help="Boot it again by itself: no, on-failure (it died) or always (also after the host was booted).",
+            metavar="POLICY",
+            autocompletion=lambda: ["no", "on-failure", "always"],
+        ),
+    ] = "no",
+    after_boot: Annotated[
+        Path | None,
+        typer.Option(help="adb commands, one a line, or an APK: done before it counts as ready.", metavar="FILE"),
     ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -82,19 +99,22 @@ def launch(
       cfctl launch phone --gpu auto --cpus 4 --memory-mb 4096 --host-package ~/cf --images ~/cf
       cfctl launch farm --num-instances 4 --no-wait
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
+      cfctl launch phone --restart always --after-boot app.apk
     """
     options: dict[str, Any] = {
         "host_package": host_package,
         "gpu": gpu,
-        "cpus": cpus,
-        "memory_mb": memory_mb,
+        "cpus": _per_instance("--cpus", cpus),
+        "memory_mb": _per_instance("--memory-mb", memory_mb),
         "num_instances": num_instances,
         "images": os.fspath(images.absolute()) if images else None,
+        "restart": restart,
+        "after_boot": os.fspath(after_boot.expanduser().absolute()) if after_boot else None,
     }
     seconds = _timeout(timeout, wait=wait)
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait)
-        return Answer(device.as_dict(), lambda: _show_up(device))
+        return Answer(device.as_dict(), lambda: show_up(device))
     with steps.reporting(Events()):
         try:
             device = _launch(words or [], options, timeout=seconds, wait=wait)
@@ -126,7 +146,7 @@ def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer
     from cfctl.launch import launcher
 
     device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
-    return Answer(device.as_dict(), lambda: _show_up(device))
+    return Answer(device.as_dict(), lambda: show_up(device))
 
 
 def stop(*, names: Names) -> Answer:
@@ -190,6 +210,18 @@ def _each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[
     if len(names) == 1 and errors:
         raise errors[0]
     return errors
+
+
+def answer_each(what: str, names: list[str], one: Callable[[str], Device]) -> Answer:
+    """Do the same to several devices, and answer with what they are then."""
+    devices: list[Device] = []
+
+    def call(name: str) -> list[str]:
+        devices.append(one(name))
+        return []
+
+    errors = _each(what, names, call)
+    return _answer(_devices(devices), errors)
 
 
 def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
@@ -267,6 +299,17 @@ class Events:
         print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
 
 
+def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
+    """Read one number, or one for each instance."""
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
+        raise UsageError(f"{option} {text}: a whole number is needed, or one for each instance: 2,4")
+    numbers = tuple(map(int, words))
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 # -- helpers -----------------------------------------------------------------------------------------------
 
 
@@ -307,7 +350,7 @@ def _devices(devices: list[Device]) -> dict[str, Any]:
     return {"devices": [device.as_dict() for device in devices]}
 
 
-def _show_up(device: Device) -> None:
+def show_up(device: Device) -> None:
     """Say what a user wants to know next about a device that was started."""
     record = device.record
     print(f"{record.name} is {device.state.value}; GPU mode {record.gpu_mode}: {record.gpu_reason}")

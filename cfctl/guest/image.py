@@ -40,8 +40,8 @@ _LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev")
 
 #: What the guest cannot do without.
 _APPLETS = {
-    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mke2fs", "mount", "poweroff", "setsid", "sh"),
-    *("sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
+    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mke2fs", "mount", "poweroff", "setsid"),
+    *("sh", "sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
 }
 
 

@@ -77,7 +77,7 @@ class Snapshot:
         if inside is None:
             numbers = ", ".join(f"cvd-{number}" for number in self.document["guest_snapshot"])
             raise UsageError(f"the snapshot {self.meta.parent} has no {instance.id}", f"It is of {numbers}.")
-        return self.meta.parent / inside
+        return self.meta.parent / str(inside)
 
     def memory(self, instance: Instance) -> Path:
         """Return the file with the VM's memory and processors."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cfctl import gpu, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import boot, diagnosis, images, numbers, observe, registry, stop
+from cfctl.launch import afterboot, boot, diagnosis, images, numbers, observe, registry, stop
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -32,6 +32,7 @@ _OURS = {
     "instance_nums": "--num-instances K",
     "memory_mb": "--memory-mb N",
     "num_instances": "--num-instances K",
+    "snapshot_path": "cfctl snapshot NAME restore DIRECTORY",
 }
 
 #: How often the logs are looked at.
@@ -54,6 +55,7 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     started = time.monotonic()
     package = HostPackage.open(Path(request.host_package))
     _check(request)
+    _check_after_boot(request, wait=wait)
     if name is not None:
         _check_free(name)
     watch: boot.Watch | None = None
@@ -83,9 +85,13 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
         raise
 
 
-def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
+def restart(
+    name: str, *, timeout: float, wait: bool = True, snapshot: Path | None = None, only_if_down: bool = False
+) -> observe.Device:
     """Stop a device, if it is up, and boot it again with what was asked for at first; its disks are kept.
 
+    :param snapshot: go on where this was taken, instead of booting.
+    :param only_if_down: leave a device that is up, or was stopped on purpose, as it is.
     :raises NoSuchDevice: if there is none of that name.
     :raises CfctlError: as :func:`launch` and :func:`stop.stop`; the device stays, stopped or failed.
     """
@@ -94,6 +100,14 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
     try:
         with registry.opened(name) as record:
             package = _package_of(record)
+            _check_after_boot(record.request, wait=wait)
+            if only_if_down:
+                now = observe.device(name, held=True)
+                if now.state.is_up or record.kept_down:
+                    return now
+                record.restarts += 1
+            else:
+                record.restarts = 0
             if record.holds_numbers:
                 with steps.step(f"stop {name}"):
                     stop.stop(record)
@@ -101,8 +115,8 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started)
-                child = _start(record, package, locked)
-        return _follow(record, watch, child, timeout=timeout, wait=wait)
+                child = _start(record, package, locked, snapshot=snapshot)
+        return _follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
     except BaseException as error:
         if watch is not None:
             _give_up(watch, error, new=False)
@@ -120,14 +134,28 @@ def _package_of(record: Record) -> HostPackage:
         ) from error
 
 
+def _check_after_boot(request: Request, *, wait: bool) -> None:
+    """Look at what is to be done after the boot, before there is one.
+
+    :raises UsageError: if it cannot be done, or nobody would be there to do it.
+    """
+    if afterboot.of(request) and not wait:
+        raise UsageError("--after-boot and --no-wait contradict each other", "Without waiting nobody does it.")
+
+
 def _check(request: Request) -> None:
     if not 1 <= request.num_instances <= MAX_INSTANCES:
         raise UsageError(
             f"a device has 1 to {MAX_INSTANCES} instances, not {request.num_instances}",
         )
-    for what, value in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
-        if value is not None and value < 1:
-            raise UsageError(f"{what} must be 1 or more, not {value}")
+    for what, given in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
+        values = per_instance(given)
+        if len(values) > request.num_instances:
+            raise UsageError(f"{what} has {len(values)} values for {request.num_instances} instance(s)")
+        if wrong := [value for value in values if value < 1]:
+            raise UsageError(f"{what} must be 1 or more, not {wrong[0]}")
+    if request.restart not in set(registry.Restart):
+        raise UsageError(f"--restart {request.restart} is not one of: {', '.join(registry.Restart)}")
     for flag in request.flags:
         if not flag.startswith("-"):
             raise UsageError(
@@ -171,6 +199,17 @@ def choose_gpu(request: Request) -> gpu.Decision:
     return gpu.choose(request.gpu, vm_manager=vm_manager, guest_supports_gfxstream=guest)
 
 
+def per_instance(given: registry.PerInstance) -> tuple[int, ...]:
+    """Return the values of something that each instance has its own of; none if nothing was given."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, int) else given
+
+
+def _listed(given: registry.PerInstance) -> str:
+    return ",".join(map(str, per_instance(given)))
+
+
 def _flags(record: Record) -> list[str]:
     """Return the launcher's flags; always with ``=``, because some on/off flags are strings (launcher.md T5)."""
     first, count = record.numbers[0], len(record.numbers)
@@ -180,9 +219,9 @@ def _flags(record: Record) -> list[str]:
     else:
         flags += [f"--instance_nums={','.join(map(str, record.numbers))}"]
     if record.request.cpus is not None:
-        flags.append(f"--cpus={record.request.cpus}")
+        flags.append(f"--cpus={_listed(record.request.cpus)}")
     if record.request.memory_mb is not None:
-        flags.append(f"--memory_mb={record.request.memory_mb}")
+        flags.append(f"--memory_mb={_listed(record.request.memory_mb)}")
     if record.request.images is not None:
         flags.append(f"--system_image_dir={','.join([record.request.images] * count)}")
     return [*flags, *record.request.flags]
@@ -201,7 +240,9 @@ def _environment(record: Record) -> dict[str, str]:
     }
 
 
-def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -> Child:
+def _start(
+    record: Record, package: HostPackage, locked: Sequence[NumberLock], *, snapshot: Path | None = None
+) -> Child:
     """Start the launcher; the locks of the numbers go with it, for as long as the device lives."""
     log = record.home / boot.LAUNCH_LOG
     # What an earlier boot said must not pass for this one's.
@@ -213,17 +254,24 @@ def _start(record: Record, package: HostPackage, locked: Sequence[NumberLock]) -
     except OSError as exc:
         raise registry.disk_error(record.home, exc) from exc
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
+    record.suspended_at, record.getting_ready = None, record.request.after_boot is not None
+    record.boot_id, record.kept_down = registry.boot_id(), False
     registry.save(record)
     return process.start(
-        [package.start, *_flags(record)],
+        [package.start, *_flags(record), *([f"--snapshot_path={snapshot}"] if snapshot else [])],
         output=log,
         env=_environment(record),
         pass_fds=[fd for lock in locked for fd in lock.fds],
     )
 
 
-def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool) -> observe.Device:
-    """Report the boot until it ends, well or not."""
+def _follow(
+    record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool, restored: bool = False
+) -> observe.Device:
+    """Report the boot until it ends, well or not.
+
+    :param restored: it goes on where a snapshot was taken: its log tells of no boot, only the launcher's end does.
+    """
     if not wait:
         return observe.device(record.name)
     watch.begin()
@@ -233,11 +281,14 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
             raise diagnosis.timed_out(record, watch, timeout)
         time.sleep(_TICK_S)
     watch.poll()
-    if status != 0 or not watch.booted:
+    if status != 0 or not (watch.booted or restored):
         raise diagnosis.failed(record, watch, status)
+    if not restored:
+        # What it has got stands in the snapshot.
+        afterboot.run(record, afterboot.of(record.request), deadline=time.monotonic() + timeout - watch.seconds)
     try:
         with registry.opened(record.name) as current:
-            current.booted_at = registry.now()
+            current.booted_at, current.getting_ready = registry.now(), False
             registry.save(current)
     except CfctlError as error:
         # It has booted, whatever the disk says; its logs tell so too.
@@ -251,6 +302,8 @@ def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
     Its processes are found by their environment, so it does not matter whether the launcher came to be known.
     """
     phase = watch.slowest.phase.name
+    if isinstance(error, CfctlError) and afterboot.failed(error):
+        phase = afterboot.PHASE
     # Neither an interrupted launch nor a launcher that never came to a VM leaves anything worth keeping; a boot that
     # failed leaves its logs.
     crashed = phase == "assemble" and not isinstance(error, DeadlinePassed)

@@ -51,7 +51,11 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
     :raises CfctlError: if something of it survives.
     """
     with registry.opened(name):
-        said = _stop(observe.device(name, held=True))
+        device = observe.device(name, held=True)
+        said = _stop(device)
+        if not device.record.kept_down:
+            device.record.kept_down = True
+            registry.save(device.record)
     return observe.device(name), said
 
 
@@ -89,17 +93,20 @@ def remove_device(name: str, *, force: bool) -> list[str]:
     return said
 
 
-def running(name: str) -> Device:
+def running(name: str, device: Device | None = None) -> Device:
     """Return a device that can be talked to.
 
+    :param device: as it is now, if the caller has looked.
     :raises NotRunning: if it is in any other state.
     """
-    device = observe.device(name)
+    device = device or observe.device(name)
     if device.state not in (State.RUNNING, State.BOOTING):
         raise NotRunning(
             f"{name} is {device.state.value}",
             device.record.failure.brief if device.record.failure else None,
-            f"Boot it: cfctl restart {name}",
+            f"Let it go on: cfctl resume {name}"
+            if device.state is State.SUSPENDED
+            else f"Boot it: cfctl restart {name}",
         )
     return device
 

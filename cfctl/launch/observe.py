@@ -89,6 +89,8 @@ class Device:
             "created_at": record.created_at,
             "started_at": record.started_at,
             "booted_at": record.booted_at,
+            "suspended_at": record.suspended_at,
+            "restart": record.request.restart,
             "instances": [self._instance(instance) for instance in record.instances],
             **failure,
         }
@@ -158,9 +160,11 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool) -> State
             return State.PREPARING
         # It should be up: it died after it had booted, or its launcher gave up with nobody watching.
         return State.STALE if record.booted_at or boot.all_booted(record) else State.FAILED
-    if record.booted_at or boot.all_booted(record):
+    if not record.getting_ready and (record.booted_at or boot.all_booted(record)):
         listening = all(launcher_monitor.listening(monitor_socket(record, instance)) for instance in record.instances)
-        return State.RUNNING if listening else State.UNREACHABLE
+        if not listening:
+            return State.UNREACHABLE
+        return State.SUSPENDED if record.suspended_at else State.RUNNING
     return State.BOOTING
 
 

@@ -52,7 +52,8 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     if record.holds_numbers:
         release(record)
         _remove_sockets(record)
-    record.stopping = False
+    record.stopping = record.getting_ready = False
+    record.suspended_at = None
     record.stopped_at = registry.now()
     _save(record)
     return said
