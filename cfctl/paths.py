@@ -73,6 +73,11 @@ class Paths:
         return self.cache / "host-packages"
 
     @property
+    def flag_listings(self) -> Path:
+        """What launchers said about their flags, one file per launcher."""
+        return self.cache / "flags"
+
+    @property
     def guest_images(self) -> Path:
         """Kernel and initramfs of the embedded guest, one directory per content hash."""
         return self.cache / "guest"

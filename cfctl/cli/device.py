@@ -87,6 +87,12 @@ def launch(
         bool,
         typer.Option("--events", help="Print each phase of the boot as a line of JSON.", show_default=False),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "-f", help="Even if it does not fit into memory or onto the disk.", show_default=False
+        ),
+    ] = False,
     quiet: bool = False,
 ) -> Answer | None:
     """Boot a new device and wait until it is up.
@@ -113,11 +119,11 @@ def launch(
     }
     seconds = _timeout(timeout, wait=wait)
     if not events:
-        device = _launch(words or [], options, timeout=seconds, wait=wait)
+        device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         return Answer(device.as_dict(), lambda: show_up(device))
     with steps.reporting(Events()):
         try:
-            device = _launch(words or [], options, timeout=seconds, wait=wait)
+            device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         except CfctlError as error:
             document = {"event": "error", "error": error.as_dict()}
             return Answer(document, lambda: print_json(document), error.exit_code)
@@ -125,14 +131,18 @@ def launch(
     return Answer(document, lambda: print_json(document))
 
 
-def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
+def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool, force: bool) -> Device:
     from cfctl.launch import launcher
     from cfctl.launch.registry import Request
 
     name, flags = _split(words)
     package = os.fspath(_package(options.pop("host_package")))
     return launcher.launch(
-        name, Request(host_package=package, flags=tuple(flags), **options), timeout=timeout, wait=wait
+        name,
+        Request(host_package=package, flags=tuple(flags), **options),
+        timeout=timeout,
+        wait=wait,
+        force=force,
     )
 
 

@@ -40,7 +40,7 @@ _LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev")
 
 #: What the guest cannot do without.
 _APPLETS = {
-    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mke2fs", "mount", "poweroff", "setsid"),
+    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mount", "poweroff", "setsid"),
     *("sh", "sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
 }
 
@@ -142,8 +142,8 @@ def _build(arch: Arch, scratch: Path, directory: Path) -> None:
     apt = PrivateApt(scratch / "apt", arch)
     with step("read the package lists (a private copy)"):
         apt.update()
-    with step("fetch kernel, busybox and adbd"):
-        apt.download(["adbd", "busybox-static"])
+    with step("fetch kernel, busybox, mke2fs and adbd"):
+        apt.download(["adbd", "busybox-static", "e2fsprogs"])
         apt.download_only([apt.dependency(arch.kernel_package, "linux-image-")])
         tree = apt.unpack()
     with step("make the guest image"):
@@ -185,6 +185,9 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     entries |= {f"bin/{name}": cpio.link("busybox") for name in applets(entries["bin/busybox"].data)}
     entries["usr/bin/adbd"] = cpio.file(_program(tree, "adbd"), 0o755)
     entries |= _libraries(tree, arch, entries["usr/bin/adbd"].data)
+    # busybox has one too, which makes no journal: what a VM's sudden end leaves would be damaged.
+    entries["sbin/mke2fs"] = cpio.file(_program(tree, "mke2fs"), 0o755)
+    entries |= _libraries(tree, arch, entries["sbin/mke2fs"].data)
     early = _modules(tree, _EARLY_MODULES)
     entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in early.items()}
     entries["lib/modules/load"] = cpio.file("".join(f"{name}\n" for name in early).encode())
@@ -235,7 +238,7 @@ def _libraries(tree: Path, arch: Arch, program: bytes) -> dict[str, cpio.Entry]:
         seen.add(base)
         path = next((path for path in (place / base for place in directories) if path.is_file()), None)
         if path is None:
-            raise GuestImageUnavailable(f"the packages have no library {base}", "adbd needs it.")
+            raise GuestImageUnavailable(f"the packages have no library {base}", "adbd or mke2fs needs it.")
         data = path.read_bytes()
         # The interpreter is found by the path in the program, a library by the linker's default directory.
         entries[name.lstrip("/") if "/" in name else f"lib/{base}"] = cpio.file(data, 0o755)

@@ -8,10 +8,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import gpu, process, signals, steps
+from cfctl import config, gpu, paths, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
-from cfctl.launch import afterboot, boot, diagnosis, images, numbers, observe, registry, stop
+from cfctl.launch import (
+    afterboot,
+    boot,
+    capacity,
+    diagnosis,
+    images,
+    knownflags,
+    logs,
+    numbers,
+    observe,
+    ports,
+    registry,
+    scope,
+    stop,
+)
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Failure, Record, Request
 
@@ -39,12 +53,15 @@ _OURS = {
 _TICK_S = 0.03
 
 
-def launch(name: str | None, request: Request, *, timeout: float, wait: bool = True) -> observe.Device:
+def launch(
+    name: str | None, request: Request, *, timeout: float, wait: bool = True, force: bool = False
+) -> observe.Device:
     """Make a device and boot it.
 
     :param name: what to call it; None makes it ``cvd-N`` after its first number.
     :param timeout: seconds that it may take to boot.
     :param wait: return when it has booted; otherwise as soon as the launcher runs.
+    :param force: even if it does not fit into memory or onto the disk.
     :return: the device, running (or booting, without ``wait``).
     :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made, or when the launcher refused the
         host or a flag (nothing is left).
@@ -56,6 +73,8 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
     package = HostPackage.open(Path(request.host_package))
     _check(request)
     _check_after_boot(request, wait=wait)
+    if not force:
+        capacity.check(request, package, paths.current().devices, vm_manager=_vm_manager(request, package))
     if name is not None:
         _check_free(name)
     watch: boot.Watch | None = None
@@ -190,13 +209,14 @@ def choose_gpu(request: Request) -> gpu.Decision:
 
     :raises UsageError: for a mode or a VM manager that does not exist.
     """
-    vm_manager = HostPackage.open(Path(request.host_package)).vm_manager
-    for flag in request.flags:
-        key, _, value = flag.lstrip("-").partition("=")
-        if key == "vm_manager" and value:
-            vm_manager = value
+    vm_manager = _vm_manager(request, HostPackage.open(Path(request.host_package)))
     guest = images.supports_gfxstream(Path(request.images or request.host_package))
     return gpu.choose(request.gpu, vm_manager=vm_manager, guest_supports_gfxstream=guest)
+
+
+def _vm_manager(request: Request, package: HostPackage) -> str:
+    given = [flag.partition("=")[2] for flag in request.flags if flag.lstrip("-").startswith("vm_manager=")]
+    return next((value for value in reversed(given) if value), package.vm_manager)
 
 
 def per_instance(given: registry.PerInstance) -> tuple[int, ...]:
@@ -227,6 +247,11 @@ def _flags(record: Record) -> list[str]:
     return [*flags, *record.request.flags]
 
 
+def _left(record: Record, known: frozenset[str]) -> frozenset[str]:
+    """Return the flags that a launcher knows and that the user has not given."""
+    return known - {flag.lstrip("-").partition("=")[0].replace("-", "_") for flag in record.request.flags}
+
+
 def _environment(record: Record) -> dict[str, str]:
     env = dict(os.environ)
     # It would move upstream's sockets away from where everybody looks for them.
@@ -245,11 +270,9 @@ def _start(
 ) -> Child:
     """Start the launcher; the locks of the numbers go with it, for as long as the device lives."""
     log = record.home / boot.LAUNCH_LOG
-    # What an earlier boot said must not pass for this one's.
-    for instance in record.instances:
-        for old in (boot.kernel_log(record, instance), boot.launcher_log(record, instance)):
-            old.unlink(missing_ok=True)
     try:
+        # What an earlier boot said must not pass for this one's.
+        logs.set_aside(record)
         log.write_bytes(b"")
     except OSError as exc:
         raise registry.disk_error(record.home, exc) from exc
@@ -257,8 +280,17 @@ def _start(
     record.suspended_at, record.getting_ready = None, record.request.after_boot is not None
     record.boot_id, record.kept_down = registry.boot_id(), False
     registry.save(record)
+    settings = config.load()
+    argv = [os.fspath(package.start), *_flags(record), *([f"--snapshot_path={snapshot}"] if snapshot else [])]
+    argv += ports.flags(
+        record.instances,
+        ports.parse(settings["launch.webrtc_ports"]),
+        known=_left(record, knownflags.of(package.start)),
+    )
+    if settings["launch.scope"] and scope.available():
+        argv = scope.wrapped(argv, record, root=os.geteuid() == 0)
     return process.start(
-        [package.start, *_flags(record), *([f"--snapshot_path={snapshot}"] if snapshot else [])],
+        argv,
         output=log,
         env=_environment(record),
         pass_fds=[fd for lock in locked for fd in lock.fds],

@@ -92,13 +92,14 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     assert adb(host, "phone", "shell", "echo", "awake") == "awake"
 
     # -- snapshot: memory and disk of the same moment
+    # The kernel makes this up when it is first read.
+    boots = adb(host, "phone", "shell", "cat /proc/sys/kernel/random/boot_id")
     adb(host, "phone", "shell", "echo before >/data/disk; echo before >/tmp/memory")
     taken = host.json("snapshot", "phone", "take", "/tmp/snap")
     conforms(taken, "device")
     assert (taken["state"], taken["snapshot"]) == ("running", "/tmp/snap")
     assert refused(host, "snapshot", "phone", "take", "/tmp/snap", code=2)["brief"] == "/tmp/snap is there already"
     adb(host, "phone", "shell", "echo after >/data/disk; echo after >/tmp/memory")
-    boots = adb(host, "phone", "shell", "cat /proc/sys/kernel/random/boot_id")
     restored = host.json("snapshot", "phone", "restore", "/tmp/snap")
     assert restored["state"] == state(host) == "running"
     assert adb(host, "phone", "shell", "cat /tmp/memory /data/disk").split() == ["before", "before"]
@@ -112,7 +113,7 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     conforms(picture, "screenshot")
     raw = read(host, "/tmp/screen.png")
     assert (len(raw), png_size(raw)) == (picture["bytes"], (720, 400))
-    assert len(set(zlib.decompress(raw[raw.index(b"IDAT") + 4 : -16]))) > 2, "there is something on it"
+    assert any(zlib.decompress(raw[raw.index(b"IDAT") + 4 : -16])), "there is something on it"
     assert refused(host, "display", "phone", "screenshot", "/tmp/s.png", "--display", "3", code=1)
     error = refused(host, "display", "phone", "add", "640x480", code=2)
     assert error["brief"] == "the VM manager of phone (qemu_cli) cannot add displays while a guest runs"
