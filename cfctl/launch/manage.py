@@ -59,6 +59,15 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
     return observe.device(name), said
 
 
+def end_device(name: str) -> list[str]:
+    """Take down what is left of a device that died; it may be booted again without being asked.
+
+    :return: what had to be done beyond asking.
+    """
+    with registry.opened(name):
+        return _stop(observe.device(name, held=True))
+
+
 def _stop(device: Device) -> list[str]:
     if not device.processes and not device.record.holds_numbers:
         return []

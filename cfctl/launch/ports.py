@@ -1,8 +1,9 @@
 """The ports of WebRTC: each instance has a slice of one range, as it has a port for ADB.
 
 Upstream gives every instance the same 50 ports (15550 to 15599, launcher.md section 7), and whoever comes second
-finds them taken. Here a range is cut into as many slices as there can be instances, so that a slice follows from the number
-alone, on any host with the same setting. In a container, which has ports of its own, the numbers are the same.
+finds them taken. Here a range is cut into as many slices as there can be instances, so that a slice follows from
+the number alone, on any host with the same setting. In a container, which has ports of its own, the numbers are
+the same.
 
 The default begins at upstream's first port and has 40 for each of 128 instances (a viewer takes one or two). 20669 is
 the last, below the kernel's own range for outgoing connections (32768 on, ip(7)); nothing else of Cuttlefish's is in
