@@ -74,7 +74,7 @@ def appended(log: Path) -> bool:
     wanted = log.stat()
     for pid in process.pids():
         with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{pid}/fd"):
+            for entry in list(os.scandir(f"/proc/{pid}/fd")):
                 with contextlib.suppress(OSError):
                     if os.path.samestat(entry.stat(), wanted):
                         flags = _flags(Path(f"/proc/{pid}/fdinfo/{entry.name}"))
