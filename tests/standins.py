@@ -14,6 +14,20 @@ import json, os, signal, socket, sys, time
 
 FAULT = {fault!r}
 home = os.environ["HOME"]
+if "--helpxml" in sys.argv:
+    if FAULT == "mute":
+        sys.exit(134)
+    print('<?xml version="1.0"?>\n<AllFlags>\n<program>launch_cvd</program>')
+    for name in ("base_instance_num", "cpus", "daemon", "gpu_mode", "instance_nums", "memory_mb", "num_instances",
+                 "system_image_dir", "x_res"):
+        print(f"<flag><file>main.cc</file><name>{{name}}</name><meaning>what &lt;{{name}}&gt; means</meaning>"
+              f"<default>1</default><current>1</current><type>string</type></flag>")
+    print("</AllFlags>")
+    sys.exit(1)
+if "--help" in sys.argv:
+    sys.exit(1)
+with open(f"{{home}}/argv", "a") as f:
+    print(*sys.argv[1:], os.readlink(f"/proc/{{os.getppid()}}/exe"), file=f)
 flags = dict(arg.lstrip("-").partition("=")[::2] for arg in sys.argv[1:])
 first, count = int(flags.get("base_instance_num", 1)), int(flags.get("num_instances", 1))
 numbers = list(range(first, first + count))
@@ -112,9 +126,9 @@ while True:
 def write(directory: Path, fault: str) -> Path:
     """Write a host package with one fault into ``directory``; return it.
 
-    :param fault: crash, garbage, kill (the launcher itself); liar (exits 0 without a boot); hang, panic (the boot),
-        deaf-boot (hangs and never answers); deaf (never answers, ignores TERM), refuse (answers E), orphan (leaves
-        a child), none.
+    :param fault: crash, garbage, kill (the launcher itself); mute (does not tell its flags); liar (exits 0 without a
+        boot); hang, panic (the boot), deaf-boot (hangs and never answers); deaf (never answers, ignores TERM),
+        refuse (answers E), orphan (leaves a child), none.
     """
     python = Path(sys.executable).resolve()
     for name, text in (("launch_cvd", _LAUNCHER), ("run_cvd", _RUN_CVD)):

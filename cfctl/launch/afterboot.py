@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import process, steps
-from cfctl.errors import CfctlError, DeadlinePassed, LaunchFailed, UsageError
+from cfctl.errors import DeadlinePassed, LaunchFailed, UsageError
 from cfctl.launch import adb, boot
 
 if TYPE_CHECKING:
@@ -195,8 +195,3 @@ def _run(record: Record, serial: str, command: Command, deadline: float) -> None
             f"Mend the file, then: cfctl restart {record.name}",
             phase=PHASE,
         )
-
-
-def failed(error: CfctlError) -> bool:
-    """Tell whether it was what comes after the boot that failed."""
-    return isinstance(error, LaunchFailed) and error.phase == PHASE

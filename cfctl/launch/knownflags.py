@@ -10,15 +10,14 @@ import hashlib
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import msgspec
 
 from cfctl import paths, process
 from cfctl.errors import CfctlError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from cfctl.launch import observe
 
 _ASK_S = 20.0
 _NAME = re.compile(r"<name>([A-Za-z0-9_]+)</name>")
@@ -46,12 +45,16 @@ def parse(text: str) -> frozenset[str]:
 
 
 def _ask(launcher: Path) -> frozenset[str]:
-    try:
-        # Both of gflags' help texts end with status 1.
-        env = {**os.environ, "HOME": "/nonexistent", "LC_ALL": "C"}
-        done = process.run([launcher, "--helpxml"], timeout=_ASK_S, success=None, env=env)
-    except CfctlError:
-        return frozenset()
+    """Ask in a HOME of its own: what knows no help might take the question for a launch."""
+    with tempfile.TemporaryDirectory(prefix="cfctl-flags-") as name:
+        env = {**os.environ, "HOME": name, observe.MARK: name, "LC_ALL": "C"}
+        try:
+            # Both of gflags' help texts end with status 1.
+            done = process.run([launcher, "--helpxml"], timeout=_ASK_S, success=None, env=env, cwd=Path("/"))
+        except CfctlError:
+            return frozenset()
+        finally:
+            process.end([found.pid for found in observe.processes([Path(name)])[Path(name)]], patience=0)
     return parse(done.stdout) if "<AllFlags>" in done.stdout else frozenset()
 
 

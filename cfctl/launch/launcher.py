@@ -122,7 +122,7 @@ def restart(
             _check_after_boot(record.request, wait=wait)
             if only_if_down:
                 now = observe.device(name, held=True)
-                if now.state.is_up or record.kept_down:
+                if record.kept_down or (now.state.is_up and now.state is not observe.State.UNREACHABLE):
                     return now
                 record.restarts += 1
             else:
@@ -334,7 +334,7 @@ def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
     Its processes are found by their environment, so it does not matter whether the launcher came to be known.
     """
     phase = watch.slowest.phase.name
-    if isinstance(error, CfctlError) and afterboot.failed(error):
+    if watch.booted and watch.record.request.after_boot is not None:
         phase = afterboot.PHASE
     # Neither an interrupted launch nor a launcher that never came to a VM leaves anything worth keeping; a boot that
     # failed leaves its logs.

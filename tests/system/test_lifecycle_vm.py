@@ -77,6 +77,9 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     assert "after boot, line 4: adb push" in launched.stderr
     assert adb(host, "phone", "shell", "cat", "/data/app/payload") == "from outside"
 
+    flags = host.run("cat", f"{device['home']}/cuttlefish/assembly/assemble_cvd.log").stdout
+    assert "--udp_port_range has no effect" in flags, "it knows the flag, so it is given its slice"
+
     # -- suspend: QEMU's processors stand, ps says so, and what needs them is refused
     (suspended,) = host.json("suspend", "phone")["devices"]
     conforms(suspended, "device")
