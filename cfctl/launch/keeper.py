@@ -105,6 +105,18 @@ def decisions(devices: Iterable[Device], *, now: datetime, boot_id: str | None) 
     return sorted((d for d in found if d.at is not None), key=lambda d: (d.at, d.name))
 
 
+def _keep_small(device: Device) -> None:
+    """Keep the logs of a device that is up small."""
+    if device.state is State.RUNNING and device.record.booted_at is None:
+        # Nobody waited for it, so only its logs tell that it has booted, and they are about to be cut.
+        with registry.opened(device.record.name) as record:
+            if observe.device(record.name, held=True).state is State.RUNNING:
+                record.booted_at = registry.now()
+                registry.save(record)
+        return
+    logs.keep_small(device.record)
+
+
 def tend(*, now: datetime, timeout: float, boot: Callable[[str], object] | None = None) -> list[Decision]:
     """Do one round: keep the logs of this user's devices small, and boot those that are due, one after the other.
 
@@ -118,8 +130,8 @@ def tend(*, now: datetime, timeout: float, boot: Callable[[str], object] | None 
     for device in devices:
         if device.state.is_up:
             try:
-                logs.keep_small(device.record)
-            except OSError as exc:
+                _keep_small(device)
+            except (OSError, CfctlError) as exc:
                 steps.note(f"{device.record.name}: its logs could not be made smaller: {exc}")
     found = decisions(devices, now=now, boot_id=registry.boot_id())
     for decision in found:

@@ -52,10 +52,11 @@ def stop_device(name: str) -> tuple[Device, list[str]]:
     """
     with registry.opened(name):
         device = observe.device(name, held=True)
+        known, device.record.kept_down = device.record.kept_down, True
         said = _stop(device)
-        if not device.record.kept_down:
-            device.record.kept_down = True
-            registry.save(device.record)
+        if not known:
+            # A full disk must not keep a device from being stopped.
+            stop.save_if_possible(device.record)
     return observe.device(name), said
 
 

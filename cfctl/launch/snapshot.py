@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfctl import steps
+from cfctl.control import launcher_monitor, sync
+from cfctl.control.launcher_monitor import Action
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import launcher, lifecycle, observe, registry, tools
 from cfctl.launch.observe import State
@@ -26,6 +28,8 @@ META = "snapshot_meta_info.json"
 
 #: The memory of a phone is some GiB, and is written at the speed of the disk.
 TAKE_S = 600.0
+#: For run_cvd to say that it is there, which it does at once.
+_ANSWER_S = 30.0
 
 
 def take(name: str, path: Path, *, force: bool = False, seconds: float = TAKE_S) -> Device:
@@ -56,6 +60,10 @@ def take(name: str, path: Path, *, force: bool = False, seconds: float = TAKE_S)
                     f"--wait_for_launcher={seconds:.0f}",
                     seconds=seconds + 10,
                 )
+        except BaseException:
+            # A program that was killed could not clean up; nothing was there before.
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         finally:
             if was_running:
                 lifecycle.resume_held(record, seconds=lifecycle.SUSPEND_S)
@@ -69,10 +77,15 @@ def restore(name: str, path: Path, *, timeout: float) -> Device:
     :param path: absolute.
     :param timeout: seconds that it may take.
     :raises UsageError: if it is no snapshot, or one of other instance numbers: a guest keeps its addresses.
-    :raises CfctlError: as :func:`launcher.restart`.
+    :raises CfctlError: as :func:`launcher.restart`, or if it does not answer.
     """
     _check(registry.load(name), path)
-    return launcher.restart(name, timeout=timeout, snapshot=path)
+    device = launcher.restart(name, timeout=timeout, snapshot=path)
+    # No log tells that it goes on, as one tells that it has booted: whether it answers does.
+    for instance in device.record.instances:
+        socket = observe.monitor_socket(device.record, instance)
+        sync.run(launcher_monitor.request(socket, Action.STATUS, seconds=_ANSWER_S))
+    return device
 
 
 def _make_room(path: Path, *, force: bool) -> None:

@@ -47,7 +47,7 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     :raises CfctlError: if something of it still runs at the end; it is named, and the numbers stay taken.
     """
     record.stopping = True
-    _save(record)
+    save_if_possible(record)
     said = _end_processes(record, patience)
     if record.holds_numbers:
         release(record)
@@ -55,11 +55,11 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     record.stopping = record.getting_ready = False
     record.suspended_at = None
     record.stopped_at = registry.now()
-    _save(record)
+    save_if_possible(record)
     return said
 
 
-def _save(record: Record) -> None:
+def save_if_possible(record: Record) -> None:
     """Write the record if the disk lets us: a full one must not keep a device from being stopped."""
     try:
         registry.save(record)

@@ -212,6 +212,18 @@ def test_devices_that_come_back(host: Sandbox, package: Package) -> None:
     leaves_nothing(host)
 
 
+def test_a_device_that_nobody_waited_for_is_remembered_to_have_booted(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--no-wait", "--host-package", package())
+    wait_for_state(host, "running")
+    assert record(host)["booted_at"] is None
+    tend(host)
+    assert record(host)["booted_at"] is not None
+    # Its log may be emptied now.
+    inside(host, f"{device(host)['home']}/cuttlefish/instances/cvd-1/logs/kernel.log").write_text("")
+    assert device(host)["state"] == "running"
+    host.cfctl("rm", "--force", "phone")
+
+
 def test_in_the_foreground(host: Sandbox, package: Package) -> None:
     directory = package()
 

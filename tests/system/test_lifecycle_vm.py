@@ -108,6 +108,18 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     assert adb(host, "phone", "shell", "cat /tmp/memory /data/disk").split() == ["before", "before"]
     assert adb(host, "phone", "shell", "cat /proc/sys/kernel/random/boot_id") == boots, "it went on, no boot"
 
+    # -- a snapshot that fails, for want of room, leaves nothing, and the device goes on
+    host.run("sh", "-c", "mkdir /tmp/small && mount -t tmpfs -o size=1m tmpfs /tmp/small")
+    assert refused(host, "snapshot", "phone", "take", "/tmp/small/s", code=1)
+    assert host.run("ls", "/tmp/small").stdout == ""
+    assert (state(host), qmp_status(host)) == ("running", "running")
+
+    # -- a damaged one fails at once, and the device can be booted
+    host.run("truncate", "-s", "1M", "/tmp/snap/instances/cvd-1/guest_vm")
+    assert "QEMU ended with status" in refused(host, "snapshot", "phone", "restore", "/tmp/snap", code=1)["details"]
+    assert state(host) == "failed"
+    host.cfctl("restart", "phone")
+
     # -- displays
     found = host.json("display", "phone")
     conforms(found, "displays")
@@ -130,6 +142,7 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     # -- restart keeps the disk, powerwash does not; what comes after a boot is done again each time
     host.cfctl("restart", "phone")
     assert adb(host, "phone", "shell", "cat /data/disk") == "before"
+    assert len(host.run("ls", f"{device['home']}/old-logs/cvd-1").stdout.split()) > 2
     washed = host.json("powerwash", "phone")
     assert washed["state"] == state(host) == "running"
     assert adb(host, "phone", "shell", "ls /data").split() == ["app", "local", "lost+found"]
