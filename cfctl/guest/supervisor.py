@@ -346,6 +346,9 @@ class Supervisor:
     async def _restored(self) -> None:
         """Follow the VM until it goes on where its snapshot was taken."""
         if not await self._done(snapshot.restored(self._qmp)):
+            # A QEMU that cannot read it ends, and says why; its monitor only goes away.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.booted(), _QEMU_PATIENCE_S)
             self._boot_failed("Virtual device failed to be restored", give_up=True)
             return
         # Its network is up, which no line of its log will tell again.
