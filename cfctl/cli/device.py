@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
+from cfctl.cli import foreground as foreground_
 from cfctl.cli.common import Answer, print_json, show_error, verb
 from cfctl.cli.complete import device_names, gpu_modes
 from cfctl.errors import CfctlError, UsageError
@@ -26,10 +27,6 @@ Names = Annotated[
     list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
 Timeout = Annotated[int | None, typer.Option(help="Seconds that it may take to boot [default: 600].", min=1)]
-Foreground = Annotated[
-    bool,
-    typer.Option("--foreground", help="Stay until it ends; Ctrl-C stops it.", show_default=False),
-]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has booted, or when it is started.")]
 
 
@@ -97,7 +94,7 @@ def launch(
             "--force", "-f", help="Even if it does not fit into memory or onto the disk.", show_default=False
         ),
     ] = False,
-    foreground: Foreground = False,
+    foreground: foreground_.Foreground = False,
     quiet: bool = False,
 ) -> Answer | None:
     """Boot a new device and wait until it is up.
@@ -123,10 +120,10 @@ def launch(
         "after_boot": os.fspath(after_boot.expanduser().absolute()) if after_boot else None,
     }
     seconds = _timeout(timeout, wait=wait)
-    _check_foreground(foreground=foreground, wait=wait, events=events)
+    foreground_.check(foreground=foreground, wait=wait, events=events)
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
-        return _attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
+        return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
     with steps.reporting(Events()):
         try:
             device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
@@ -152,7 +149,9 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
     )
 
 
-def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None, foreground: Foreground = False) -> Answer:
+def restart(
+    *, name: Name, wait: Wait = True, timeout: Timeout = None, foreground: foreground_.Foreground = False
+) -> Answer:
     """Stop a device if it is up, and boot it again as it was launched.
 
     \b
@@ -162,9 +161,9 @@ def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None, foregroun
     """
     from cfctl.launch import launcher
 
-    _check_foreground(foreground=foreground, wait=wait)
+    foreground_.check(foreground=foreground, wait=wait)
     device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
-    return _attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
+    return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
 
 def stop(*, names: Names) -> Answer:
@@ -315,24 +314,6 @@ class Events:
     def phase(self, name: str, detail: str, seconds: float) -> None:
         """Print a boot phase."""
         print_json({"event": "phase", "phase": name, "detail": detail, "seconds": round(seconds, 3)})
-
-
-def _check_foreground(*, foreground: bool, wait: bool, events: bool = False) -> None:
-    if foreground and not wait:
-        raise UsageError("--foreground and --no-wait contradict each other")
-    if foreground and events:
-        raise UsageError("--events ends with the boot, and --foreground does not", None, "Leave out one of them.")
-
-
-def _attended(device: Device) -> Answer:
-    """Stay until a device that is up has ended."""
-    from cfctl.launch import attend
-
-    name = device.record.name
-    steps.note(f"{name} is {device.state.value}; Ctrl-C stops it")
-    ended = attend.attend(name)
-    document = ended.as_dict() if ended is not None else {**device.as_dict(), "state": "stopped"}
-    return Answer(document, lambda: print(f"{name} was {'stopped' if ended is not None else 'removed'}"))
 
 
 def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:

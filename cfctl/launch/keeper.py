@@ -72,7 +72,7 @@ def decide(device: Device, *, now: datetime, boot_id: str | None) -> Decision:
         return leave(f"it is {device.state.value}")
     if rebooted:
         if policy is Restart.ALWAYS:
-            return Decision(record.name, now, "the host was booted again")
+            return Decision(record.name, _next(device, now), "the host was booted again")
         return leave("the host was booted again, and its policy is on-failure")
     why = {State.FAILED: "its boot failed", State.UNREACHABLE: "it does not answer"}.get(device.state, "it died")
     return Decision(record.name, _next(device, now), why)
@@ -81,15 +81,15 @@ def decide(device: Device, *, now: datetime, boot_id: str | None) -> Decision:
 def _next(device: Device, now: datetime) -> datetime:
     """Return when a device that died is to be booted again: at once, then ever later."""
     record = device.record
-    started = _time(record.started_at)
+    tries = [moment for moment in (_time(record.started_at), _time(record.tried_at)) if moment is not None]
     booted = _time(record.booted_at)
-    if started is None or started > now:
+    if not tries or max(tries) > now:
         return now  # a clock that was set back must not keep it down
     if record.restarts == 0 or (booted is not None and now - booted >= _LONG_ENOUGH_UP):
         return now
     # Not 2 ** restarts of any size: it would overflow some day.
     doublings: int = min(record.restarts - 1, 10)
-    return started + min(_FIRST_WAIT * (1 << doublings), _LONGEST_WAIT)
+    return max(tries) + min(_FIRST_WAIT * (1 << doublings), _LONGEST_WAIT)
 
 
 def _time(text: str | None) -> datetime | None:

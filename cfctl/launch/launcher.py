@@ -124,9 +124,11 @@ def restart(
                 now = observe.device(name, held=True)
                 if record.kept_down or (now.state.is_up and now.state is not observe.State.UNREACHABLE):
                     return now
-                record.restarts += 1
+                # Kept before anything can fail: what cannot even be started is tried ever later as well.
+                record.restarts, record.tried_at = record.restarts + 1, registry.now()
+                stop.save_if_possible(record)
             else:
-                record.restarts = 0
+                record.restarts, record.tried_at = 0, None
             if record.holds_numbers:
                 with steps.step(f"stop {name}"):
                     stop.stop(record)

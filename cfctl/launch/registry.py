@@ -88,6 +88,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param getting_ready: its launcher says that it has booted, but what is to be done after that is not done yet.
     :param boot_id: the boot of the host (``/proc/sys/kernel/random/boot_id``) in which it was last started.
     :param restarts: how often in a row it was booted again without being asked.
+    :param tried_at: when that was last tried, whether it came to a start or not.
     :param kept_down: somebody stopped it: it is not booted without being asked.
     """
 
@@ -106,6 +107,7 @@ class Record(msgspec.Struct, kw_only=True):
     getting_ready: bool = False
     boot_id: str | None = None
     restarts: int = 0
+    tried_at: str | None = None
     kept_down: bool = False
     failure: Failure | None = None
     schema: int = 1

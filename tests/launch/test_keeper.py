@@ -69,6 +69,14 @@ def test_waits_longer_each_time(restarts: int, seconds: int) -> None:
     assert found.at == NOW + timedelta(seconds=seconds)
 
 
+def test_what_cannot_even_be_started_waits_as_well() -> None:
+    # The network is missing, say: it was tried just now, and started long ago.
+    found = decide(down(restarts=3, tried_at=ago(seconds=0)))
+    assert found.at == NOW + timedelta(seconds=40)
+    found = decide(down(restarts=3, tried_at=ago(seconds=0), boot_id="before"))
+    assert found.at == NOW + timedelta(seconds=40)
+
+
 def test_a_device_that_was_up_for_long_comes_back_at_once() -> None:
     assert decide(down(restarts=9, booted_at=ago(minutes=10), started_at=ago(minutes=11))).due(NOW)
     assert not decide(down(restarts=9, booted_at=ago(minutes=1), started_at=ago(minutes=2))).due(NOW)
