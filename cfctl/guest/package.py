@@ -18,7 +18,7 @@ import cfctl
 from cfctl import arch as arches
 from cfctl import locks, paths, process
 from cfctl.errors import CfctlError, HostLacks
-from cfctl.guest import entry, image
+from cfctl.guest import entry, image, options
 from cfctl.steps import step
 
 #: In every package of ours, written last: what has it is whole, and may be replaced by another.
@@ -160,6 +160,10 @@ def _fill(directory: Path, guest: image.Image, *, link: bool) -> None:
     marker.parent.mkdir()
     about = {"cfctl": cfctl.__version__, "id": _name(), "guest": image.describe(guest)}
     marker.write_text(json.dumps(about, indent=1) + "\n")
+    # Where upstream's packages say what an instance gets if nothing is asked for.
+    preset = directory / "etc" / "cvd_config" / "cvd_config_phone.json"
+    preset.parent.mkdir()
+    preset.write_text(json.dumps({"cpus": options.DEFAULT_CPUS, "memory_mb": options.DEFAULT_MEMORY_MB}) + "\n")
     # Whatever the umask: other users run it.
     for path in (directory, *directory.rglob("*")):
         if not path.is_symlink() and not path.is_relative_to(directory / _IMAGES):

@@ -71,10 +71,19 @@ def spread(given: PerInstance, count: int) -> list[int | None]:
     return [*given[:count], *[given[0]] * (count - len(given))]
 
 
-def preset_memory(package: HostPackage) -> int | None:
-    """Return what a host package gives an instance in MiB if nothing is asked for; None if it does not say."""
+def preset(request: Request) -> str:
+    """Return the launcher's preset that a request leads to: ``--config``, by default ``phone``."""
+    given = [flag.lstrip("-").partition("=")[2] for flag in request.flags if flag.lstrip("-").startswith("config=")]
+    return given[-1] if given else "phone"
+
+
+def preset_memory(package: HostPackage, name: str) -> int | None:
+    """Return what a preset of a host package gives an instance in MiB; None if it does not say.
+
+    :param name: of several, joined with commas, nothing is known.
+    """
     try:
-        found = msgspec.json.decode((package.path / "etc/cvd_config/cvd_config_phone.json").read_bytes())
+        found = msgspec.json.decode((package.path / f"etc/cvd_config/cvd_config_{name}.json").read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
     value = found.get("memory_mb") if isinstance(found, dict) else None
@@ -215,7 +224,7 @@ def check(request: Request, package: HostPackage, devices_at: Path, *, vm_manage
 
     :raises HostLacks: if it does not; nothing was made.
     """
-    memory = guest_memory(request, preset_memory(package))
+    memory = guest_memory(request, preset_memory(package, preset(request)))
     check_disk(files(request, memory=memory, vm_manager=vm_manager), free_disk(devices_at))
     if memory is not None:
         need = memory + request.num_instances * OVERHEAD_MB * MIB

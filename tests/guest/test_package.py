@@ -14,7 +14,7 @@ import pytest
 
 from cfctl import paths
 from cfctl.errors import CfctlError
-from cfctl.guest import entry, image, kvm, package, vm
+from cfctl.guest import entry, image, kvm, options, package, vm
 from cfctl.guest.image import Image
 
 SOURCE = Path(package.__file__).parents[1]
@@ -93,6 +93,8 @@ def test_build_writes_all_commands(guest: Image, tmp_path: Path) -> None:
     assert (made / "images/kernel").read_bytes() == b"kernel"
     assert json.loads((made / package.MARKER).read_text())["guest"]["kernel"] == "6.1"
     assert [path.name for path in made.parent.iterdir()] == ["package"]
+    preset = json.loads((made / "etc/cvd_config/cvd_config_phone.json").read_text())
+    assert preset["memory_mb"] == options.DEFAULT_MEMORY_MB
 
 
 def test_it_can_be_moved_and_runs_without_cfctl(guest: Image, tmp_path: Path) -> None:

@@ -40,11 +40,18 @@ def test_memory_of_all_instances(request_: Request, preset: int | None, expected
 )
 def test_preset_of_a_host_package(tmp_path: Path, text: str, expected: int | None) -> None:
     package = HostPackage.open(standins.write(tmp_path, "none"))
-    assert capacity.preset_memory(package) is None
+    assert capacity.preset_memory(package, "phone") is None
     preset = tmp_path / "etc/cvd_config/cvd_config_phone.json"
     preset.parent.mkdir(parents=True)
     preset.write_text(text)
-    assert capacity.preset_memory(package) == expected
+    assert capacity.preset_memory(package, "phone") == expected
+    assert capacity.preset_memory(package, "tablet") is None
+    assert capacity.preset_memory(package, "phone,phone") is None
+
+
+def test_which_preset() -> None:
+    assert capacity.preset(Request(host_package="/x")) == "phone"
+    assert capacity.preset(Request(host_package="/x", flags=("--config=auto", "-config=tv"))) == "tv"
 
 
 def proc(directory: Path, groups: str, available_kb: int = 8 << 20) -> Path:
