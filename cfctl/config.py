@@ -102,6 +102,17 @@ def _ipv6_prefix(raw: Any) -> str:
     return str(network.network_address)
 
 
+def _port_range(raw: Any) -> str:
+    first, colon, last = str(raw).partition(":")
+    if not (colon and re.fullmatch(r"[0-9]{4,5}", first) and re.fullmatch(r"[0-9]{4,5}", last)):
+        raise ValueError("two ports are needed, such as 15550:20669")
+    if not 1024 <= int(first) <= int(last) <= 65535:
+        raise ValueError("the ports must be 1024 to 65535, the smaller one first")
+    if int(last) - int(first) + 1 < MAX_INSTANCES:
+        raise ValueError(f"{MAX_INSTANCES} instances need a port each at least")
+    return f"{int(first)}:{int(last)}"
+
+
 _SUBNET_PREFIX = 24
 #: Guests make their own addresses of 64 bits (RFC 4862 section 5.5.3); dnsmasq takes no other length either.
 _IPV6_PREFIX = 64
@@ -248,6 +259,18 @@ KEYS: dict[str, Key] = {
             600,
             _integer(1, 86400),
             "Seconds that a device may take to boot.",
+        ),
+        Key(
+            "launch.webrtc_ports",
+            "15550:20669",
+            _port_range,
+            "The TCP and UDP ports of WebRTC: each of 128 instances has its own slice of them, the first the first.",
+        ),
+        Key(
+            "launch.scope",
+            default=True,
+            parse=_boolean,
+            doc="Where systemd runs: put each device into a scope of its own, with limits of memory and processors.",
         ),
     )
 }

@@ -26,6 +26,7 @@ if "--helpxml" in sys.argv:
     sys.exit(1)
 if "--help" in sys.argv:
     sys.exit(1)
+os.makedirs(home, exist_ok=True)
 with open(f"{{home}}/argv", "a") as f:
     print(*sys.argv[1:], os.readlink(f"/proc/{{os.getppid()}}/exe"), file=f)
 flags = dict(arg.lstrip("-").partition("=")[::2] for arg in sys.argv[1:])

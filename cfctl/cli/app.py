@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, clean, common, demo, device, gpu, guest, host, images
+from cfctl.cli import access, clean, common, demo, device, display, gpu, guest, host, images, lifecycle
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ def cfctl_(
 
 
 device.register(app)
+lifecycle.register(app)
+display.register(app)
 access.register(app)
 clean.register(app)
 demo.register(app)

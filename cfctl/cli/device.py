@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cfctl import steps
+from cfctl.cli import foreground as foreground_
 from cfctl.cli.common import Answer, print_json, show_error, verb
 from cfctl.cli.complete import device_names, gpu_modes
 from cfctl.cli.ps import ps, size, uptime
@@ -56,8 +58,13 @@ def launch(
         str,
         typer.Option(help="auto, or a GPU mode (see cfctl gpu probe).", metavar="MODE", autocompletion=gpu_modes),
     ] = "auto",
-    cpus: Annotated[int | None, typer.Option(help="Virtual processors of each instance.")] = None,
-    memory_mb: Annotated[int | None, typer.Option(help="Memory of each instance in MiB.")] = None,
+    cpus: Annotated[
+        str | None,
+        typer.Option(help="Virtual processors of each instance; or one each: 2,4.", metavar="N,..."),
+    ] = None,
+    memory_mb: Annotated[
+        str | None, typer.Option(help="Memory of each instance in MiB; or one number each.", metavar="N,...")
+    ] = None,
     num_instances: Annotated[int, typer.Option(help="How many instances the device has.")] = 1,
     host_package: Annotated[
         Path | None,
@@ -75,12 +82,31 @@ def launch(
             metavar="DIR|ZIP|NAME",
         ),
     ] = None,
+    restart: Annotated[
+        str,
+        typer.Option(
+            help="Boot it again by itself: no, on-failure (it died) or always (also after the host was booted).",
+            metavar="POLICY",
+            autocompletion=lambda: ["no", "on-failure", "always"],
+        ),
+    ] = "no",
+    after_boot: Annotated[
+        Path | None,
+        typer.Option(help="adb commands, one a line, or an APK: done before it counts as ready.", metavar="FILE"),
+    ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
     events: Annotated[
         bool,
         typer.Option("--events", help="Print each phase of the boot as a line of JSON.", show_default=False),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "-f", help="Even if it does not fit into memory or onto the disk.", show_default=False
+        ),
+    ] = False,
+    foreground: foreground_.Foreground = False,
     quiet: bool = False,
 ) -> Answer | None:
     """Boot a new device and wait until it is up.
@@ -95,22 +121,26 @@ def launch(
       cfctl launch phone --host-package nightly --images nightly-images
       cfctl launch farm --num-instances 4 --no-wait
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
+      cfctl launch phone --restart always --after-boot app.apk
     """
     options: dict[str, Any] = {
         "host_package": host_package,
         "gpu": gpu,
-        "cpus": cpus,
-        "memory_mb": memory_mb,
+        "cpus": _per_instance("--cpus", cpus),
+        "memory_mb": _per_instance("--memory-mb", memory_mb),
         "num_instances": num_instances,
         "images": images,
+        "restart": restart,
+        "after_boot": os.fspath(after_boot.expanduser().absolute()) if after_boot else None,
     }
     seconds = _timeout(timeout, wait=wait)
+    foreground_.check(foreground=foreground, wait=wait, events=events)
     if not events:
-        device = _launch(words or [], options, timeout=seconds, wait=wait)
-        return Answer(device.as_dict(), lambda: _show_up(device))
+        device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
+        return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
     with steps.reporting(Events()):
         try:
-            device = _launch(words or [], options, timeout=seconds, wait=wait)
+            device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         except CfctlError as error:
             document = {"event": "error", "error": error.as_dict()}
             return Answer(document, lambda: print_json(document), error.exit_code)
@@ -118,7 +148,7 @@ def launch(
     return Answer(document, lambda: print_json(document))
 
 
-def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool) -> Device:
+def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool, force: bool) -> Device:
     from cfctl import api
     from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
@@ -127,20 +157,24 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
     with api.chosen(options.pop("host_package"), options.pop("images")) as (package, images):
         absolute = tuple(flagpaths.absolute(flags, Path.cwd()))
         request = Request(host_package=package, images=images, flags=absolute, **options)
-        return launcher.launch(name, request, timeout=timeout, wait=wait)
+        return launcher.launch(name, request, timeout=timeout, wait=wait, force=force)
 
 
-def restart(*, name: Name, wait: Wait = True, timeout: Timeout = None) -> Answer:
+def restart(
+    *, name: Name, wait: Wait = True, timeout: Timeout = None, foreground: foreground_.Foreground = False
+) -> Answer:
     """Stop a device if it is up, and boot it again as it was launched.
 
     \b
     Examples:
       cfctl restart phone
+      cfctl restart phone --foreground
     """
     from cfctl.launch import launcher
 
+    foreground_.check(foreground=foreground, wait=wait)
     device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
-    return Answer(device.as_dict(), lambda: _show_up(device))
+    return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
 
 def stop(*, names: Names) -> Answer:
@@ -206,6 +240,18 @@ def _each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[
     return errors
 
 
+def answer_each(what: str, names: list[str], one: Callable[[str], Device]) -> Answer:
+    """Do the same to several devices, and answer with what they are then."""
+    devices: list[Device] = []
+
+    def call(name: str) -> list[str]:
+        devices.append(one(name))
+        return []
+
+    errors = _each(what, names, call)
+    return _answer({"devices": [device.as_dict() for device in devices]}, errors)
+
+
 def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
     """Return the answer about several devices: what was done, and what could not be."""
     if errors:
@@ -267,6 +313,17 @@ class Events:
             print_json({"event": "progress", "done": done, "total": total})
 
 
+def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
+    """Read one number, or one for each instance."""
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
+        raise UsageError(f"{option} {text}: a whole number is needed, or one for each instance: 2,4")
+    numbers = tuple(map(int, words))
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 # -- helpers -----------------------------------------------------------------------------------------------
 
 
@@ -287,7 +344,7 @@ def _timeout(flag: int | None, *, wait: bool) -> int:
     return seconds
 
 
-def _show_up(device: Device) -> None:
+def show_up(device: Device) -> None:
     """Say what a user wants to know next about a device that was started."""
     record = device.record
     print(f"{record.name} is {device.state.value}; GPU mode {record.gpu_mode}: {record.gpu_reason}")

@@ -51,9 +51,17 @@ async def request(socket: Path, action: Action, *, seconds: float) -> None:
         raise MonitorRefused(f"run_cvd closed the connection on {action.name}", str(exc)) from exc
     finally:
         writer.close()
+    answered(action.name, answer)
+
+
+def answered(name: str, answer: bytes) -> None:
+    """Look at the byte that answers an action.
+
+    :raises MonitorRefused: if it is any but success.
+    """
     if answer != b"S":
         said = {b"E": "an error", b"": "nothing, and closed the connection"}.get(answer, repr(answer))
-        raise MonitorRefused(f"run_cvd answered {action.name} with {said}")
+        raise MonitorRefused(f"run_cvd answered {name} with {said}")
 
 
 def listening(socket: Path) -> bool:

@@ -21,12 +21,19 @@ VM_MANAGER = "qemu_cli"
 
 
 def document(
-    places: Places, options: Sequence[InstanceOptions], *, daemon: bool, accelerator: str, operator: str
+    places: Places,
+    options: Sequence[InstanceOptions],
+    *,
+    daemon: bool,
+    accelerator: str,
+    operator: str,
+    snapshot: str = "",
 ) -> dict[str, Any]:
     """Return the config of a launch.
 
     :param accelerator: ``kvm`` or ``tcg``; ours, upstream has no such key.
     :param operator: the socket of the host's operator.
+    :param snapshot: the directory of the snapshot that it begins with.
     """
     first = options[0].instance
     return {
@@ -38,6 +45,7 @@ def document(
         "ap_vm_manager": "",
         "webrtc_sig_server_addr": operator,
         "cfctl_accelerator": accelerator,
+        "snapshot_path": snapshot,
         "instances": {
             str(entry.instance.number): _instance(places, entry, first, daemon=daemon) for entry in options
         },
@@ -78,7 +86,7 @@ def _instance(places: Places, entry: InstanceOptions, first: Instance, *, daemon
         "kernel_path": entry.kernel,
         "initramfs_path": entry.initramfs,
         "extra_kernel_cmdline": entry.extra_kernel_cmdline,
-        "virtual_disk_paths": [],
+        "virtual_disk_paths": [os.fspath(places.disk(instance))],
         "environment_name": f"env-{first.number}",
         "mobile_tap_name": instance.mobile.tap,
         "wifi_tap_name": instance.wifi_tap,

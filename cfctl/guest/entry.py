@@ -11,7 +11,16 @@ from cfctl.errors import CfctlError
 from cfctl.guest.gflags import FlagError, HelpWanted
 
 #: The commands under their real names, and upstream's other names for them.
-COMMANDS = ("cvd_internal_start", "cvd_internal_status", "cvd_internal_stop", "run_cvd")
+COMMANDS = (
+    "cvd_internal_display",
+    "cvd_internal_host_bugreport",
+    "cvd_internal_start",
+    "cvd_internal_status",
+    "cvd_internal_stop",
+    "powerbtn_cvd",
+    "run_cvd",
+    "snapshot_util_cvd",
+)
 ALIASES = {
     "launch_cvd": "cvd_internal_start",
     "cvd_status": "cvd_internal_status",
@@ -63,6 +72,22 @@ def _call(name: str, argv: list[str], package: Path) -> int:
         from cfctl.guest import stop
 
         return stop.main(argv, os.environ)
+    if name == "snapshot_util_cvd":
+        from cfctl.guest import snapshot_util
+
+        return snapshot_util.main(argv, os.environ)
+    if name == "powerbtn_cvd":
+        from cfctl.guest import powerbtn
+
+        return powerbtn.main(argv, os.environ)
+    if name == "cvd_internal_display":
+        from cfctl.guest import display
+
+        return display.main(argv, os.environ)
+    if name == "cvd_internal_host_bugreport":
+        from cfctl.guest import bugreport
+
+        return bugreport.main(argv, os.environ)
     from cfctl.guest import status
 
     return status.main(argv, os.environ)

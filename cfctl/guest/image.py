@@ -35,11 +35,15 @@ _HERE = Path(__file__).parent
 _MADE_BY = ("cpio.py", "debian.py", "../elf.py", "image.py", "init", "kernel.py")
 
 #: What init loads, with what they depend on: before it looks for network cards, and when the guest is up.
-_EARLY_MODULES = ("virtio_pci", "virtio_net")
-_LATE_MODULES = ("virtio_console",)
+_EARLY_MODULES = ("virtio_pci", "virtio_net", "virtio_blk")
+#: The power button is ACPI's on x86 and a pin of the machine on ARM.
+_LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev")
 
 #: What the guest cannot do without.
-_APPLETS = {"cat", "echo", "ifconfig", "insmod", "ip", "mount", "setsid", "sh", "sleep", "tail", "udhcpc", "usleep"}
+_APPLETS = {
+    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "mkdir", "mount", "poweroff", "setsid"),
+    *("sh", "sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +159,8 @@ def _build(arch: Arch, scratch: Path, directory: Path) -> None:
     apt = PrivateApt(scratch / "apt", arch)
     with step("read the package lists (a private copy)"):
         apt.update()
-    with step("fetch kernel, busybox and adbd"):
-        apt.download(["adbd", "busybox-static"])
+    with step("fetch kernel, busybox, mke2fs and adbd"):
+        apt.download(["adbd", "busybox-static", "e2fsprogs"])
         apt.download_only([apt.dependency(arch.kernel_package, "linux-image-")])
         tree = apt.unpack()
     with step("make the guest image"):
@@ -188,7 +192,7 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     :raises GuestImageUnavailable: if something is missing from them.
     """
     entries: dict[str, cpio.Entry] = {
-        name: cpio.directory() for name in ("dev", "proc", "sys", "run", "tmp", "root", "sbin")
+        name: cpio.directory() for name in ("dev", "proc", "sys", "run", "tmp", "root", "sbin", "data")
     }
     entries["dev/console"] = cpio.character_device(5, 1)
     entries["dev/null"] = cpio.character_device(1, 3, 0o666)
@@ -201,10 +205,15 @@ def initramfs(tree: Path, arch: Arch) -> bytes:
     entries |= {f"bin/{name}": cpio.link("busybox") for name in applets(entries["bin/busybox"].data)}
     entries["usr/bin/adbd"] = cpio.file(_program(tree, "adbd"), 0o755)
     entries |= _libraries(tree, arch, entries["usr/bin/adbd"].data)
+    # busybox has one too, which makes no journal: what a VM's sudden end leaves would be damaged.
+    entries["sbin/mke2fs"] = cpio.file(_program(tree, "mke2fs"), 0o755)
+    entries |= _libraries(tree, arch, entries["sbin/mke2fs"].data)
     early = _modules(tree, _EARLY_MODULES)
     entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in early.items()}
     entries["lib/modules/load"] = cpio.file("".join(f"{name}\n" for name in early).encode())
-    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in _modules(tree, _LATE_MODULES).items()}
+    late = {name: data for name, data in _modules(tree, _LATE_MODULES).items() if name not in early}
+    entries |= {f"lib/modules/{name}.ko": cpio.file(data) for name, data in late.items()}
+    entries["lib/modules/late"] = cpio.file("".join(f"{name}\n" for name in late).encode())
     return cpio.archive(entries)
 
 
@@ -249,7 +258,7 @@ def _libraries(tree: Path, arch: Arch, program: bytes) -> dict[str, cpio.Entry]:
         seen.add(base)
         path = next((path for path in (place / base for place in directories) if path.is_file()), None)
         if path is None:
-            raise GuestImageUnavailable(f"the packages have no library {base}", "adbd needs it.")
+            raise GuestImageUnavailable(f"the packages have no library {base}", "adbd or mke2fs needs it.")
         data = path.read_bytes()
         # The interpreter is found by the path in the program, a library by the linker's default directory.
         entries[name.lstrip("/") if "/" in name else f"lib/{base}"] = cpio.file(data, 0o755)

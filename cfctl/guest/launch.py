@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from cfctl import arch, paths, process
 from cfctl.errors import CfctlError, UsageError
-from cfctl.guest import configuration, gflags, kvm, layout, options, preflight, vm
+from cfctl.guest import configuration, disk, gflags, kvm, layout, options, preflight, vm
 from cfctl.guest.bootlog import LauncherLog
 from cfctl.guest.image import Image
 from cfctl.guest.layout import Places
 from cfctl.guest.monitor import refuse_live
+from cfctl.guest.snapshot import META, Snapshot, qemu_version
 from cfctl.guest.supervisor import Exit
 from cfctl.instance import Instance
 
@@ -128,18 +129,34 @@ def _prepare(
     for instance in instances:
         preflight.taps(instance)
     # Asked now, so that a host without it hears so before anything was made.
-    vm.qemu(processor)
+    qemu = vm.qemu(processor)
     verdict = kvm.usable(Path(entries[0].kernel), device=Path(values["kvm_path"] or paths.KVM), arch=processor)
     if processor != arch.host():
         _say(
             f"note: the guest is for {processor.name} and is emulated on this {arch.host().name} host, which is slow"
         )
-    layout.prepare(places, instances, assembly_link=Path(values["assembly_dir"]))
     accelerator = "kvm" if verdict.ok else "tcg"
     document = configuration.document(
-        places, entries, daemon=daemon, accelerator=accelerator, operator=values["webrtc_sig_server_addr"]
+        places,
+        entries,
+        daemon=daemon,
+        accelerator=accelerator,
+        operator=values["webrtc_sig_server_addr"],
+        snapshot=values["snapshot_path"],
     )
     document["cfctl_arch"] = processor.name
+    saved = Snapshot.read(Path(values["snapshot_path"]) / META) if values["snapshot_path"] else None
+    if saved is not None:
+        saved.check(document, qemu_version(qemu))
+    layout.prepare(
+        places, instances, assembly_link=Path(values["assembly_dir"]), keep_disks=values.on("resume") or bool(saved)
+    )
+    for instance in instances if saved is not None else ():
+        assert saved is not None  # noqa: S101 (mypy does not see it)
+        try:
+            disk.copy(saved.directory(instance) / disk.NAME, places.disk(instance))
+        except OSError as exc:
+            raise CfctlError(f"the snapshot's disk of {instance.id} cannot be copied", str(exc)) from exc
     layout.write_config(places, instances, document)
     log = LauncherLog(places.assembly / "assemble_cvd.log", "assemble_cvd")
     log.write("I", f"accelerator: {accelerator} ({verdict.reason})")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CfctlError, DevicesUp
+from cfctl.guest import disk
 from cfctl.instance import Instance
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class Places:
         """Return the socket of QEMU's monitor."""
         return self.socket_directory(instance) / "internal" / "qemu_monitor.sock"
 
+    def disk(self, instance: Instance) -> Path:
+        """Return what the guest writes to."""
+        return self.instance(instance) / disk.NAME
+
     def vnc(self, instance: Instance) -> Path:
         """Return the socket of the screen.
 
@@ -91,9 +96,10 @@ class Places:
         return self.socket_directory(instance) / "internal" / "vnc.sock"
 
 
-def prepare(places: Places, instances: Sequence[Instance], *, assembly_link: Path) -> None:
+def prepare(places: Places, instances: Sequence[Instance], *, assembly_link: Path, keep_disks: bool = True) -> None:
     """Empty and make the directories and links of a launch.
 
+    :param keep_disks: what the guest has written stays, as with upstream's ``--resume``.
     :raises DevicesUp: if a process of this user has files open there; nothing is changed then.
     :raises CfctlError: if a path is too long for a socket, or a shared directory belongs to somebody else.
     """
@@ -112,11 +118,13 @@ def prepare(places: Places, instances: Sequence[Instance], *, assembly_link: Pat
     refuse_busy(old)
     for shared in (places.sockets, places.environments):
         _own_directory(shared)
+    kept = [places.disk(instance) for instance in instances] if keep_disks else []
     for path in old:
-        _remove(path)
+        _empty(path, kept)
         _make(path, below=places.home)
     for instance in instances:
         directory = places.instance(instance)
+        disk.ensure(places.disk(instance))
         for name in ("internal", "logs", "shared", "recording", "tombstones"):
             _make(directory / name)
         for name in ("internal", "grpc_socket"):
@@ -207,6 +215,16 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.is_dir():
         shutil.rmtree(path)
+
+
+def _empty(path: Path, kept: Sequence[Path]) -> None:
+    """Remove a directory with all that is in it, but for the files that are kept."""
+    if not any(file.parent == path and file.is_file() and not path.is_symlink() for file in kept):
+        _remove(path)
+        return
+    for entry in path.iterdir():
+        if entry not in kept:
+            _remove(entry)
 
 
 def _link(path: Path, target: Path) -> None:

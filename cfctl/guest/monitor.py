@@ -8,13 +8,13 @@ import grp
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
 
 from cfctl.errors import DevicesUp
 from cfctl.guest.layout import GROUP
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OK = b"S"
 ERROR = b"E"
@@ -28,8 +28,23 @@ _LONGEST = 1 << 16
 #: Seconds in which the rest of a request must follow its first byte.
 _PATIENCE_S = 10.0
 
-#: Fields of ``ExtendedLauncherAction.actions`` (run_cvd.proto).
-_SUSPEND, _RESUME = 5, 6
+
+class Extended(IntEnum):
+    """Fields of ``ExtendedLauncherAction.actions`` (run_cvd.proto)."""
+
+    SUSPEND = 5
+    RESUME = 6
+    START_RECORDING = 7
+    STOP_RECORDING = 8
+    SNAPSHOT = 9
+    SCREENSHOT = 10
+
+
+#: They write files with the owner's rights, wherever they are told: not for other members of the group.
+_OWNERS_ALONE = (Extended.SNAPSHOT, Extended.SCREENSHOT)
+
+#: The field beside the actions that has a length as well.
+_VERBOSITY = 20
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h
 
@@ -40,8 +55,8 @@ class Supervisor(Protocol):
     async def stop(self, *, code: int) -> bool:
         """Stop the VM; the process ends with ``code`` after the answer."""
 
-    async def restart(self) -> bool:
-        """Stop the VM and start it again."""
+    async def restart(self, *, wipe: bool = False) -> bool:
+        """Stop the VM and start it again, with a blank disk if asked to."""
 
     async def booted(self) -> int:
         """Wait for the end of the boot that is under way: 0, or what went wrong."""
@@ -51,6 +66,26 @@ class Supervisor(Protocol):
 
     async def resume(self) -> bool:
         """Let the VM's processors go on."""
+
+    async def snapshot(self, meta: Path) -> bool:
+        """Save the VM, which is paused, as the file ``meta`` says."""
+
+    async def screenshot(self, display: int, path: Path) -> bool:
+        """Save what a display shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An extended request.
+
+    :param action: the field's number; one that is not in :class:`Extended` cannot be done.
+    :param number: of a display.
+    :param path: of a file.
+    """
+
+    action: int = 0
+    number: int = 0
+    path: str = ""
 
 
 class Server:
@@ -110,17 +145,14 @@ class Server:
                     await writer.drain()
             if done:
                 self.ended.set()
-        elif request == b"R":
+        elif request in (b"R", b"P"):
             async with self._working:
-                done = await self._supervisor.restart()
+                done = await self._supervisor.restart(wipe=request == b"P")
                 writer.write(OK if done else ERROR)
             if done:
                 await writer.drain()
                 writer.write(struct.pack("=i", await self._supervisor.booted()))
                 return False
-        elif request == b"P":
-            # There are no disks that could be reset.
-            writer.write(ERROR)
         else:
             await self._extended(reader, writer)
             return False
@@ -132,17 +164,28 @@ class Server:
         message = b""
         if 0 < length <= _LONGEST:
             message = await asyncio.wait_for(reader.readexactly(length), _PATIENCE_S)
-        wanted = action(message)
-        if wanted is None and message:
+        wanted = parse(message)
+        if wanted is None:
+            return
+        if wanted.action in _OWNERS_ALONE and not _owner(writer.get_extra_info("socket")):
+            writer.write(ERROR)
             return
         async with self._working:
-            if wanted == _SUSPEND:
-                done = await self._supervisor.pause()
-            elif wanted == _RESUME:
-                done = await self._supervisor.resume()
-            else:
-                done = False
+            done = await self._do(wanted)
         writer.write(OK if done else ERROR)
+
+    async def _do(self, wanted: Request) -> bool:
+        if wanted.action == Extended.SUSPEND:
+            return await self._supervisor.pause()
+        if wanted.action == Extended.RESUME:
+            return await self._supervisor.resume()
+        if not wanted.path.startswith("/"):
+            return False
+        if wanted.action == Extended.SNAPSHOT:
+            return await self._supervisor.snapshot(Path(wanted.path))
+        if wanted.action == Extended.SCREENSHOT:
+            return await self._supervisor.screenshot(wanted.number, Path(wanted.path))
+        return False
 
 
 def refuse_live(path: Path) -> None:
@@ -167,28 +210,50 @@ def refuse_live(path: Path) -> None:
     )
 
 
-def action(message: bytes) -> int | None:
-    """Return which action a serialized ``ExtendedLauncherAction`` asks for; None if it is not well formed.
+def parse(message: bytes) -> Request | None:
+    """Return what a serialized ``ExtendedLauncherAction`` asks for; None if it is not well formed.
 
     The action is the only field of the message with a length, apart from a verbosity.
     """
-    wanted = 0
+    outer = _fields(message)
+    if outer is None:
+        return None
+    action, inner = 0, b""
+    for field, value in outer:
+        if isinstance(value, bytes) and field != _VERBOSITY:
+            action, inner = field, value
+    arguments = _fields(inner)
+    if arguments is None:
+        return None
+    numbers = [value for _, value in arguments if isinstance(value, int)]
+    texts = [value for _, value in arguments if isinstance(value, bytes)]
+    try:
+        return Request(action, numbers[-1] if numbers else 0, texts[-1].decode() if texts else "")
+    except UnicodeDecodeError:
+        return None
+
+
+def _fields(message: bytes) -> list[tuple[int, int | bytes]] | None:
+    """Return the fields of a protobuf message that are numbers or have a length; None if it is not one."""
+    found: list[tuple[int, int | bytes]] = []
     position = 0
     try:
         while position < len(message):
             tag, position = _varint(message, position)
             if tag & 7 == 2:
                 length, position = _varint(message, position)
-                if tag >> 3 != 20:
-                    wanted = tag >> 3
+                if position + length > len(message):
+                    return None
+                found.append((tag >> 3, message[position : position + length]))
                 position += length
             elif tag & 7 == 0:
-                _, position = _varint(message, position)
+                value, position = _varint(message, position)
+                found.append((tag >> 3, value))
             else:
                 return None
     except IndexError:
         return None
-    return wanted if position == len(message) else None
+    return found
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
@@ -207,11 +272,17 @@ def _trusted(connection: socket.socket) -> bool:
 
     The socket itself is open to all, as upstream's is.
     """
-    _, uid, gid = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid in (0, os.getuid()):
+    if _owner(connection):
         return True
+    gid: int = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[2]
     with contextlib.suppress(KeyError, OSError):
         raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 4096)
         groups = {gid, *(entry[0] for entry in struct.iter_unpack("=I", raw))}
         return grp.getgrnam(GROUP).gr_gid in groups
     return False
+
+
+def _owner(connection: socket.socket) -> bool:
+    """Tell whether the peer is the device's owner, or root."""
+    uid: int = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return uid in (0, os.getuid())

@@ -182,6 +182,10 @@ def _fill(directory: Path, guest: image.Image, arch: Arch, *, link: bool) -> Non
     (directory / BOOT_TIMES).write_text(json.dumps(_MEASURED, indent=1) + "\n")
     about = {"cfctl": cfctl.__version__, "id": _name(arch), "arch": arch.name, "guest": image.describe(guest)}
     marker.write_text(json.dumps(about, indent=1) + "\n")
+    # Where upstream's packages say what an instance gets if nothing is asked for.
+    preset = directory / "etc" / "cvd_config" / "cvd_config_phone.json"
+    preset.parent.mkdir()
+    preset.write_text(json.dumps({"cpus": options.DEFAULT_CPUS, "memory_mb": options.DEFAULT_MEMORY_MB}) + "\n")
     # Whatever the umask: other users run it.
     for path in (directory, *directory.rglob("*")):
         if not path.is_symlink() and not path.is_relative_to(directory / _IMAGES):

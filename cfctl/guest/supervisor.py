@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import arch, process
 from cfctl.errors import CfctlError
-from cfctl.guest import forward, gflags, qmp, vm
+from cfctl.guest import disk, forward, gflags, qmp, screen, snapshot, vm
 from cfctl.guest.bootlog import Event, Hit, LauncherLog, Lines
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.monitor import Server
@@ -82,6 +82,8 @@ class Supervisor:
         self._lines = Lines()
         self._qmp = places.qmp(instance)
         self._sockets = (self._qmp, places.vnc(instance))
+        self._disk = places.disk(instance)
+        self._paused = False
         self._vm: process.Child | None = None
         self._vm_watch = -1
         self._boot: asyncio.Future[int] | None = None
@@ -119,7 +121,8 @@ class Supervisor:
             for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(sig, self._begin, self._end)
             stack.push_async_callback(self._stop_vm)
-            self._start_vm()
+            path = self._configuration.document.get("snapshot_path")
+            self._start_vm(snapshot.Snapshot.read(Path(path) / snapshot.META) if path else None)
             if self._parent >= 0:
                 # A pipe whose reader has gone is "readable": the launcher was killed, and the launch with it.
                 loop.add_reader(self._parent, self._orphaned)
@@ -158,8 +161,11 @@ class Supervisor:
 
     # -- the VM --------------------------------------------------------------------------------------
 
-    def _start_vm(self) -> None:
-        """Start QEMU; its death is heard of."""
+    def _start_vm(self, saved: snapshot.Snapshot | None = None) -> None:
+        """Start QEMU; its death is heard of.
+
+        :param saved: go on where this was taken, instead of booting.
+        """
         loop = asyncio.get_running_loop()
         self._boot = loop.create_future()
         self._reachable.clear()
@@ -171,12 +177,20 @@ class Supervisor:
             arch.by_name(self._configuration.document.get("cfctl_arch") or arch.host().name),
             self._configuration.document.get("cfctl_accelerator", "tcg"),
         )
-        argv = vm.command(machine, self._instance, self._part, places, self._network)
-        self._log.write("I", f"starting {' '.join(argv)}")
-        # It keeps the locks of the instance number too, so that the number stays taken while any part of it lives.
-        self._vm = process.start(
-            argv, output=self._directory / "logs" / "qemu.log", keep_inheritable=True, die_with_parent=True
-        )
+        with contextlib.ExitStack() as stack:
+            memory = None
+            if saved is not None:
+                memory = stack.enter_context(saved.memory(self._instance).open("rb")).fileno()
+                os.set_inheritable(memory, True)  # noqa: FBT003
+            argv = vm.command(machine, self._instance, self._part, places, self._network, incoming=memory)
+            self._log.write("I", f"starting {' '.join(argv)}")
+            # It keeps the locks of the instance number too, so that the number stays taken while any part lives.
+            self._vm = process.start(
+                argv, output=self._directory / "logs" / "qemu.log", keep_inheritable=True, die_with_parent=True
+            )
+        self._paused = False
+        if saved is not None:
+            self._begin(self._restored)
         self._vm_watch = os.pidfd_open(self._vm.pid)
         loop.add_reader(self._vm_watch, self._vm_died)
 
@@ -215,7 +229,10 @@ class Supervisor:
         status = self._vm.wait()
         self._vm = None
         said = (self._directory / "logs" / "qemu.log").read_text(errors="replace").strip()
-        self._log.write("E", f"QEMU ended with status {status}: {said[-2000:] or 'it printed nothing'}")
+        if status == 0:
+            self._log.write("W", "the guest has powered itself off")
+        else:
+            self._log.write("E", f"QEMU ended with status {status}: {said[-2000:] or 'it printed nothing'}")
         self._boot_ended(Exit.PIPE_IO_ERROR)
         self._code = Exit.PIPE_IO_ERROR
         self._begin(self._end)
@@ -276,13 +293,21 @@ class Supervisor:
         self._code = Exit(code)
         return True
 
-    async def restart(self) -> bool:
-        """Stop the VM and start it again."""
+    async def restart(self, *, wipe: bool = False) -> bool:
+        """Stop the VM and start it again, with a blank disk if asked to."""
         if self._stopping:
             return False
-        self._log.write("I", "a client asks to restart")
+        self._log.write("I", f"a client asks to {'powerwash' if wipe else 'restart'}")
         await self._stop_vm()
         self._boot_ended(Exit.PIPE_IO_ERROR)
+        if wipe:
+            try:
+                disk.blank(self._disk)
+            except OSError as exc:
+                self._log.write("E", f"{self._disk} cannot be made blank: {exc}")
+                self._code = Exit.PIPE_IO_ERROR
+                self._begin(self._end)
+                return False
         self._start_vm()
         return True
 
@@ -293,17 +318,53 @@ class Supervisor:
 
     async def pause(self) -> bool:
         """Stop the VM's processors."""
-        return await self._qmp_done("stop")
+        self._paused = await self._done(qmp.execute(self._qmp, "stop"))
+        return self._paused
 
     async def resume(self) -> bool:
         """Let the VM's processors go on."""
-        return await self._qmp_done("cont")
+        done = await self._done(qmp.execute(self._qmp, "cont"))
+        self._paused = self._paused and not done
+        return done
 
-    async def _qmp_done(self, command: str) -> bool:
+    async def snapshot(self, meta: Path) -> bool:
+        """Save the VM's memory where a snapshot's description says; only of a VM that is paused, as upstream."""
+        if not self._paused:
+            self._log.write("E", "a snapshot needs a device that is suspended")
+            return False
         try:
-            await qmp.execute(self._qmp, command)
+            target = snapshot.Snapshot.read(meta).memory(self._instance)
         except CfctlError as exc:
             self._log.write("E", str(exc))
+            return False
+        return await self._done(snapshot.save(self._qmp, target))
+
+    async def screenshot(self, display: int, path: Path) -> bool:
+        """Save what a display shows; there is one."""
+        if display != 0 or self._part["gpu_mode"] == "none":
+            self._log.write("E", f"there is no display {display}")
+            return False
+        return await self._done(screen.screenshot(self._qmp, self._directory / "internal", path))
+
+    async def _restored(self) -> None:
+        """Follow the VM until it goes on where its snapshot was taken."""
+        if not await self._done(snapshot.restored(self._qmp)):
+            # A QEMU that cannot read it ends, and says why; its monitor only goes away.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.booted(), _QEMU_PATIENCE_S)
+            self._boot_failed("Virtual device failed to be restored", give_up=True)
+            return
+        # Its network is up, which no line of its log will tell again.
+        self._reachable.set()
+        self._boot_ended(Exit.SUCCESS)
+        self._log.write("I", "Virtual device restored successfully")
+
+    async def _done(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Tell whether work succeeded; why it did not is logged."""
+        try:
+            await work
+        except CfctlError as exc:
+            self._log.write("E", str(exc).replace("\n", " / "))
             return False
         return True
 

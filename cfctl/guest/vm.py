@@ -79,12 +79,19 @@ def qemu(arch: Arch) -> str:
 
 
 def command(
-    machine: Machine, instance: Instance, part: Mapping[str, Any], places: Places, network: PointToPoint
+    machine: Machine,
+    instance: Instance,
+    part: Mapping[str, Any],
+    places: Places,
+    network: PointToPoint,
+    *,
+    incoming: int | None = None,
 ) -> list[str]:
     """Return the command that runs an instance.
 
     :param part: the instance's part of the config.
     :param network: its mobile network, as the host has it.
+    :param incoming: a descriptor to read a saved VM from, instead of booting.
     """
     internal = places.instance(instance) / "internal"
     arguments = [
@@ -110,13 +117,15 @@ def command(
         *("-device", "virtconsole,bus=ports.0,chardev=console"),
         *_tap("ethernet", instance.ethernet_tap, instance.ethernet_mac, 3),
         *_tap("mobile", network.tap, instance.mobile_mac, 4),
+        *("-drive", f"if=none,id=disk,format=raw,file={_escaped(places.disk(instance))}"),
+        *("-device", "virtio-blk-pci,drive=disk,addr=6"),
         *("-qmp", f"unix:{_escaped(places.qmp(instance))},server=on,wait=off"),
-        # A guest that powers itself off stays there to be looked at, as upstream's does.
-        "-no-shutdown",
     ]
     if part["gpu_mode"] != "none":
         argv += ["-device", "VGA,id=screen,addr=2" if machine.arch.machine == "pc" else "ramfb,id=screen"]
         argv += ["-vnc", f"unix:{_escaped(places.vnc(instance))}"]
+    if incoming is not None:
+        argv += ["-incoming", f"fd:{incoming}"]
     return argv
 
 

@@ -15,6 +15,8 @@ from cfctl.launch.procs import Look
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cfctl.launch.registry import Record
+
 #: A device of this user's cfctl, or another one.
 Listed: TypeAlias = Device | Foreign
 
@@ -83,6 +85,17 @@ def ours(name: str) -> Iterator[None]:
         if isinstance(found, Foreign):
             raise _not_ours(found) from error
         raise
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[Record]:
+    """Hold a device of this user's for the block (:func:`registry.opened`), and give its record.
+
+    :raises NoSuchDevice: if there is none of that name.
+    :raises UsageError: if somebody else made it.
+    """
+    with ours(name), registry.opened(name) as record:
+        yield record
 
 
 #: What ends a device that was made by another program than cfctl.

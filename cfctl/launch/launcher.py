@@ -8,21 +8,26 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import gpu, process, signals, steps
+from cfctl import config, gpu, paths, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES
 from cfctl.launch import (
+    afterboot,
     boot,
     boot_times,
+    capacity,
     census,
     diagnosis,
     images,
     listing,
+    logs,
     numbers,
     observe,
     parent,
+    ports,
     procs,
     registry,
+    scope,
     stop,
     wares,
 )
@@ -46,6 +51,7 @@ _OURS = {
     "instance_nums": "--num-instances K",
     "memory_mb": "--memory-mb N",
     "num_instances": "--num-instances K",
+    "snapshot_path": "cfctl snapshot NAME restore DIRECTORY",
 }
 
 #: How long run_cvd waits for a boot by itself (launcher.md section 3).
@@ -55,12 +61,15 @@ _RUN_CVD_S = 600
 _TICK_S = 0.03
 
 
-def launch(name: str | None, request: Request, *, timeout: float, wait: bool = True) -> observe.Device:
+def launch(
+    name: str | None, request: Request, *, timeout: float, wait: bool = True, force: bool = False
+) -> observe.Device:
     """Make a device and boot it.
 
     :param name: what to call it; None makes it ``cvd-N`` after its first number.
     :param timeout: seconds that it may take to boot.
     :param wait: return when it has booted; otherwise as soon as the launcher runs.
+    :param force: even if it does not fit into memory or onto the disk.
     :return: the device, running (or booting, without ``wait``).
     :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made, or when the launcher refused the
         host or a flag (nothing is left).
@@ -73,7 +82,10 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
         steps.phase(boot.HOST.name, boot.HOST.title, 0.0)
     package = HostPackage.open(Path(request.host_package))
     _check(request, package)
+    _check_after_boot(request, wait=wait)
     known = _listing(request, package)
+    if not force:
+        capacity.check(request, package, paths.current().devices, vm_manager=_vm_manager(request, package))
     if name is not None:
         _check_free(name)
     watch: boot.Watch | None = None
@@ -104,17 +116,31 @@ def launch(name: str | None, request: Request, *, timeout: float, wait: bool = T
         raise
 
 
-def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
+def restart(
+    name: str, *, timeout: float, wait: bool = True, snapshot: Path | None = None, only_if_down: bool = False
+) -> observe.Device:
     """Stop a device, if it is up, and boot it again with what was asked for at first; its disks are kept.
 
+    :param snapshot: go on where this was taken, instead of booting.
+    :param only_if_down: leave a device that is up, or was stopped on purpose, as it is.
     :raises NoSuchDevice: if there is none of that name.
     :raises CfctlError: as :func:`launch` and :func:`stop.stop`; the device stays, stopped or failed.
     """
     started = time.monotonic()
     watch: boot.Watch | None = None
     try:
-        with census.ours(name), registry.opened(name) as record:
+        with census.opened(name) as record:
             known = _listing(record.request, _package_of(record))
+            _check_after_boot(record.request, wait=wait)
+            if only_if_down:
+                now = observe.device(name, held=True)
+                if record.kept_down or (now.state.is_up and now.state is not observe.State.UNREACHABLE):
+                    return now
+                # Kept before anything can fail: what cannot even be started is tried ever later as well.
+                record.restarts, record.tried_at = record.restarts + 1, registry.now()
+                stop.save_if_possible(record)
+            else:
+                record.restarts, record.tried_at = 0, None
             if record.holds_numbers:
                 with steps.step(f"stop {name}"):
                     stop.stop(record)
@@ -122,8 +148,8 @@ def restart(name: str, *, timeout: float, wait: bool = True) -> observe.Device:
                 choice = choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
-                child = _start(record, known, locked, timeout)
-        return _follow(record, watch, child, timeout=timeout, wait=wait)
+                child = _start(record, known, locked, timeout, snapshot=snapshot)
+        return _follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
     except BaseException as error:
         if watch is not None:
             _give_up(watch, error, new=False)
@@ -139,6 +165,15 @@ def _package_of(record: Record) -> HostPackage:
             f"{error.brief}. The device was not changed.",
             f"Put it back, or make the device anew: cfctl rm --force {record.name} && cfctl launch {record.name}",
         ) from error
+
+
+def _check_after_boot(request: Request, *, wait: bool) -> None:
+    """Look at what is to be done after the boot, before there is one.
+
+    :raises UsageError: if it cannot be done, or nobody would be there to do it.
+    """
+    if afterboot.of(request) and not wait:
+        raise UsageError("--after-boot and --no-wait contradict each other", "Without waiting nobody does it.")
 
 
 def _listing(request: Request, package: HostPackage) -> listing.Listing | None:
@@ -159,9 +194,14 @@ def _check(request: Request, package: HostPackage | None = None) -> None:
         raise UsageError(
             f"a device has 1 to {MAX_INSTANCES} instances, not {request.num_instances}",
         )
-    for what, value in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
-        if value is not None and value < 1:
-            raise UsageError(f"{what} must be 1 or more, not {value}")
+    for what, given in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
+        values = per_instance(given)
+        if len(values) > request.num_instances:
+            raise UsageError(f"{what} has {len(values)} values for {request.num_instances} instance(s)")
+        if wrong := [value for value in values if value < 1]:
+            raise UsageError(f"{what} must be 1 or more, not {wrong[0]}")
+    if request.restart not in set(registry.Restart):
+        raise UsageError(f"--restart {request.restart} is not one of: {', '.join(registry.Restart)}")
     for flag in request.flags:
         if not flag.startswith("-"):
             raise UsageError(
@@ -202,20 +242,34 @@ def choose_gpu(request: Request) -> gpu.Decision:
 
     :raises UsageError: for a mode or a VM manager that does not exist, and a mode that the guest does not have.
     """
-    vm_manager = HostPackage.open(Path(request.host_package)).vm_manager
+    package = HostPackage.open(Path(request.host_package))
     images = request.images or request.host_package
     for flag in request.flags:
         key, _, value = flag.lstrip("-").partition("=")
-        if key == "vm_manager" and value:
-            vm_manager = value
-        elif key == "system_image_dir" and value:
+        if key == "system_image_dir" and value:
             # One per instance; a device has one mode, that of its first.
             images = value.partition(",")[0]
     guest = gpu.guest.read(Path(images))
-    choice = gpu.choose(request.gpu, vm_manager=vm_manager, guest=guest, package=Path(request.host_package))
+    choice = gpu.choose(request.gpu, vm_manager=_vm_manager(request, package), guest=guest, package=package.path)
     if not choice.works:
         steps.note(f"--gpu {choice.mode}: {choice.reason}")
     return choice
+
+
+def _vm_manager(request: Request, package: HostPackage) -> str:
+    given = [flag.partition("=")[2] for flag in request.flags if flag.lstrip("-").startswith("vm_manager=")]
+    return next((value for value in reversed(given) if value), package.vm_manager)
+
+
+def per_instance(given: registry.PerInstance) -> tuple[int, ...]:
+    """Return the values of something that each instance has its own of; none if nothing was given."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, int) else given
+
+
+def _listed(given: registry.PerInstance) -> str:
+    return ",".join(map(str, per_instance(given)))
 
 
 def _flags(record: Record) -> list[str]:
@@ -227,12 +281,18 @@ def _flags(record: Record) -> list[str]:
     else:
         flags += [f"--instance_nums={','.join(map(str, record.numbers))}"]
     if record.request.cpus is not None:
-        flags.append(f"--cpus={record.request.cpus}")
+        flags.append(f"--cpus={_listed(record.request.cpus)}")
     if record.request.memory_mb is not None:
-        flags.append(f"--memory_mb={record.request.memory_mb}")
+        flags.append(f"--memory_mb={_listed(record.request.memory_mb)}")
     if (place := wares.images(record)) is not None:
         flags.append(f"--system_image_dir={','.join([os.fspath(place)] * count)}")
     return flags
+
+
+def _left(request: Request, known: listing.Listing | None) -> frozenset[str]:
+    """Return the flags that a launcher is known to have and that the user has not given."""
+    names = frozenset(known.flags) if known else frozenset()
+    return names - {listing.name_of(flag).replace("-", "_") for flag in request.flags}
 
 
 def _environment(record: Record) -> dict[str, str]:
@@ -251,36 +311,50 @@ def _environment(record: Record) -> dict[str, str]:
     }
 
 
-def _patience(request: Request, known: listing.Listing | None, timeout: float) -> list[str]:
+def _patience(timeout: float, left: frozenset[str]) -> list[str]:
     """Return the flag that lets run_cvd wait for a boot as long as we do, where its own ten minutes are too short."""
     name = "boot_timeout_secs"
-    given = any(listing.name_of(flag) == name for flag in request.flags)
-    if given or timeout <= _RUN_CVD_S or known is None or name not in known.flags:
-        return []
-    return [f"--{name}={int(timeout)}"]
+    return [f"--{name}={int(timeout)}"] if timeout > _RUN_CVD_S and name in left else []
 
 
-def _start(record: Record, known: listing.Listing | None, locked: Sequence[NumberLock], timeout: float) -> Child:
+def _start(
+    record: Record,
+    known: listing.Listing | None,
+    locked: Sequence[NumberLock],
+    timeout: float,
+    *,
+    snapshot: Path | None = None,
+) -> Child:
     """Start the launcher; the locks of the numbers go with it, for as long as the device lives.
 
     :param known: the flags that it knows.
     :param timeout: seconds that it may take to boot.
+    :param snapshot: go on where this was taken.
     """
-    ours = [*_flags(record), *_patience(record.request, known, timeout)]
+    settings = config.load()
+    left = _left(record.request, known)
+    ours = [
+        *_flags(record),
+        *_patience(timeout, left),
+        *([f"--snapshot_path={snapshot}"] if snapshot else []),
+        *ports.flags(record.instances, ports.parse(settings["launch.webrtc_ports"]), known=left),
+    ]
     flags = [*listing.fit(ours, known), *record.request.flags]
     package = wares.prepare(record)
     argv = parent.argv(wares.parent(record), [package.start, *flags])
     log = record.home / boot.LAUNCH_LOG
-    # What an earlier boot said must not pass for this one's.
-    for instance in record.instances:
-        for old in (boot.kernel_log(record, instance), boot.launcher_log(record, instance)):
-            old.unlink(missing_ok=True)
     try:
+        # What an earlier boot said must not pass for this one's.
+        logs.set_aside(record)
         log.write_bytes(b"")
     except OSError as exc:
         raise registry.disk_error(record.home, exc) from exc
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
+    record.suspended_at, record.getting_ready = None, record.request.after_boot is not None
+    record.boot_id, record.kept_down = registry.boot_id(), False
     registry.save(record)
+    if settings["launch.scope"] and scope.available():
+        argv = scope.wrapped(argv, record, root=os.geteuid() == 0)
     child = process.start(
         argv,
         output=log,
@@ -292,16 +366,24 @@ def _start(record: Record, known: listing.Listing | None, locked: Sequence[Numbe
     return child
 
 
-def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool) -> observe.Device:
-    """Report the boot until it ends, well or not."""
+def _follow(
+    record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool, restored: bool = False
+) -> observe.Device:
+    """Report the boot until it ends, well or not.
+
+    :param restored: it goes on where a snapshot was taken: its log tells of no boot, only the launcher's end does.
+    """
     if not wait:
         return observe.device(record.name)
     with steps.step(f"boot {record.name}"):
-        _watch(record, watch, child, timeout=timeout)
-    boot_times.remember(record.request, watch.took)
+        _watch(record, watch, child, timeout=timeout, restored=restored)
+    if not restored:
+        boot_times.remember(record.request, watch.took)
+        # What it has got stands in the snapshot.
+        afterboot.run(record, afterboot.of(record.request), deadline=time.monotonic() + timeout - watch.seconds)
     try:
         with registry.opened(record.name) as current:
-            current.booted_at = registry.now()
+            current.booted_at, current.getting_ready = registry.now(), False
             registry.save(current)
     except CfctlError as error:
         # It has booted, whatever the disk says; its logs tell so too.
@@ -309,8 +391,8 @@ def _follow(record: Record, watch: boot.Watch, child: Child, *, timeout: float, 
     return observe.device(record.name)
 
 
-def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float) -> None:
-    """Report the phases until all instances have booted.
+def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float, restored: bool) -> None:
+    """Report the phases until all instances have booted, or the launcher says that they go on.
 
     :raises CfctlError: if they do not.
     """
@@ -323,7 +405,7 @@ def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float) -
         time.sleep(_TICK_S)
     watch.poll()
     status = parent.status(code)
-    if status != 0 or not watch.booted:
+    if status != 0 or not (watch.booted or restored):
         raise diagnosis.failed(record, watch, status)
 
 
@@ -333,6 +415,8 @@ def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
     Its processes are found by their environment, so it does not matter whether the launcher came to be known.
     """
     phase = watch.slowest.phase.name
+    if watch.booted and watch.record.request.after_boot is not None:
+        phase = afterboot.PHASE
     # Neither an interrupted launch nor a launcher that never came to a VM leaves anything worth keeping; a boot that
     # failed leaves its logs.
     crashed = phase == "assemble" and not isinstance(error, DeadlinePassed)

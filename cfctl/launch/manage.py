@@ -56,7 +56,12 @@ def stop_device(name: str) -> tuple[Listed, list[str]]:
     """
     try:
         with registry.opened(name):
-            said = _stop(observe.device(name, held=True))
+            device = observe.device(name, held=True)
+            known, device.record.kept_down = device.record.kept_down, True
+            said = _stop(device)
+            if not known:
+                # A full disk must not keep a device from being stopped.
+                stop.save_if_possible(device.record)
         return observe.device(name), said
     except NoSuchDevice:
         theirs = census.made_by_cvd(name)
@@ -65,6 +70,15 @@ def stop_device(name: str) -> tuple[Listed, list[str]]:
     with signals.undisturbed():
         said = stop.stop(theirs.record)
     return replace(theirs, state=State.STOPPED, processes=(), usage=Usage()), said
+
+
+def end_device(name: str) -> list[str]:
+    """Take down what is left of a device that died; it may be booted again without being asked.
+
+    :return: what had to be done beyond asking.
+    """
+    with registry.opened(name):
+        return _stop(observe.device(name, held=True))
 
 
 def _stop(device: Device) -> list[str]:
@@ -101,17 +115,20 @@ def remove_device(name: str, *, force: bool) -> list[str]:
     return said
 
 
-def running(name: str) -> Device:
+def running(name: str, device: Device | None = None) -> Device:
     """Return a device that can be talked to.
 
+    :param device: as it is now, if the caller has looked.
     :raises NotRunning: if it is in any other state.
     """
-    device = census.reachable(name)
+    device = device or census.reachable(name)
     if device.state not in (State.RUNNING, State.BOOTING):
         raise NotRunning(
             f"{name} is {device.state.value}",
             device.record.failure.brief if device.record.failure else None,
-            f"Boot it: cfctl restart {name}",
+            f"Let it go on: cfctl resume {name}"
+            if device.state is State.SUSPENDED
+            else f"Boot it: cfctl restart {name}",
         )
     return device
 

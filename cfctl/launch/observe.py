@@ -107,9 +107,11 @@ class Device:
             "created_at": record.created_at,
             "started_at": record.started_at,
             "booted_at": record.booted_at,
+            "suspended_at": record.suspended_at,
+            "restart": record.request.restart,
             "uptime_s": self.usage.uptime_s,
             "memory_mb": self.usage.memory_mb,
-            "guest_memory_mb": record.request.memory_mb,
+            "guest_memory_mb": _same(record.request.memory_mb),
             "instances": [self._instance(instance) for instance in record.instances],
             **failure,
         }
@@ -124,6 +126,11 @@ class Device:
             "vm_pid": vms[0] if vms else None,
             "ports": open_ports(instance, self.ports) if self.processes else {},
         }
+
+
+def _same(given: registry.PerInstance) -> int | None:
+    """Return the value that all instances have; None if nobody gave one, or they differ."""
+    return given if not isinstance(given, tuple) else given[0] if len(set(given)) == 1 else None
 
 
 def open_ports(instance: Instance, listening: frozenset[int], **other: int) -> dict[str, int]:
@@ -171,7 +178,7 @@ def look(record: Record, alive: Sequence[Process], *, held: bool = False, at: Lo
     :param at: the moment; None is now.
     """
     at = at or Look()
-    if alive and record.booted_at is None and boot.all_booted(record):
+    if alive and record.booted_at is None and not record.getting_ready and boot.all_booted(record):
         _remember_boot(record, held=held)
     state = _state(record, alive, changing=not held and registry.is_held(record), at=at)
     usage = procs.usage((p.pid, p.is_vm) for p in alive)
@@ -190,9 +197,11 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look
             return State.PREPARING
         # It should be up: it died after it had booted, or its launcher gave up with nobody watching.
         return State.STALE if record.booted_at or boot.all_booted(record) else State.FAILED
-    if record.booted_at:
+    if record.booted_at and not record.getting_ready:
         sockets = (os.fspath(monitor_socket(record, instance)) for instance in record.instances)
-        return State.RUNNING if all(socket in at.sockets for socket in sockets) else State.UNREACHABLE
+        if not all(socket in at.sockets for socket in sockets):
+            return State.UNREACHABLE
+        return State.SUSPENDED if record.suspended_at else State.RUNNING
     return State.BOOTING
 
 

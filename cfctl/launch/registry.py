@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 
 _MARK = "device.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+#: One value for all instances, or one for each: the first also serves those that have none (launcher.md section 2.1).
+PerInstance = int | tuple[int, ...] | None
+
+
+class Restart(StrEnum):
+    """When a device is booted again without being asked; one that was stopped on purpose never is."""
+
+    NO = "no"
+    #: It died, or its boot failed, while the host stayed up.
+    ON_FAILURE = "on-failure"
+    #: Also after the host was booted again.
+    ALWAYS = "always"
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -46,15 +61,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     :param memory_mb: guest memory in MiB; None leaves it to the launcher.
     :param flags: further flags of launch_cvd, handed on as they are.
     :param images: directory with the guest's images; None is the host package's own.
+    :param restart: when the device is booted again without being asked: a word of :class:`Restart`.
+    :param after_boot: a file of adb commands, or an APK, that the device must get before it counts as ready.
     """
 
     host_package: str
     gpu: str = "auto"
-    cpus: int | None = None
-    memory_mb: int | None = None
+    cpus: PerInstance = None
+    memory_mb: PerInstance = None
     num_instances: int = 1
     images: str | None = None
     flags: tuple[str, ...] = ()
+    restart: str = "no"
+    after_boot: str | None = None
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -66,6 +85,12 @@ class Record(msgspec.Struct, kw_only=True):
     :param generation: its launcher's (generation.py); empty for devices of an older cfctl.
     :param stopping: a stop has begun.
     :param stopped_at: when it was last stopped; None while it should be up.
+    :param suspended_at: when cfctl suspended it; None while its processors run, as far as cfctl has done it.
+    :param getting_ready: its launcher says that it has booted, but what is to be done after that is not done yet.
+    :param boot_id: the boot of the host (``/proc/sys/kernel/random/boot_id``) in which it was last started.
+    :param restarts: how often in a row it was booted again without being asked.
+    :param tried_at: when that was last tried, whether it came to a start or not.
+    :param kept_down: somebody stopped it: it is not booted without being asked.
     """
 
     name: str
@@ -79,6 +104,12 @@ class Record(msgspec.Struct, kw_only=True):
     booted_at: str | None = None
     stopping: bool = False
     stopped_at: str | None = None
+    suspended_at: str | None = None
+    getting_ready: bool = False
+    boot_id: str | None = None
+    restarts: int = 0
+    tried_at: str | None = None
+    kept_down: bool = False
     failure: Failure | None = None
     generation: str = ""
     schema: int = 1
@@ -102,6 +133,14 @@ class Record(msgspec.Struct, kw_only=True):
 def now() -> str:
     """Return the time as records keep it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def boot_id() -> str | None:
+    """Return what names this boot of the host (random(4)); None where the kernel does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 def owner() -> str:

@@ -51,18 +51,19 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
         # Its numbers and files are cvd's; but what cvd leaves running is ended as ours would be.
         return cvdmade.ask_to_stop(record) + _end_processes(record, patience)
     record.stopping = True
-    _save(record)
+    save_if_possible(record)
     said = _end_processes(record, patience)
     if record.holds_numbers:
         release(record)
         _remove_sockets(record)
-    record.stopping = False
+    record.stopping = record.getting_ready = False
+    record.suspended_at = None
     record.stopped_at = registry.now()
-    _save(record)
+    save_if_possible(record)
     return said
 
 
-def _save(record: Record) -> None:
+def save_if_possible(record: Record) -> None:
     """Write the record if the disk lets us: a full one must not keep a device from being stopped."""
     try:
         registry.save(record)

@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cfctl.errors import DevicesUp
 from cfctl.guest import monitor
+from cfctl.guest.monitor import Request
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -26,8 +29,8 @@ class FakeSupervisor:
         self.asked.append(f"stop {code}")
         return self.works
 
-    async def restart(self) -> bool:
-        self.asked.append("restart")
+    async def restart(self, *, wipe: bool = False) -> bool:
+        self.asked.append("wipe" if wipe else "restart")
         return self.works
 
     async def booted(self) -> int:
@@ -39,6 +42,14 @@ class FakeSupervisor:
 
     async def resume(self) -> bool:
         self.asked.append("resume")
+        return self.works
+
+    async def snapshot(self, meta: Path) -> bool:
+        self.asked.append(f"snapshot {meta}")
+        return self.works
+
+    async def screenshot(self, display: int, path: Path) -> bool:
+        self.asked.append(f"screenshot {display} {path}")
         return self.works
 
 
@@ -59,6 +70,12 @@ def converse(path: Path, supervisor: FakeSupervisor, talk: Talk) -> bool:
     return asyncio.run(life())
 
 
+def extended(message: str) -> bytes:
+    """Return an extended request with a message given in hexadecimal."""
+    raw = bytes.fromhex(message)
+    return b"A" + struct.pack("=I", len(raw)) + raw
+
+
 @pytest.mark.parametrize(
     ("request_", "works", "answer", "asked", "ended"),
     [
@@ -67,12 +84,18 @@ def converse(path: Path, supervisor: FakeSupervisor, talk: Talk) -> bool:
         (b"X", True, b"S", ["stop 0"], True),
         (b"X", False, b"E", ["stop 0"], False),
         (b"F", True, b"S", ["stop 11"], True),
-        (b"P", True, b"E", [], False),
+        (b"P", True, b"S" + struct.pack("=i", 11), ["wipe"], False),
+        (b"P", False, b"E", ["wipe"], False),
         (b"R", True, b"S" + struct.pack("=i", 11), ["restart"], False),
         (b"R", False, b"E", ["restart"], False),
         (bytes.fromhex("41020000002a00"), True, b"S", ["pause"], False),
         (bytes.fromhex("410200000032" + "00"), True, b"S", ["resume"], False),
-        (bytes.fromhex("410e000000520c120a2f746d702f782e706e67"), True, b"E", [], False),
+        (bytes.fromhex("410e000000520c120a2f746d702f782e706e67"), True, b"S", ["screenshot 0 /tmp/x.png"], False),
+        (extended("52 0e 0801 120a2f746d702f782e706e67"), True, b"S", ["screenshot 1 /tmp/x.png"], False),
+        (extended("52 03 12 01 78"), True, b"E", [], False),  # a relative path
+        (extended("4a 04 0a 02 2f6d"), True, b"S", ["snapshot /m"], False),
+        (extended("4a 04 0a 02 2f6d"), False, b"E", ["snapshot /m"], False),
+        (extended("3a 00"), True, b"E", [], False),  # recording: nobody here could
         (b"A" + bytes(4), True, b"E", [], False),
         (b"?" + bytes(4), True, b"E", [], False),
         (b"A" + struct.pack("=I", 2) + b"\xff\xff", True, b"", [], False),
@@ -143,7 +166,21 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("message", "expected"),
-    [("2a00", 5), ("3200", 6), ("520c120a2f746d702f782e706e67", 10), ("", 0), ("2a05", None), ("a20100", 0)],
+    [
+        ("2a00", Request(5)),
+        ("3200", Request(6)),
+        ("520c120a2f746d702f782e706e67", Request(10, 0, "/tmp/x.png")),
+        ("", Request()),
+        ("2a05", None),
+        ("a20100", Request()),  # a verbosity alone
+        ("5203120180", None),  # no UTF-8
+        ("0d00000000", None),  # a fixed number, which the message does not have
+    ],
 )
-def test_actions(message: str, expected: int | None) -> None:
-    assert monitor.action(bytes.fromhex(message)) == expected
+def test_requests(message: str, expected: Request | None) -> None:
+    assert monitor.parse(bytes.fromhex(message)) == expected
+
+
+@given(st.binary(max_size=64))
+def test_whatever_comes_is_read_or_refused(message: bytes) -> None:
+    assert monitor.parse(message) is None or isinstance(monitor.parse(message), Request)

@@ -88,12 +88,15 @@ def test_build_writes_all_commands(guest: Image, tmp_path: Path) -> None:
     names = {path.name for path in (made / "bin").iterdir()}
     assert names == {
         *("cvd_internal_start", "cvd_internal_stop", "cvd_internal_status", "run_cvd"),
+        *("cvd_internal_display", "cvd_internal_host_bugreport", "powerbtn_cvd", "snapshot_util_cvd"),
         *("launch_cvd", "stop_cvd", "cvd_status"),
     }
     assert all(os.access(path, os.X_OK) for path in (made / "bin").iterdir())
     assert (made / "images/kernel").read_bytes() == b"kernel"
     assert json.loads((made / package.MARKER).read_text())["guest"]["kernel"] == "6.1"
     assert [path.name for path in made.parent.iterdir()] == ["package"]
+    preset = json.loads((made / "etc/cvd_config/cvd_config_phone.json").read_text())
+    assert preset["memory_mb"] == options.DEFAULT_MEMORY_MB
 
 
 def test_it_can_be_moved_and_runs_without_cfctl(guest: Image, tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def test_flags_always_have_their_value() -> None:
 def test_run_cvd_waits_as_long_as_we_do() -> None:
     known = Listing({"boot_timeout_secs": Flag("int32", "600")})
     asked = Request(host_package="/x")
-    assert launcher._patience(asked, known, 1800.5) == ["--boot_timeout_secs=1800"]
-    assert launcher._patience(asked, known, 600) == []
-    assert launcher._patience(asked, Listing({}), 1800) == []
-    assert launcher._patience(Request(host_package="/x", flags=("--boot_timeout_secs=5",)), known, 1800) == []
+    assert launcher._patience(1800.5, launcher._left(asked, known)) == ["--boot_timeout_secs=1800"]
+    assert launcher._patience(600, launcher._left(asked, known)) == []
+    for unknown in (Listing({}), None):
+        assert launcher._patience(1800, launcher._left(asked, unknown)) == []
+    given = Request(host_package="/x", flags=("--boot-timeout-secs=5",))
+    assert launcher._patience(1800, launcher._left(given, known)) == []
 
 
 def test_numbers_with_a_gap_are_listed() -> None:

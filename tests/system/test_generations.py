@@ -123,10 +123,9 @@ def test_a_device_that_cvd_made(host: Sandbox, tmp_path: Path, cvd_stop: str) ->
     assert fleet["instances"][0]["status"] == ("Running" if cvd_stop == "refuses" else "Stopped")
     assert ("cvd stop ended with status 255: group cvd_1 is not running" in done.stderr) == (cvd_stop == "refuses")
     mine, theirs = host.json("ps")["devices"]
-    # Its number stays marked, as cvd leaves it.
-    assert (mine["name"], theirs["name"], theirs["state"]) == ("phone", "cvd-1", "stale")
+    assert (mine["name"], theirs["name"], theirs["state"]) == ("phone", "cvd-1", "stopped")
     assert host.json("status", "phone")["state"] == "running"
     host.cfctl("rm", "--force", "phone")
     # What such a device leaves behind is cvd's to remove.
-    host.run("sh", "-c", "rm -rf /var/tmp/cvd/lock/local-instance-1.lock /tmp/cf_avd_0")
+    host.run("sh", "-c", "rm -rf /var/tmp/cvd/lock/local-instance-1.lock /var/tmp/cvd/0 /tmp/cf_avd_0")
     leaves_nothing(host)

@@ -149,7 +149,9 @@ def test_a_device_from_launch_to_stop(host: Host) -> None:
     assert host.talk(1, b"II", 2) == b"SS"
     assert host.talk(1, bytes.fromhex("41020000002a00"), 1) == b"S"
     assert host.talk(1, bytes.fromhex("410200000032" + "00"), 1) == b"S"
-    assert host.talk(1, b"P", 1) == b"E"
+    host.adb(6520, "shell", "echo kept >/data/kept")
+    assert host.talk(1, b"P", 5) == b"S" + bytes(4)
+    assert "No such file" in host.adb(6520, "shell", "cat /data/kept 2>&1 || true")
     assert "up" in host.adb(6520, "shell", "uptime")
     stopped = host.run("stop_cvd")
     assert "Successfully stopped device cvd-1: 127.0.0.1:6520" in stopped.stderr

@@ -1,0 +1,197 @@
+"""The displays of a device: what there is, more of them or fewer, and what one shows.
+
+Upstream's program ends with status 0 even when crosvm refuses (launcher.md section 8), so what it did is looked at
+afterwards. Displays come and go only where the VM manager can do that while a guest runs: crosvm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cfctl import gpu
+from cfctl.control import launcher_actions
+from cfctl.errors import CfctlError, UsageError
+from cfctl.launch import census, lifecycle, manage, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cfctl.instance import Instance
+    from cfctl.launch.registry import Record
+
+ANSWER_S = 15.0
+SCREENSHOT_S = 30.0
+
+#: crosvm's limit of scanouts (vm_control.md section 1.4).
+_MOST = 16
+_SUFFIXES = (".png", ".jpg", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """A display as the VM manager tells of it; what it does not tell is None."""
+
+    id: int
+    width: int | None
+    height: int | None
+    dpi: int | None
+    refresh_rate_hz: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the ``--json`` contract shows it."""
+        return asdict(self)
+
+
+def displays(target: str) -> list[Display]:
+    """Return the displays of an instance.
+
+    :param target: ``NAME`` or ``NAME/2``.
+    :raises NotRunning: if the device is not running.
+    :raises HostLacks: if the host package has no program for it.
+    :raises CfctlError: if it does not say.
+    """
+    with _opened(target) as (record, instance):
+        return _displays(record, instance)
+
+
+def add(target: str, width: int, height: int, *, dpi: int = 320, refresh_rate_hz: int = 60) -> list[Display]:
+    """Add a display to an instance; return all that it has then.
+
+    :raises UsageError: if the VM manager cannot; nothing was asked of it.
+    :raises CfctlError: if it did not.
+    """
+    if min(width, height, dpi, refresh_rate_hz) < 1:
+        raise UsageError("width, height, dpi and refresh rate must be 1 or more")
+    with _opened(target) as (record, instance):
+        _require_hotplug(record, "add")
+        before = _displays(record, instance)
+        if len(before) >= _MOST:
+            raise UsageError(f"{target} has {len(before)} displays, and a VM can have {_MOST}")
+        words = f"--display=width={width},height={height},dpi={dpi},refresh_rate_hz={refresh_rate_hz}"
+        said = _tool(record, instance, "add", words)
+        after = _displays(record, instance)
+        if len(after) <= len(before):
+            raise CfctlError(f"no display was added to {target}", said or "The host package's program said nothing.")
+        return after
+
+
+def remove(target: str, number: int) -> list[Display]:
+    """Remove a display from an instance; return all that it has then.
+
+    :raises UsageError: if the VM manager cannot, or there is no such display; nothing was asked of it.
+    :raises CfctlError: if it did not.
+    """
+    with _opened(target) as (record, instance):
+        _require_hotplug(record, "remove")
+        _require(target, _displays(record, instance), number)
+        said = _tool(record, instance, "remove", f"--display={number}")
+        after = _displays(record, instance)
+        if any(display.id == number for display in after):
+            raise CfctlError(
+                f"display {number} of {target} was not removed", said or "The host package's program said nothing."
+            )
+        return after
+
+
+def screenshot(target: str, path: Path, *, number: int = 0, seconds: float = SCREENSHOT_S) -> int:
+    """Save what a display shows; run_cvd writes the file.
+
+    :param path: absolute, with the ending png, jpg or webp; a file that is there is replaced.
+    :return: the size of the picture in bytes.
+    :raises UsageError: for another ending or a directory that is not there.
+    :raises CfctlError: if no picture came of it.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{path.name}: a screenshot ends in {', '.join(_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory")
+    with _opened(target) as (record, instance):
+        before = _stamp(path)
+        lifecycle.ask(record, instance, launcher_actions.screenshot(number, path), seconds=seconds)
+    if (after := _stamp(path)) is None or after == before or not after[1]:
+        raise CfctlError(f"{path} was not written", "run_cvd said that it had done it.")
+    return after[1]
+
+
+def parse(raw: str) -> list[Display]:
+    """Read crosvm's list of displays (vm_control.md section 1.3).
+
+    :raises ValueError: if it is none.
+    """
+    found = json.loads(raw)
+    if not isinstance(found, dict) or not isinstance(found.get("displays"), dict):
+        raise ValueError("it has no displays")  # noqa: TRY004 (whatever is wrong with a text is one error)
+    return sorted((_display(*item) for item in found["displays"].items()), key=lambda display: display.id)
+
+
+def _display(number: str, told: Any) -> Display:
+    told = told if isinstance(told, dict) else {}
+    mode = told.get("mode")
+    sizes = next(iter(mode.values()), None) if isinstance(mode, dict) else None
+    width, height = _pair(sizes)
+    return Display(int(number), width, height, _pair(told.get("dpi"))[0], _number(told.get("refresh-rate")))
+
+
+def _pair(raw: Any) -> tuple[int | None, int | None]:
+    pair = raw if isinstance(raw, list) and len(raw) == 2 else [None, None]
+    return _number(pair[0]), _number(pair[1])
+
+
+def _number(raw: Any) -> int | None:
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+
+
+# -- the program ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(target: str) -> Iterator[tuple[Record, Instance]]:
+    """Hold a running device for the block, and give its record and the instance."""
+    name, position = manage.target(target)
+    with census.opened(name) as record:
+        device = lifecycle.up(name)
+        lifecycle.running(device)
+        yield record, manage.instance_of(device, position)
+
+
+def _displays(record: Record, instance: Instance) -> list[Display]:
+    said = _tool(record, instance, "list")
+    try:
+        return parse(said)
+    except (ValueError, TypeError) as exc:
+        raise CfctlError(f"{instance.id} does not tell its displays", f"{exc}: {said[-500:] or 'nothing'}") from exc
+
+
+def _tool(record: Record, instance: Instance, *words: str) -> str:
+    tool = tools.require(record, tools.DISPLAY)
+    done = tools.run(record, instance, tool, *words, f"--instance_num={instance.number}", seconds=ANSWER_S)
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def _require_hotplug(record: Record, what: str) -> None:
+    manager = tools.vm_manager(record)
+    if manager != gpu.CROSVM:
+        raise UsageError(
+            f"the VM manager of {record.name} ({manager or 'unknown'}) cannot {what} displays while a guest runs",
+            "Only crosvm can. Nothing was changed.",
+            "Give the displays at the launch: cfctl launch NAME -- --display0=width=1280,height=800",
+        )
+
+
+def _require(target: str, found: list[Display], number: int) -> None:
+    if not any(display.id == number for display in found):
+        numbers = ", ".join(str(display.id) for display in found) or "none"
+        raise UsageError(f"{target} has no display {number}", f"Displays: {numbers}.")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written: its time, its size, and which file it is."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
