@@ -17,7 +17,7 @@ from cfctl.artifacts import choose, store
 from cfctl.errors import CfctlError
 from cfctl.hostres import host
 from cfctl.hostres.doctor.facts import Kvm
-from cfctl.launch import census, flagpaths, launcher, manage, observe, waiting
+from cfctl.launch import census, flagpaths, launcher, lifecycle, manage, observe, snapshot, waiting
 from cfctl.launch.observe import State
 from cfctl.launch.registry import Request
 from cfctl.steps import step
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cfctl.hostres.doctor.finding import Finding
     from cfctl.hostres.plan import Plan
     from cfctl.instance import Instance
+    from cfctl.launch.registry import PerInstance
 
 __all__ = ["Change", "Device", "Host", "HostState", "State"]
 
@@ -199,10 +200,13 @@ class Device:
         host_package: Path | str | None = None,
         images: Path | str | None = None,
         gpu: str = "auto",
-        cpus: int | None = None,
-        memory_mb: int | None = None,
+        cpus: PerInstance = None,
+        memory_mb: PerInstance = None,
         num_instances: int = 1,
         flags: Sequence[str] = (),
+        restart: str = "no",
+        after_boot: Path | str | None = None,
+        force: bool = False,
         timeout: float | None = None,
         wait: bool = True,
     ) -> Self:
@@ -217,9 +221,13 @@ class Device:
             None is the build's whose variables are set, else the embedded Linux guest.
         :param images: the guest's images, likewise; None are the host package's own.
         :param gpu: ``auto``, or a GPU mode.
-        :param cpus: virtual processors of each instance; None leaves it to the launcher.
-        :param memory_mb: memory of each instance; None leaves it to the launcher.
+        :param cpus: virtual processors of each instance, or a tuple with one number for each; None leaves it to the
+            launcher.
+        :param memory_mb: memory of each instance, likewise.
         :param flags: further flags of launch_cvd, in the form ``--flag=value``.
+        :param restart: when it is booted again by itself: ``no``, ``on-failure`` or ``always``.
+        :param after_boot: a file of adb commands, or an APK: done before it counts as ready.
+        :param force: even if it does not fit into memory or onto the disk.
         :param timeout: seconds that it may take to boot; None is as the settings say.
         :param wait: return when it has booted; otherwise as soon as the launcher runs (see :meth:`wait`).
         :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made.
@@ -236,8 +244,10 @@ class Device:
                 num_instances=num_instances,
                 images=guest,
                 flags=tuple(flagpaths.absolute(flags, Path.cwd())),
+                restart=restart,
+                after_boot=None if after_boot is None else os.fspath(Path(after_boot).expanduser().absolute()),
             )
-            launched = launcher.launch(name, request, timeout=_boot_timeout(timeout), wait=wait)
+            launched = launcher.launch(name, request, timeout=_boot_timeout(timeout), wait=wait, force=force)
         return cls(launched.name)
 
     @classmethod
@@ -317,6 +327,38 @@ class Device:
         :raises CfctlError: as :meth:`launch` and :meth:`stop`; the device stays, stopped or failed.
         """
         launcher.restart(self.name, timeout=_boot_timeout(timeout), wait=wait)
+
+    def suspend(self) -> None:
+        """Stop its processors; it keeps its memory. A suspended one stays as it is.
+
+        :raises NotRunning: if it is not up.
+        """
+        lifecycle.suspend(self.name)
+
+    def resume(self) -> None:
+        """Let its processors go on.
+
+        :raises NotRunning: if it is not up.
+        """
+        lifecycle.resume(self.name)
+
+    def powerwash(self) -> None:
+        """Give it blank disks and boot it again: as it was when it was made.
+
+        :raises NotRunning: if it is not up.
+        """
+        lifecycle.powerwash(self.name)
+
+    def save(self, path: Path | str, *, force: bool = False) -> None:
+        """Save a snapshot in a new directory, as ``cfctl snapshot NAME take``.
+
+        :param force: replace an older snapshot that is there.
+        """
+        snapshot.take(self.name, Path(path).expanduser().absolute(), force=force)
+
+    def restore(self, path: Path | str, *, timeout: float | None = None) -> None:
+        """Go on where a snapshot of it was taken."""
+        snapshot.restore(self.name, Path(path).expanduser().absolute(), timeout=_boot_timeout(timeout))
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it with its disks and logs.

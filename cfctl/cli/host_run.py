@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,23 @@ if TYPE_CHECKING:
 
 
 def watch(load: Callable[[], Settings], *, json_: bool) -> None:
-    """Watch this host until SIGTERM or SIGINT; SIGHUP has the settings read again."""
-    from cfctl.hostres.watch import Watcher
+    """Watch this host, and root's devices, until SIGTERM or SIGINT; SIGHUP has the settings read again."""
+    from cfctl.cli.tending import tending
+    from cfctl.hostres.watch import Report, Watcher
 
-    watcher = Watcher(load, _print_json if json_ else _print)
+    show = _print_json if json_ else _print
+    speaking = threading.Lock()
+
+    def hear(report: Report) -> None:
+        with speaking:
+            show(report)
+
+    watcher = Watcher(load, hear)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.end())
     signal.signal(signal.SIGHUP, lambda *_: watcher.reload())
-    watcher.run()
+    with tending(lambda text: hear(Report("note", text))):
+        watcher.run()
 
 
 def _print(report: Report) -> None:

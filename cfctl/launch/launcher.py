@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import config, gpu, paths, process, signals, steps
+from cfctl import config, paths, process, signals, steps
 from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
-from cfctl.instance import MAX_INSTANCES
 from cfctl.launch import (
     afterboot,
     boot,
@@ -18,7 +17,6 @@ from cfctl.launch import (
     capacity,
     census,
     diagnosis,
-    images,
     listing,
     logs,
     numbers,
@@ -29,6 +27,7 @@ from cfctl.launch import (
     registry,
     scope,
     stop,
+    wanted,
     wares,
 )
 from cfctl.launch.hostpackage import HostPackage
@@ -39,20 +38,6 @@ if TYPE_CHECKING:
 
     from cfctl.locks import NumberLock
     from cfctl.process import Child
-
-#: Flags that decide what cfctl decides; two masters would contradict each other.
-_OURS = {
-    "assembly_dir": None,
-    "base_instance_num": "--num-instances K",
-    "cpus": "--cpus N",
-    "daemon": "--wait or --no-wait",
-    "gpu_mode": "--gpu MODE",
-    "instance_dir": None,
-    "instance_nums": "--num-instances K",
-    "memory_mb": "--memory-mb N",
-    "num_instances": "--num-instances K",
-    "snapshot_path": "cfctl snapshot NAME restore DIRECTORY",
-}
 
 #: How long run_cvd waits for a boot by itself (launcher.md section 3).
 _RUN_CVD_S = 600
@@ -81,18 +66,18 @@ def launch(
     if wait:
         steps.phase(boot.HOST.name, boot.HOST.title, 0.0)
     package = HostPackage.open(Path(request.host_package))
-    _check(request, package)
-    _check_after_boot(request, wait=wait)
-    known = _listing(request, package)
+    wanted.check(request, package)
+    wanted.check_after_boot(request, wait=wait)
+    known = wanted.known_flags(request, package)
     if not force:
-        capacity.check(request, package, paths.current().devices, vm_manager=_vm_manager(request, package))
+        capacity.check(request, package, paths.current().devices, vm_manager=wanted.vm_manager(request, package))
     if name is not None:
         _check_free(name)
     watch: boot.Watch | None = None
     try:
         with numbers.allocated(request.num_instances) as locked:
             instances = tuple(lock.instance.number for lock in locked)
-            choice = choose_gpu(request)
+            choice = wanted.choose_gpu(request)
             record = Record(
                 name=name or f"cvd-{instances[0]}",
                 owner=registry.owner(),
@@ -130,8 +115,8 @@ def restart(
     watch: boot.Watch | None = None
     try:
         with census.opened(name) as record:
-            known = _listing(record.request, _package_of(record))
-            _check_after_boot(record.request, wait=wait)
+            known = wanted.known_flags(record.request, _package_of(record))
+            wanted.check_after_boot(record.request, wait=wait)
             if only_if_down:
                 now = observe.device(name, held=True)
                 if record.kept_down or (now.state.is_up and now.state is not observe.State.UNREACHABLE):
@@ -145,7 +130,7 @@ def restart(
                 with steps.step(f"stop {name}"):
                     stop.stop(record)
             with numbers.taken_again(record.numbers) as locked:
-                choice = choose_gpu(record.request)
+                choice = wanted.choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
                 child = _start(record, known, locked, timeout, snapshot=snapshot)
@@ -167,67 +152,6 @@ def _package_of(record: Record) -> HostPackage:
         ) from error
 
 
-def _check_after_boot(request: Request, *, wait: bool) -> None:
-    """Look at what is to be done after the boot, before there is one.
-
-    :raises UsageError: if it cannot be done, or nobody would be there to do it.
-    """
-    if afterboot.of(request) and not wait:
-        raise UsageError("--after-boot and --no-wait contradict each other", "Without waiting nobody does it.")
-
-
-def _listing(request: Request, package: HostPackage) -> listing.Listing | None:
-    """Return the flags that a package's launcher knows.
-
-    :raises WrongProcessor: if neither it nor the guest was made for this host.
-    :raises UsageError: if it lacks a flag that the user gave.
-    """
-    package.check_processor()
-    images.check_processor(Path(request.images or request.host_package), request.flags)
-    known = listing.of(package)
-    listing.check(request.flags, known)
-    return known
-
-
-def _check(request: Request, package: HostPackage | None = None) -> None:
-    if not 1 <= request.num_instances <= MAX_INSTANCES:
-        raise UsageError(
-            f"a device has 1 to {MAX_INSTANCES} instances, not {request.num_instances}",
-        )
-    for what, given in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
-        values = per_instance(given)
-        if len(values) > request.num_instances:
-            raise UsageError(f"{what} has {len(values)} values for {request.num_instances} instance(s)")
-        if wrong := [value for value in values if value < 1]:
-            raise UsageError(f"{what} must be 1 or more, not {wrong[0]}")
-    if request.restart not in set(registry.Restart):
-        raise UsageError(f"--restart {request.restart} is not one of: {', '.join(registry.Restart)}")
-    for flag in request.flags:
-        if not flag.startswith("-"):
-            raise UsageError(
-                f"{flag!r} is not a flag of launch_cvd",
-                "After -- come flags in the form --flag=value.",
-                "Bare on/off flags swallow the next word in some versions: always write the value.",
-            )
-        word = flag.lstrip("-").partition("=")[0].replace("-", "_")
-        word = word if word in _OURS else word.removeprefix("no")
-        if word in _OURS:
-            own = _OURS[word]
-            raise UsageError(
-                f"{flag} cannot be handed on to the launcher",
-                "cfctl sets it itself, so that names, numbers and directories stay in step.",
-                f"Use: {own}" if own else None,
-            )
-    if request.images is not None and not Path(request.images).is_dir():
-        raise UsageError(f"--images {request.images} is not a directory")
-    if request.images is not None and package is not None and package.embedded:
-        raise UsageError(
-            "the embedded Linux guest takes no --images",
-            "It brings its own kernel and disk.",
-            "Give an Android host package with them: cfctl launch --host-package FILE --images FILE",
-        )
-
-
 def _check_free(name: str) -> None:
     registry.check_name(name)
     try:
@@ -237,39 +161,8 @@ def _check_free(name: str) -> None:
     raise NameTaken(name, device.state.value)
 
 
-def choose_gpu(request: Request) -> gpu.Decision:
-    """Return the GPU mode for a request: what the host can do, what the guest and the VM manager support.
-
-    :raises UsageError: for a mode or a VM manager that does not exist, and a mode that the guest does not have.
-    """
-    package = HostPackage.open(Path(request.host_package))
-    images = request.images or request.host_package
-    for flag in request.flags:
-        key, _, value = flag.lstrip("-").partition("=")
-        if key == "system_image_dir" and value:
-            # One per instance; a device has one mode, that of its first.
-            images = value.partition(",")[0]
-    guest = gpu.guest.read(Path(images))
-    choice = gpu.choose(request.gpu, vm_manager=_vm_manager(request, package), guest=guest, package=package.path)
-    if not choice.works:
-        steps.note(f"--gpu {choice.mode}: {choice.reason}")
-    return choice
-
-
-def _vm_manager(request: Request, package: HostPackage) -> str:
-    given = [flag.partition("=")[2] for flag in request.flags if flag.lstrip("-").startswith("vm_manager=")]
-    return next((value for value in reversed(given) if value), package.vm_manager)
-
-
-def per_instance(given: registry.PerInstance) -> tuple[int, ...]:
-    """Return the values of something that each instance has its own of; none if nothing was given."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, int) else given
-
-
 def _listed(given: registry.PerInstance) -> str:
-    return ",".join(map(str, per_instance(given)))
+    return ",".join(map(str, wanted.per_instance(given)))
 
 
 def _flags(record: Record) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cfctl import steps
 from cfctl.errors import DeadlinePassed, LaunchFailed, UsageError
-from cfctl.launch import afterboot, launcher
+from cfctl.launch import afterboot, wanted
 from cfctl.launch.afterboot import Command
 from cfctl.launch.registry import Request
 from tests.launch.devices import record
@@ -81,10 +81,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_it_is_looked_at_before_anything_is_launched(tmp_path: Path) -> None:
     (tmp_path / "ready").write_text("reboot\n")
     with pytest.raises(UsageError, match="line 1"):
-        launcher._check_after_boot(Request(host_package="/x", after_boot=str(tmp_path / "ready")), wait=True)
+        wanted.check_after_boot(Request(host_package="/x", after_boot=str(tmp_path / "ready")), wait=True)
     (tmp_path / "ready").write_text("root\n")
     with pytest.raises(UsageError, match="contradict"):
-        launcher._check_after_boot(Request(host_package="/x", after_boot=str(tmp_path / "ready")), wait=False)
+        wanted.check_after_boot(Request(host_package="/x", after_boot=str(tmp_path / "ready")), wait=False)
 
 
 @pytest.fixture

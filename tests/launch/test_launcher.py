@@ -6,7 +6,7 @@ import pytest
 
 from cfctl import steps
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import launcher, manage, registry, wares
+from cfctl.launch import launcher, manage, registry, wanted, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.listing import Flag, Listing
 from cfctl.launch.registry import Record, Request
@@ -61,18 +61,18 @@ def test_numbers_with_a_gap_are_listed() -> None:
 )
 def test_flags_that_cfctl_decides_are_refused(flag: str) -> None:
     with pytest.raises(UsageError, match="cannot be handed on to the launcher"):
-        launcher._check(Request(host_package="/x", flags=(flag,)))
+        wanted.check(Request(host_package="/x", flags=(flag,)))
 
 
 def test_words_that_are_no_flags_are_refused() -> None:
     with pytest.raises(UsageError, match="'phone2' is not a flag"):
-        launcher._check(Request(host_package="/x", flags=("phone2",)))
+        wanted.check(Request(host_package="/x", flags=("phone2",)))
 
 
 @pytest.mark.parametrize("request_", [{"num_instances": 0}, {"num_instances": 129}, {"cpus": 0}, {"memory_mb": -5}])
 def test_impossible_sizes(request_: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        launcher._check(Request(host_package="/x", **request_))  # type: ignore[arg-type]
+        wanted.check(Request(host_package="/x", **request_))  # type: ignore[arg-type]
 
 
 def test_environment_moves_home_and_not_the_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,15 +108,15 @@ def test_a_mode_that_will_not_work_is_said(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "bin").mkdir()
     for name in ("launch_cvd", "crosvm"):
         (tmp_path / "bin" / name).touch(mode=0o755)
-    choice = launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe"))
+    choice = wanted.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe"))
     assert not choice.works
     assert notes == [f"--gpu guest_lavapipe: {choice.reason}"]
     (tmp_path / "android-info.txt").write_text("vulkan_lavapipe_apex=supported\n")
-    assert launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe")).works
+    assert wanted.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe")).works
     assert len(notes) == 1
     (tmp_path / "other").mkdir()
     flags = (f"--system_image_dir={tmp_path}/other,{tmp_path}",)
-    assert not launcher.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe", flags=flags)).works
+    assert not wanted.choose_gpu(Request(host_package=str(tmp_path), gpu="guest_lavapipe", flags=flags)).works
 
 
 def test_targets() -> None:

@@ -16,6 +16,7 @@ from tests import standins
 from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 from tests.system.test_device_faults import leaves_nothing, refused, wait_for_state
+from tests.system.watching import watching
 
 Package = Callable[..., str]
 
@@ -224,6 +225,18 @@ def test_a_device_that_nobody_waited_for_is_remembered_to_have_booted(host: Sand
     inside(host, f"{device(host)['home']}/cuttlefish/instances/cvd-1/logs/kernel.log").write_text("")
     assert device(host)["state"] == "running"
     host.cfctl("rm", "--force", "phone")
+
+
+def test_the_watcher_of_the_host_boots_them_again(host: Sandbox, package: Package) -> None:
+    host.cfctl("launch", "phone", "--restart", "on-failure", "--host-package", package())
+    with watching(host) as watch:
+        kill_run_cvd(host)
+        watch.until(lambda: record(host)["restarts"] == 1, "it is begun")
+        wait_for_state(host, "running")
+        watch.until(lambda: any("boot phone again: it died" in e["text"] for e in watch.of("note")), "it is told")
+        host.cfctl("stop", "phone")
+    host.cfctl("rm", "phone")
+    leaves_nothing(host)
 
 
 def test_in_the_foreground(host: Sandbox, package: Package) -> None:

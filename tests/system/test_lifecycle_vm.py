@@ -93,6 +93,9 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     assert host.json("resume", "phone")["devices"][0]["state"] == state(host) == "running"
     assert qmp_status(host) == "running"
     assert adb(host, "phone", "shell", "echo", "awake") == "awake"
+    code = "from cfctl import Device\np = Device('phone')\n"
+    code += "for verb in (p.suspend, p.resume): verb(); print(p.state.value)"
+    assert host.run(host.cfctl_argv()[0], "-c", code).stdout.split() == ["suspended", "running"]
 
     # -- snapshot: memory and disk of the same moment
     # The kernel makes this up when it is first read.
