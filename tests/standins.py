@@ -26,9 +26,12 @@ if "--helpxml" in sys.argv:
     sys.exit(1)
 if "--help" in sys.argv:
     sys.exit(1)
-os.makedirs(home, exist_ok=True)
+try:
+    parent = os.readlink(f"/proc/{{os.getppid()}}/exe")
+except OSError:
+    parent = "one that cannot be seen"
 with open(f"{{home}}/argv", "a") as f:
-    print(*sys.argv[1:], os.readlink(f"/proc/{{os.getppid()}}/exe"), file=f)
+    print(*sys.argv[1:], parent, file=f)
 flags = dict(arg.lstrip("-").partition("=")[::2] for arg in sys.argv[1:])
 first, count = int(flags.get("base_instance_num", 1)), int(flags.get("num_instances", 1))
 numbers = list(range(first, first + count))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
-from tests.system.test_device_faults import Package, host, package
+from tests.system.test_device_faults import Package, host, package, refused
 
 __all__ = ["host", "package"]
 
@@ -43,6 +43,9 @@ def test_devices_that_were_started_by_hand(host: Sandbox, package: Package) -> N
     assert device["uptime_s"] > 0
     assert "launch_cvd" in host.cfctl("ps").stdout
     assert host.json("status", "cvd-1/2")["instances"][0]["number"] == 2
+    assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "cvd-1/2").stdout
+    for verb in ("stop", "rm", "restart", "suspend"):
+        assert refused(host, verb, "cvd-1", code=2)["brief"] == "cvd-1 was made by launch_cvd"
 
     # Another user sees that it is there, but not what may not be read.
     others = listed(host, user="tester")
