@@ -97,9 +97,15 @@ def steps(found: Found, needs: Needs | None, *, links: bool) -> Iterator[tuple[s
     """Yield the work, piece by piece; each may be the last one, and another plan goes on."""
     if told := managers.edits(found.managers, wanted=links):
         yield "say whose the interfaces are", lambda: managers.write(told)
-    if edits := firewall.edits(found.chains or (), needs, found.bridges):
-        yield "change the openings in other firewalls", lambda: ruleset.write(edits, found.chains or ())
+    if firewall.edits(found.chains or (), needs, found.bridges):
+        yield "change the openings in other firewalls", lambda: _write(needs, found.bridges)
     if rules := ufw.edits(found.ufw, needs):
         yield "change the openings in ufw", lambda: ufw.write(rules)
     if (there := found.firewalld) and (zones := firewalld.edits(there, needs)):
         yield "change the openings in firewalld", lambda: firewalld.write(there, zones, needs)
+
+
+def _write(needs: Needs | None, bridges: tuple[str, ...]) -> None:
+    # Read again: iptables knows a rule by its number, which our own rules have moved since, if nobody else's have.
+    now = chains() or ()
+    ruleset.write(firewall.edits(now, needs, bridges), now)

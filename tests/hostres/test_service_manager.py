@@ -41,14 +41,14 @@ def test_everything_that_is_said(systemd: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     ("microseconds", "pid", "seconds"),
-    [("2000000", None, 1.0), ("2000000", str(os.getpid()), 1.0), ("2000000", "1", None), ("0", None, None)],
+    [("2000000", None, 1.0), ("2000000", "ours", 1.0), ("2000000", "1", None), ("0", None, None)],
 )
 def test_how_often_it_wants_to_hear(
     monkeypatch: pytest.MonkeyPatch, microseconds: str, pid: str | None, seconds: float | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", microseconds)
     if pid:
-        monkeypatch.setenv("WATCHDOG_PID", pid)
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "ours" else pid)
     assert Manager().every_s == seconds
 
 

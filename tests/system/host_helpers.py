@@ -38,7 +38,8 @@ def python_argv(module: str, *args: str) -> list[str]:
 
 def python(box: Sandbox, module: str, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run a module of this checkout inside."""
-    return box.run(*python_argv(module, *args), **kwargs)
+    # Thousands of set-ups, on a machine that may do other things beside.
+    return box.run(*python_argv(module, *args), **{"timeout": 900, **kwargs})
 
 
 @contextlib.contextmanager

@@ -199,18 +199,20 @@ def test_docker_on_iptables_legacy(sandbox: Sandbox, choice: str) -> None:
     docker = [line for line in rules(sandbox)["filter"] if line.startswith("-A DOCKER-USER")]
     assert [("cfctl" in line, line.split()[-1]) for line in docker] == [
         (False, "DROP"),
+        (True, "RETURN"),
+        (True, "RETURN"),
         (True, "ACCEPT"),
         (True, "ACCEPT"),
         (False, "RETURN"),
     ]
-    assert "! -o cvd-+" in docker[1]
+    assert ("! -o cvd-+" in docker[3]) == (choice == "iptables")
     with guest(sandbox, "g1", "cvd-etap-01", MACS["g1"]):
         join(sandbox, "g1")
         assert reaches(sandbox, "g1", outside)
     assert changes(sandbox, "host", "setup", env=env) == []
     # Docker ends: nothing is dropped, and nothing needs to be let through.
     legacy(sandbox, "-P", "FORWARD", "ACCEPT")
-    assert [action for action, _ in changes(sandbox, "host", "setup", env=env)] == ["remove", "remove"]
+    assert [action for action, _ in changes(sandbox, "host", "setup", env=env)] == ["remove"] * 4
     legacy(sandbox, "-P", "FORWARD", "DROP")
     sandbox.cfctl("host", "setup", env=env)
     sandbox.cfctl("host", "teardown")

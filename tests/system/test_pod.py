@@ -200,7 +200,7 @@ def test_where_it_is_refused(sandbox: Sandbox) -> None:
 def test_a_namespace_that_is_named(sandbox: Sandbox) -> None:
     pod.make(sandbox)
     sandbox.run("rm", "/run/.containerenv")
-    here = sandbox.run("ip", "addr").stdout
+    here = sandbox.run("ip", "-4", "addr").stdout + sandbox.run("ip", "-o", "link").stdout
     # `far` has an interface, an address and a default route: it is as good a pod as any.
     there = ("--netns", "/run/netns/far")
     before = sandbox.run("ip", "-n", "far", "-d", "-4", "route", "show", "table", "all").stdout
@@ -208,7 +208,7 @@ def test_a_namespace_that_is_named(sandbox: Sandbox) -> None:
     assert changes(sandbox, "host", "setup", "--pod", *there) == []
     assert sandbox.json("host", "status", *there)["pod"]["address"] == f"{pod.FAR_AWAY}/24"
     assert "cvd-etap-01" in sandbox.run("ip", "-n", "far", "link").stdout
-    assert sandbox.run("ip", "addr").stdout == here
+    assert sandbox.run("ip", "-4", "addr").stdout + sandbox.run("ip", "-o", "link").stdout == here
     sandbox.cfctl("host", "setup", "--instances", "1")
     assert sandbox.json("host", "status")["state"] == "ready"
     sandbox.cfctl("host", "teardown")
