@@ -215,6 +215,9 @@ def test_a_second_signal_does_not_disturb_the_cleaning_up(host: Sandbox, package
     ]
     launch = host.start(*argv)
     wait_for_state(host, "booting")
+    # Its run_cvd listens by then, and is waited for in vain: before that, the cleaning up takes no time at all.
+    log = "/var/lib/cfctl/devices/phone/cuttlefish/instances/cvd-1/logs/kernel.log"
+    host.run("sh", "-c", f"until grep -qs VIRTUAL_DEVICE_BOOT_STARTED {log}; do sleep 0.05; done", timeout=60)
     host.run("pkill", f"-{second}", "-f", "cfctl launch phone")
     time.sleep(0.3)
     host.run("pkill", "-INT", "-f", "cfctl launch phone")
