@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import steps
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import registry, tools
+from cfctl.launch import census, registry, tools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,8 @@ def collect(name: str, path: Path, *, from_guest: bool = False, seconds: float =
         raise UsageError(f"{path} is there already", None, "Name a new file.")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory")
-    record = registry.load(name)
+    with census.ours(name):
+        record = registry.load(name)
     tool = tools.require(record, tools.BUGREPORT)
     words = [f"--output={path}", *(["--include_adb_bugreport=true"] if from_guest else [])]
     with steps.step(f"collect what {name} did"):

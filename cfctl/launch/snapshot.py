@@ -79,7 +79,8 @@ def restore(name: str, path: Path, *, timeout: float) -> Device:
     :raises UsageError: if it is no snapshot, or one of other instance numbers: a guest keeps its addresses.
     :raises CfctlError: as :func:`launcher.restart`, or if it does not answer.
     """
-    _check(registry.load(name), path)
+    with census.ours(name):
+        _check(registry.load(name), path)
     device = launcher.restart(name, timeout=timeout, snapshot=path)
     # No log tells that it goes on, as one tells that it has booted: whether it answers does.
     for instance in device.record.instances:

@@ -7,6 +7,8 @@ import re
 import time
 from typing import Any
 
+import pytest
+
 from tests.schemas import conforms
 from tests.system.sandbox import Sandbox
 from tests.system.test_device_faults import Package, host, leaves_nothing, locks, package, refused, wait_for_state
@@ -148,3 +150,20 @@ def test_asked_on_a_terminal(host: Sandbox) -> None:
         done = host.run("script", "-qec", command, "/dev/null", stdin=f"{answer}\n", env={"TERM": "xterm"})
         assert "sockets in /tmp/cf_avd_0/cvd-1: nobody listens on any of them" in done.stdout
         assert len(leftovers(host)) == expected
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_taps_that_were_made_on_request(sandbox: Sandbox, package: Package, forgotten: bool) -> None:
+    sandbox.cfctl("host", "setup", "--lazy", "--instances", "2")
+    sandbox.cfctl("launch", "phone", "--host-package", package("none"))
+    assert "cvd-etap-01" in sandbox.snapshot()["links"]
+    kill_all(sandbox)
+    wait_for_state(sandbox, "stale")
+    if forgotten:
+        sandbox.run("rm", "-rf", "/var/lib/cfctl/devices/phone")
+    kinds = {left["kind"] for left in leftovers(sandbox)}
+    assert kinds == ({"number", "sockets"} if forgotten else {"device"})
+    sandbox.cfctl("clean", "--yes")
+    assert leftovers(sandbox) == []
+    assert "cvd-etap-01" not in sandbox.snapshot()["links"]
+    sandbox.cfctl("rm", "phone", check=False)
