@@ -102,6 +102,17 @@ def _ipv6_prefix(raw: Any) -> str:
     return str(network.network_address)
 
 
+def _numbers(raw: Any) -> tuple[int, ...]:
+    items = raw if isinstance(raw, list | tuple) else [item for item in str(raw).split(",") if item]
+    try:
+        numbers = tuple(sorted({int(str(item)) for item in items}))
+    except ValueError:
+        raise ValueError("instance numbers are needed, such as 3,4") from None
+    if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_INSTANCES:
+        raise ValueError(f"instance numbers are 1 to {MAX_INSTANCES}")
+    return numbers
+
+
 _SUBNET_PREFIX = 24
 #: Guests make their own addresses of 64 bits (RFC 4862 section 5.5.3); dnsmasq takes no other length either.
 _IPV6_PREFIX = 64
@@ -227,6 +238,13 @@ KEYS: dict[str, Key] = {
             600,
             _integer(1, 86400),
             "Seconds that a device may take to boot.",
+        ),
+        Key(
+            "launch.numbers",
+            (),
+            _numbers,
+            "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. A container "
+            "has its own from here.",
         ),
     )
 }

@@ -64,11 +64,15 @@ class NumberLock:
         self.fds = tuple(fds)
 
     @classmethod
-    def take(cls, instance: Instance, directories: Sequence[Path], *, ours: bool = False) -> NumberLock:
+    def take(
+        cls, instance: Instance, directories: Sequence[Path], *, ours: bool = False, mark: bool = True
+    ) -> NumberLock:
         """Take a number in every lock directory that exists, and in the first one, which is made.
 
         :param directories: today's place first.
         :param ours: the byte ``I`` that is there is our own device's: take the number over.
+        :param mark: write ``I``, which keeps the number when the flocks are gone. Without it a holder that is killed
+            leaves nothing behind.
         :raises NumberTaken: if somebody holds or has marked it; nothing is changed then.
         :raises HostLacks: if the lock files cannot be written.
         """
@@ -84,7 +88,7 @@ class NumberLock:
             for fd in fds:
                 os.close(fd)
             raise
-        for fd in fds:
+        for fd in fds if mark else ():
             os.pwrite(fd, _IN_USE, 0)
         return cls(instance, fds)
 

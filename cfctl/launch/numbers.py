@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from cfctl import locks, paths
+from cfctl import config, locks, paths
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
@@ -27,6 +27,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
     :raises NumberTaken: if it serves enough, but they are in use.
     """
     served = sorted(tap.served_numbers())
+    if allowed := config.load()["launch.numbers"]:
+        served = [number for number in served if number in allowed]
     if len(served) < count:
         raise HostLacks(
             "the host network is not set up" if not served else f"the host serves {len(served)} instances only",
