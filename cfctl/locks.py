@@ -80,7 +80,7 @@ class NumberLock:
         try:
             for index, directory in enumerate(directories):
                 if index == 0:
-                    _make_directory(directory)
+                    make_directory(directory)
                 elif not directory.is_dir():
                     continue
                 fds.append(_lock(directory / instance.lock_name, instance, ours=ours))
@@ -179,7 +179,7 @@ def _same_file(fd: int, path: Path) -> bool:
     return False
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """Make a lock directory that all members of cvdnetwork can use, whoever came first."""
     for path in (directory.parent, directory):
         try:

@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, common, demo, device, gpu, guest, host
+from cfctl.cli import access, common, demo, device, docker, gpu, guest, host
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ def cfctl_(
 device.register(app)
 access.register(app)
 demo.register(app)
+app.add_typer(docker.app, name="docker")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
 app.add_typer(host.app, name="host")

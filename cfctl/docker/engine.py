@@ -29,10 +29,12 @@ class Engine:
 
     :param url: its address, ``unix:///...``, ``ssh://USER@MACHINE`` or ``tcp://...``.
     :param api: docker-py's client of it.
+    :param name: what another process is to give :func:`connect`: the name of a context has more in it than its address.
     """
 
     url: str
     api: Any
+    name: str
 
     @property
     def is_local(self) -> bool:
@@ -57,10 +59,10 @@ class Engine:
 
 def _ssh_transport(api: Any) -> Any:
     """Return the SSH connection that docker-py talks to the engine through, made anew if it has broken."""
-    adapter = api.api._custom_adapter  # noqa: SLF001 (a second login to the same machine would be the other way)
+    adapter = api.api._custom_adapter
     transport = adapter.ssh_client.get_transport()
     if transport is None or not transport.is_active():
-        adapter._connect()  # noqa: SLF001
+        adapter._connect()
         transport = adapter.ssh_client.get_transport()
     return transport
 
@@ -113,7 +115,7 @@ def connect(name: str | None = None) -> Engine:
         client.ping()
     except (DockerException, requests.RequestException, SSHException, OSError, EOFError) as exc:
         raise EngineUnreachable(url, _innermost(exc)) from exc
-    return Engine(url, client)
+    return Engine(url, client, name or url)
 
 
 @contextlib.contextmanager

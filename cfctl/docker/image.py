@@ -72,7 +72,9 @@ class Recipe:
     def rpm(self) -> bool:
         """Whether the base is of RHEL's family, told by its name."""
         name = self.base.rpartition("/")[2]
-        return name.startswith(("fedora", "rockylinux", "almalinux", "centos", "ubi", "rhel", "oraclelinux", "stream"))
+        return name.startswith(
+            ("fedora", "rockylinux", "almalinux", "centos", "ubi", "rhel", "oraclelinux", "stream")
+        )
 
     @property
     def packages(self) -> list[str]:
@@ -271,7 +273,10 @@ def push(engine: Engine, tag: str) -> str:
 
 def pull(engine: Engine, name: str, *, tag: str) -> str:
     """Pull an image from a registry and give it the tag that ``create`` looks for; return its id."""
-    with steps.step(f"pull {name}"), asking(f"pull {name}", f"Log in to the registry: docker login {_registry(name)}"):
+    with (
+        steps.step(f"pull {name}"),
+        asking(f"pull {name}", f"Log in to the registry: docker login {_registry(name)}"),
+    ):
         _transfer(engine.api.api.pull(name, stream=True, decode=True), name, "pull")
     image = require(engine, name)
     if tag != name:

@@ -76,6 +76,10 @@ def prepare_directories() -> None:
     for path in (Path(names.HOME), Path(names.SOCKETS)):
         path.mkdir(parents=True, exist_ok=True)
         os.chown(path, names.UID, names.UID)
+    for path in (Path(names.HOST_PACKAGE), Path(names.IMAGES)):
+        if path.is_dir():
+            # Of the writable layer over it; the directory below stays as it is.
+            os.chown(path, names.UID, names.UID)
     Path(names.SOCKETS).chmod(0o750)
     for stale in Path(names.SOCKETS).iterdir():
         _remove(stale)
@@ -156,7 +160,8 @@ def serve(numbers: tuple[int, ...]) -> None:
     """Run until somebody ends the container."""
     sshd = start_sshd(numbers)
     boot_again()
-    Path(names.READY).touch()
+    # Which start of the container this is; whoever waits compares.
+    Path(names.READY).write_text(Path("/proc/1/stat").read_text().split()[21])
     while True:
         time.sleep(_TICK_S)
         if sshd.pid in reap():
@@ -190,7 +195,10 @@ def main() -> int:
         return error.exit_code
     except Ended:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(names.READY).unlink(missing_ok=True)
         stop_devices()
+        for left in Path(names.SOCKETS).iterdir():
+            _remove(left)
         for lock in held:
             lock.close()
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 from cfctl import gpu, steps
 from cfctl.docker import names
 from cfctl.errors import CfctlError, HostLacks, NoSuchDevice
-from cfctl.launch import launcher, registry
+from cfctl.launch import launcher, observe, registry
 from cfctl.launch.hostpackage import HostPackage
 
 #: Written by `start`, removed by `stop`: the device is to be booted again when the container is.
@@ -91,6 +91,8 @@ def start(wish: dict[str, Any]) -> dict[str, Any]:
         flags=vsock_flags(package, tuple(wish.get("flags", ())), vhost=_VHOST_VSOCK.exists()),
     )
     try:
+        if not wish.get("again") and (device := observe.device(name)).state.is_up:
+            return device.as_dict()
         with registry.opened(name) as record:
             # Its disks are kept, whatever is different this time.
             record.request = request
