@@ -243,8 +243,8 @@ KEYS: dict[str, Key] = {
             "launch.numbers",
             (),
             _numbers,
-            "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. A container "
-            "has its own from here.",
+            "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. In a "
+            "container they are the container's.",
         ),
     )
 }

@@ -164,10 +164,13 @@ def running(engine: Engine, name: str) -> Container:
 # -- making ------------------------------------------------------------------------------------------------
 
 
-def create(engine: Engine, name: str, wish: Wish, *, fleet: str | None = None) -> Container:
-    """Make a container and start it; no device boots in it yet.
+def create(
+    engine: Engine, name: str, wish: Wish, *, fleet: str | None = None, prefer: list[int] | None = None
+) -> Container:
+    """Make a container and start it; no device boots in it yet. The home of an earlier one, if kept, becomes its own.
 
     :param fleet: the fleet that it belongs to.
+    :param prefer: the instance numbers to have if they are free.
     :raises UsageError, ImageUnavailable, HostLacks: before anything was made.
     :raises ContainerNameTaken: if the name is taken, by whomever; that container is not touched.
     :raises NumberTaken: if no instance number is free on the machine.
@@ -181,7 +184,7 @@ def create(engine: Engine, name: str, wish: Wish, *, fleet: str | None = None) -
     has = machine.look(engine, wish.image)
     refused: set[int] = set()
     for _ in range(_ATTEMPTS):
-        numbers = _free_numbers(engine, wish.num_instances, refused)
+        numbers = _free_numbers(engine, wish.num_instances, refused, prefer)
         with steps.step(f"make container {name}, instance {numbers[0]}"):
             container = _attempt(engine, name, wish, has, numbers, fleet)
         if container is not None:
@@ -223,10 +226,12 @@ def _check_directories(engine: Engine, wish: Wish) -> None:
             raise UsageError(f"--share {share.source} does not exist")
 
 
-def _free_numbers(engine: Engine, count: int, refused: set[int]) -> list[int]:
+def _free_numbers(engine: Engine, count: int, refused: set[int], prefer: list[int] | None) -> list[int]:
     taken = set(refused)
     for summary in _all(engine):
         taken.update(_numbers_of(summary["Labels"]))
+    if prefer and len(prefer) == count and taken.isdisjoint(prefer):
+        return prefer
     numbers = request.free_numbers(count, taken, limit=MAX_INSTANCES)
     if numbers is None:
         raise NumberTaken(
@@ -278,6 +283,8 @@ def _attempt(
 def _undone(engine: Engine, name: str) -> Iterator[Any]:
     """Remove what was made of a container unless the block says that it is whole."""
     done: list[bool] = []
+    # Somebody's disks, kept by a removal: they outlive a failed attempt as well.
+    kept = any(volume.name == request.home_volume(name) for volume in _leftovers(engine, name))
     try:
         yield lambda: done.append(True)
     except ContainerNameTaken:
@@ -287,7 +294,7 @@ def _undone(engine: Engine, name: str) -> Iterator[Any]:
     finally:
         if not done:
             with signals.undisturbed(), contextlib.suppress(CfctlError):
-                _remove_all(engine, name)
+                _remove_all(engine, name, keep_home=kept)
 
 
 def _make(engine: Engine, name: str, body: Mapping[str, Any]) -> Container:
@@ -352,12 +359,18 @@ def _bring_up(container: Container) -> bool:
     """
     with asking(f"start container {container.name}"):
         container.engine.api.api.start(container.id)
-    with contextlib.suppress(EngineRefused):
+    said = ""
+    try:
+        done = execute(container, ["sh", "-c", _UNTIL_READY], user="root")
+        ready, said = done.status == 0, done.output
+    except EngineRefused as error:
         # If the container ends meanwhile, so does this, or it cannot begin: its exit status says why.
-        execute(container, ["sh", "-c", _UNTIL_READY], user="root")
+        ready, said = False, error.details or error.brief
     now = container.again()
     if now.is_running:
-        return True
+        if ready:
+            return True
+        raise CfctlError(f"nobody can tell whether the container {container.name} has come up", said)
     status = now.attributes["State"]["ExitCode"]
     if status == names.NUMBER_TAKEN:
         return False
@@ -421,7 +434,7 @@ def stream(container: Container, argv: list[str], line: Any, *, user: str = name
         raise EngineRefused(
             f"a command in {container.name} did not come to its end",
             f"It was: {' '.join(argv)[:200]}",
-            f"See whether the container runs: cfctl docker list\nand what it says: cfctl docker logs {container.name}",
+            f"See whether the container runs, and what it says: cfctl docker logs {container.name} --which container",
         )
     return status
 
@@ -513,9 +526,10 @@ def stop(container: Container) -> None:
         container.engine.api.api.stop(container.id, timeout=request.STOP_TIMEOUT_S)
 
 
-def remove(engine: Engine, name: str) -> None:
+def remove(engine: Engine, name: str, *, keep_home: bool = False) -> None:
     """Remove a container with its volumes, keys, published ports and sockets; what is gone already is no error.
 
+    :param keep_home: leave the volume with its devices' disks for another container of the name.
     :raises NoSuchContainer: if nothing of that name is there.
     :raises ContainerNameTaken: if it is not ours.
     """
@@ -533,7 +547,7 @@ def remove(engine: Engine, name: str) -> None:
         # In order, so that the sockets on the engine's machine are removed by those who made them.
         with contextlib.suppress(EngineRefused):
             stop(container)
-    _remove_all(engine, name, container)
+    _remove_all(engine, name, container, keep_home=keep_home)
 
 
 def _leftovers(engine: Engine, name: str) -> list[Any]:
@@ -547,7 +561,7 @@ def _leftovers(engine: Engine, name: str) -> list[Any]:
     return found
 
 
-def _remove_all(engine: Engine, name: str, container: Container | None = None) -> None:
+def _remove_all(engine: Engine, name: str, container: Container | None = None, *, keep_home: bool = False) -> None:
     import shutil
 
     from docker.errors import NotFound
@@ -559,7 +573,8 @@ def _remove_all(engine: Engine, name: str, container: Container | None = None) -
             engine.api.api.remove_container(container.id, force=True, v=True)
     with asking(f"remove the volumes of {name}"):
         for volume in _leftovers(engine, name):
-            volume.remove()
+            if not (keep_home and volume.name == request.home_volume(name)):
+                volume.remove()
     if container is not None and engine.is_local:
         shutil.rmtree(container.sockets, ignore_errors=True)
     store.remove(engine.url, name)

@@ -29,7 +29,7 @@ class Engine:
 
     :param url: its address, ``unix:///...``, ``ssh://USER@MACHINE`` or ``tcp://...``.
     :param api: docker-py's client of it.
-    :param name: what another process is to give :func:`connect`: the name of a context has more in it than its address.
+    :param name: what another process is to give :func:`connect`: a context's name has more in it than an address.
     """
 
     url: str

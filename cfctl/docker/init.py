@@ -1,8 +1,8 @@
-"""The first process of a container: takes the instance numbers, sets the network up, runs sshd, reaps, stops in order.
+"""The first process of a container: takes the numbers, sets the network up, runs sshd, reaps, stops in order.
 
-It holds the numbers' locks for as long as the container runs, in the directory of the engine's machine that bare metal
-uses, so that no two devices of that machine have the same vsock CID. They are flocks without the byte ``I``: when the
-container is killed the kernel gives the numbers back.
+It holds the numbers' locks for as long as the container runs, in the directory of the engine's machine that bare
+metal uses, so that no two devices of that machine have the same vsock CID. They are flocks without the byte ``I``:
+when the container is killed the kernel gives the numbers back.
 """
 
 from __future__ import annotations

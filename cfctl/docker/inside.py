@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cfctl import gpu, steps
+from cfctl import config, gpu, steps
 from cfctl.docker import names
 from cfctl.errors import CfctlError, HostLacks, NoSuchDevice
-from cfctl.launch import launcher, observe, registry
+from cfctl.launch import launcher, manage, observe, registry
 from cfctl.launch.hostpackage import HostPackage
 
 #: Written by `start`, removed by `stop`: the device is to be booted again when the container is.
@@ -91,8 +91,15 @@ def start(wish: dict[str, Any]) -> dict[str, Any]:
         flags=vsock_flags(package, tuple(wish.get("flags", ())), vhost=_VHOST_VSOCK.exists()),
     )
     try:
-        if not wish.get("again") and (device := observe.device(name)).state.is_up:
+        device = observe.device(name)
+        if not wish.get("again") and device.state.is_up:
             return device.as_dict()
+        own = config.load()["launch.numbers"]
+        if own and device.record.numbers != own:
+            # The container was made anew while another had its numbers; what a launcher keeps is named by them.
+            steps.note(f"{name} was instance {_words(device.record.numbers)} and is {_words(own)}: its disks are new")
+            manage.remove_device(name, force=True)
+            raise NoSuchDevice(name, [])
         with registry.opened(name) as record:
             # Its disks are kept, whatever is different this time.
             record.request = request
@@ -102,6 +109,10 @@ def start(wish: dict[str, Any]) -> dict[str, Any]:
     else:
         device = launcher.restart(name, timeout=timeout, wait=wait)
     return device.as_dict()
+
+
+def _words(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def main(argv: list[str]) -> int:

@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of one file: ``sent`` bytes went over the wire, which is less than ``size`` when it was there in part."""
+    """What came of one file: ``sent`` bytes went over the wire, less than ``size`` when part of it was there."""
 
     name: str
     size: int

@@ -37,13 +37,18 @@ _LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/ap
 #: Runs inside a sandbox. Arguments: name of the engine, its store. cgroups: the sandbox's own /sys has none mounted.
 _START = r"""
 set -eu
-if ! mountpoint -q /sys/fs/cgroup; then
-    if grep -qw memory /proc/cgroups && [ "$(awk '$1 == "memory" { print $2 }' /proc/cgroups)" != 0 ]; then
+if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ -z "$(ls /sys/fs/cgroup)" ]; then
+    if awk '$1 == "memory" && $2 != 0 { found = 1 } END { exit !found }' /proc/cgroups; then
         mount -t tmpfs -o mode=0755 tmpfs /sys/fs/cgroup
+        # Only hierarchies that the machine has: mounting another would make it, for everybody.
         for name in $(awk 'NR > 1 && $2 != 0 { print $1 }' /proc/cgroups); do
             mkdir "/sys/fs/cgroup/$name"
-            mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" || rmdir "/sys/fs/cgroup/$name"
+            mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name"
         done
+        if grep -q ':name=systemd:' /proc/self/cgroup; then
+            mkdir /sys/fs/cgroup/systemd
+            mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+        fi
     else
         mount -t cgroup2 cgroup2 /sys/fs/cgroup
     fi

@@ -1,0 +1,215 @@
+"""Devices in containers: a real engine, a real image, real VMs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cfctl.docker import request, seccomp
+from tests.schemas import conforms
+from tests.system import dockerd
+from tests.system.dockerd import Engine
+from tests.system.sandbox import Sandbox
+
+#: linux/capability.h
+CAPABILITY_BITS = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "NET_BIND_SERVICE": 10,
+    "NET_ADMIN": 12,
+    "NET_RAW": 13,
+    "SYS_CHROOT": 18,
+}
+
+
+@pytest.fixture
+def engine(sandbox: Sandbox) -> Iterator[Engine]:
+    """Give an engine with an image of what is in the checkout."""
+    with dockerd.running(sandbox) as running:
+        sandbox.env["DOCKER_HOST"] = running.url
+        sandbox.cfctl("docker", "build", "--base", dockerd.BASE, timeout=300)
+        yield running
+
+
+@pytest.fixture
+def host(engine: Engine) -> Sandbox:
+    """Give the sandbox that the engine runs in."""
+    return engine.box
+
+
+def fails(host: Sandbox, status: int, *args: str, **kwargs: Any) -> dict[str, Any]:
+    """Run ``cfctl docker ARGS``, which must fail; return the error."""
+    done = host.cfctl("docker", *args, "--json", check=False, **kwargs)
+    assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    document = json.loads(done.stdout)
+    conforms(document, "error")
+    error: dict[str, Any] = document["error"]
+    return error
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it never came to this: {what}"
+        time.sleep(0.2)
+
+
+def boot(host: Sandbox, name: str, *args: str) -> dict[str, Any]:
+    """Boot a container's device and publish its ADB; return the port document."""
+    device = host.json("docker", "start", name, *args, timeout=300)
+    conforms(device, "device")
+    assert device["state"] == "running"
+    document: dict[str, Any] = host.json("docker", "publish", name)
+    return document
+
+
+def ask_adb(host: Sandbox, address: str, *command: str) -> str:
+    """Ask a device over ADB, with a server that ends with the question."""
+    try:
+        host.run("adb", "connect", address)
+        return host.run("adb", "-s", address, "shell", *command).stdout.strip()
+    finally:
+        host.run("adb", "kill-server", check=False)
+
+
+def leaves_nothing(engine: Engine, before: list[str]) -> None:
+    """Nothing of any container is left: on the engine, in processes, in files, in locks."""
+    assert engine.left() == {"containers": [], "volumes": [], "networks": []}
+    host = engine.box
+    wait_until(lambda: not any("cfctl.docker" in args for args in host.processes().values()), "no process of ours")
+    assert sorted(args.split()[0] for args in host.processes().values()) == before
+    files = host.run("find", "/var/lib/cfctl", "/run/cfctl", "-type", "f", "-o", "-type", "s", check=False).stdout
+    assert [name for name in files.split() if "/docker" in name] == []
+    # Free means: nobody holds it, and its first byte is not I (launcher.md section 16).
+    for lock in host.run("sh", "-c", "ls /var/tmp/cvd/lock/*.lock").stdout.split():
+        assert not host.run("cat", lock).stdout.startswith("I")
+        host.run("flock", "--nonblock", lock, "true")
+
+
+def programs(host: Sandbox) -> list[str]:
+    return sorted(args.split()[0] for args in host.processes().values())
+
+
+def test_two_containers_from_the_image_to_nothing(engine: Engine) -> None:
+    host = engine.box
+    before = programs(host)
+    current = host.json("docker", "build", "--base", dockerd.BASE)
+    conforms(current, "image")
+    assert current["changed"] is False
+    labels = json.loads(engine.docker("inspect", dockerd.TAG).stdout)[0]["Config"]["Labels"]
+    assert labels["cfctl.gpu-vendor"] == "none"
+    assert labels["cfctl.version"]
+
+    for name in ("phone", "tablet"):
+        made = host.json("docker", "create", name)
+        conforms(made, "container")
+    ports = {}
+    for name in ("phone", "tablet"):
+        ports[name] = boot(host, name)["published"][0]["address"]
+    assert ports == {"phone": "127.0.0.1:6520", "tablet": "127.0.0.1:6521"}
+    # Each answers as itself, at its own address.
+    assert ask_adb(host, ports["phone"], "uname", "-n") == "CUTTLEFISHCVD01"
+    assert ask_adb(host, ports["tablet"], "uname", "-n") == "CUTTLEFISHCVD02"
+    assert "192.168.98.2" in ask_adb(host, ports["phone"], "ip", "addr")
+    assert "192.168.98.3" in ask_adb(host, ports["tablet"], "ip", "addr")
+
+    listed = host.json("docker", "list")
+    conforms(listed, "containers")
+    assert [one["adb"] for one in listed["containers"]] == [[ports["phone"]], [ports["tablet"]]]
+    assert [one["devices"][0]["state"] for one in listed["containers"]] == ["running", "running"]
+    assert "127.0.0.1:6521" in host.cfctl("docker", "list").stdout
+    # Old scripts read these.
+    assert [engine.inspect(n)["Config"]["Labels"]["cf_instance"] for n in ports] == ["1", "2"]
+    # The sockets of a device in a container are where those of one beside it could be asked.
+    assert host.run("test", "-S", listed["containers"][1]["sockets"] + "/cvd-2/launcher_monitor.sock").returncode == 0
+    assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("docker", "logs", "phone").stdout
+
+    whoami = host.cfctl("docker", "login", "phone", "--", "sh", "-c", "id -un; pwd; exit 7", check=False)
+    assert (whoami.returncode, whoami.stdout.split()) == (7, ["vsoc-01", "/home/vsoc-01"])
+    echoed = host.cfctl("docker", "login", "phone", "--", "cat", stdin="through SSH\n")
+    assert echoed.stdout == "through SSH\n"
+    assert host.cfctl("docker", "login", "--exec", "phone", "--", "id", "-un").stdout == "vsoc-01\n"
+    home = host.cfctl("docker", "home", "phone").stdout.strip()
+    assert host.run("test", "-d", f"{home}/.local/state/cfctl/devices/phone").returncode == 0
+
+    # Bare metal beside it does not get a container's number.
+    host.cfctl("host", "setup", "--instances", "2")
+    taken = host.cfctl("launch", "--host-package", str(package_inside(host)), check=False)
+    assert taken.returncode == 1
+    assert "is locked by a running device" in taken.stderr
+    host.cfctl("host", "teardown")
+
+    host.cfctl("docker", "stop", "phone")
+    assert host.cfctl("docker", "status", "phone", check=False).returncode == 3
+    assert host.json("docker", "start", "phone")["state"] == "running"
+    assert ask_adb(host, ports["phone"], "echo", "again") == "again"
+
+    host.cfctl("docker", "rm", "phone")
+    assert [one["name"] for one in host.json("docker", "list")["containers"]] == ["tablet"]
+    host.cfctl("docker", "rm-all")
+    leaves_nothing(engine, before)
+
+
+def package_inside(host: Sandbox) -> Path:
+    """Return an embedded host package that the sandbox sees."""
+    return Path(host.run("sh", "-c", "ls -d /var/cache/cfctl/host-packages/guest-* | head -n 1").stdout.strip())
+
+
+def test_a_container_has_what_its_device_needs_and_no_more(engine: Engine) -> None:
+    host = engine.box
+    host.cfctl("docker", "create", "phone")
+    found = engine.inspect("phone")["HostConfig"]
+    assert found["Privileged"] is False
+    assert found["CapDrop"] == ["ALL"]
+    assert {name.removeprefix("CAP_") for name in found["CapAdd"]} == set(request.CAPABILITIES)
+    has = [node for node in ("/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock") if Path(node).exists()]
+    assert [(one["PathOnHost"], one["CgroupPermissions"]) for one in found["Devices"]] == [(n, "rw") for n in has]
+    assert found["PidsLimit"] == request.PIDS_LIMIT
+    assert found["NetworkMode"] == "bridge"
+    assert found["PidMode"] == ""
+    assert found["IpcMode"] == "private"
+    assert "no-new-privileges" in found["SecurityOpt"]
+
+    status = dict(
+        line.split(":\t", 1)
+        for line in host.cfctl("docker", "login", "phone", "--", "cat", "/proc/1/status").stdout.splitlines()
+        if ":\t" in line
+    )
+    bits = sum(1 << CAPABILITY_BITS[name] for name in request.CAPABILITIES)
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == bits
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    # The user himself has none of it.
+    mine = host.cfctl("docker", "login", "phone", "--", "grep", "CapEff", "/proc/self/status").stdout
+    assert int(mine.split()[1], 16) == 0
+    nodes = host.cfctl("docker", "login", "phone", "--", "find", "/dev", "-type", "c").stdout.split()
+    usual = {"full", "null", "random", "tty", "urandom", "zero", "ptmx", "pts/ptmx", "console"}
+    assert {node for node in nodes if node.removeprefix("/dev/") not in usual} == set(has)
+
+    def python(code: str) -> str:
+        return engine.docker("exec", "phone", "python3", "-c", code).stdout.strip()
+
+    assert python("import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM); print('vsock')") == "vsock"
+    # Refused by the filter itself, though root asks: bpf(2) is 321 and 280.
+    number = "{'x86_64': 321, 'aarch64': 280}[os.uname().machine]"
+    code = "import ctypes, os; l = ctypes.CDLL(None, use_errno=True)"
+    assert python(f"{code}; print(l.syscall({number}, 0, 0, 0), ctypes.get_errno())") == "-1 1"
+    assert python(f"{code}; print(l.unshare(0x10000000), ctypes.get_errno())") == "-1 1"
+    # A device that is not on the list cannot be made either: 1:1 is the machine's memory.
+    made = engine.docker("exec", "phone", "mknod", "/tmp/mem", "c", "1", "1", check=False)
+    assert made.returncode != 0
+    limits = engine.docker(
+        "exec", "phone", "sh", "-c", "ulimit -n; cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max"
+    )
+    assert str(request.PIDS_LIMIT) in limits.stdout.split()
+    assert "ptrace" not in seccomp.names()
+    host.cfctl("docker", "rm", "phone")
