@@ -10,13 +10,28 @@ from pathlib import Path
 import pytest
 
 from cfctl import paths
+from tests.system import dockerd
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
-PROGRAMS = ("adb", "busybox", "dnsmasq", "ip", "nft", "nsenter", "qemu-system-x86_64", "setpriv", "unshare")
+PROGRAMS = (
+    *(
+        "adb",
+        "busybox",
+        "debootstrap",
+        "dnsmasq",
+        "dockerd",
+        "ip",
+        "iptables",
+        "nft",
+        "nsenter",
+        "qemu-system-x86_64",
+    ),
+    *("setpriv", "sshd", "unshare"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +53,15 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """Give the test a host of its own."""
     with sandboxes.sandbox(tmp_path / "sandbox") as box:
         yield box
+
+
+@pytest.fixture
+def engine(sandbox: Sandbox) -> Iterator[dockerd.Engine]:
+    """Give a container engine, with an image of what is in the checkout."""
+    with dockerd.running(sandbox) as running:
+        sandbox.env["DOCKER_HOST"] = running.url
+        dockerd.build_image(running)
+        yield running
 
 
 @pytest.fixture(scope="session")

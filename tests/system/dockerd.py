@@ -201,6 +201,11 @@ def give_base(engine: Engine) -> None:
         engine.docker("import", "--change", label, str(_INSIDE_CACHE / archive.name), BASE, timeout=300)
 
 
+def build_image(engine: Engine) -> None:
+    """Build the image; nothing is done if it is current."""
+    engine.box.cfctl("docker", "build", "--base", BASE, "--gpu", "none", "--engine", engine.url, timeout=300)
+
+
 def _remove_cgroups(name: str) -> None:
     """Remove the cgroups of the engine: those alone are not the sandbox's own."""
     for directory in sorted(Path("/sys/fs/cgroup").glob(f"**/cfctl-test-{name}"), reverse=True):
