@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ _UNTIL_READY = (
 
 #: Somebody else may take the numbers between our look and our start; that often in a row is no accident.
 _ATTEMPTS = 20
+
+#: How long the engine may take to see that a container has ended.
+_ENDING_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -366,10 +370,10 @@ def _bring_up(container: Container) -> bool:
     except EngineRefused as error:
         # If the container ends meanwhile, so does this, or it cannot begin: its exit status says why.
         ready, said = False, error.details or error.brief
-    now = container.again()
+    if ready:
+        return True
+    now = _ended(container)
     if now.is_running:
-        if ready:
-            return True
         raise CfctlError(f"nobody can tell whether the container {container.name} has come up", said)
     status = now.attributes["State"]["ExitCode"]
     if status == names.NUMBER_TAKEN:
@@ -378,6 +382,14 @@ def _bring_up(container: Container) -> bool:
         f"the container {container.name} ended while it started, with status {status}",
         log(now, lines=20) or now.attributes["State"].get("Error") or "It said nothing.",
     )
+
+
+def _ended(container: Container) -> Container:
+    """Return a container that is about to end when it has; the engine hears of it a moment after those inside."""
+    deadline = time.monotonic() + _ENDING_S
+    while (now := container.again()).is_running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return now
 
 
 def start(engine: Engine, name: str) -> Container:

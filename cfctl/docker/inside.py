@@ -22,6 +22,9 @@ from cfctl.launch.hostpackage import HostPackage
 WANTED = Path(names.HOME) / ".cfctl-wanted.json"
 
 _VHOST_VSOCK = Path("/dev/vhost-vsock")
+#: In every package around the embedded guest, which speaks no vsock.
+_EMBEDDED_MARK = "etc/cfctl-guest.json"
+
 _EMULATED_VSOCK = "--vhost_user_vsock=true"
 
 
@@ -63,7 +66,7 @@ def vsock_flags(package: HostPackage, flags: tuple[str, ...], *, vhost: bool) ->
     :raises HostLacks: if the VM manager can do nothing without it.
     """
     given = any(flag.lstrip("-").startswith("vhost_user_vsock") for flag in flags)
-    if vhost or given or os.fspath(package.path) == names.EMBEDDED:
+    if vhost or given or (package.path / _EMBEDDED_MARK).is_file():
         return flags
     if package.vm_manager != gpu.CROSVM:
         raise HostLacks(

@@ -1,4 +1,4 @@
-"""The request that makes a container: exactly what a device needs, on hosts that have much and hosts that have little."""
+"""The request that makes a container: what a device needs, on machines that have much and on poor ones."""
 
 from __future__ import annotations
 
