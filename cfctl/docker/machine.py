@@ -33,7 +33,8 @@ def look(engine: Engine, image: str) -> Machine:
             lock_directories=_lock_directories(),
             operator=Path(names.OPERATOR).is_dir(),
         )
-    return Machine(nodes=frozenset(_remote_nodes(engine, image)), nvidia=nvidia)
+    nofile, *nodes = _look_around(engine, image)
+    return Machine(nodes=frozenset(nodes), nvidia=nvidia, nofile=int(nofile) if nofile.isdecimal() else None)
 
 
 def _nodes(dev: Path) -> list[str]:
@@ -42,23 +43,22 @@ def _nodes(dev: Path) -> list[str]:
     return [*fixed, *(f"/dev/{path.relative_to(dev)}" for path in found)]
 
 
-def _remote_nodes(engine: Engine, image: str) -> list[str]:
+def _look_around(engine: Engine, image: str) -> list[str]:
+    """Return the hard limit of open files that containers have there, and the machine's device nodes."""
     with asking("look which devices its machine has"):
         said = engine.api.containers.run(
             image,
-            ["/host-dev", "-maxdepth", "2", "-type", "c"],
-            entrypoint="find",
+            ["-c", "ulimit -Hn; find /host-dev -maxdepth 2 -type c"],
+            entrypoint="sh",
             volumes={"/dev": {"bind": "/host-dev", "mode": "ro"}},
             network_mode="none",
             cap_drop=["ALL"],
             remove=True,
         )
-    all_of_them = {line.replace("/host-dev", "/dev", 1) for line in said.decode().split()}
-    return [
-        node
-        for node in all_of_them
-        if node in (*NEEDED, *WELCOME) or node.startswith(("/dev/dri/render", "/dev/nvidia"))
-    ]
+    limit, *found = said.decode().split()
+    nodes = (path.replace("/host-dev", "/dev", 1) for path in found)
+    wanted = (*NEEDED, *WELCOME)
+    return [limit, *(node for node in nodes if node in wanted or node.startswith(("/dev/dri/render", "/dev/nvidia")))]
 
 
 def _has_nvidia(engine: Engine) -> bool:

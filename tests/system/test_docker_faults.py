@@ -11,6 +11,7 @@ from tests.schemas import conforms
 from tests.system import dockerd
 from tests.system.docker_helpers import boot, fails, leaves_nothing, programs, ssh_banner, wait_until
 from tests.system.dockerd import Engine
+from tests.system.sandbox import Sandbox
 
 
 def test_names_that_are_taken(engine: Engine) -> None:
@@ -181,7 +182,7 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     leaves_nothing(engine, before)
 
 
-def kill_inside(host: dockerd.Sandbox, words: str) -> None:
+def kill_inside(host: Sandbox, words: str) -> None:
     """Kill what nsenter has started inside: killing nsenter leaves it running."""
     for pid, args in host.processes().items():
         if words in args:

@@ -102,9 +102,8 @@ def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
     engine.docker("rm", "b-good")
     assert shown(up(host)) == [("create", "b-good")]
     # A new image: its container is made anew.
-    host.run(
-        "sh", "-c", f"printf 'FROM {dockerd.TAG}\\nLABEL new=1\\n' | docker -H {engine.url} build -t {dockerd.TAG} -"
-    )
+    file = f"FROM {dockerd.TAG}\nLABEL new=1\n"
+    engine.docker("build", "-t", dockerd.TAG, "-", stdin=file, env={"DOCKER_BUILDKIT": "0"})
     [change] = up(host)["changes"]
     assert (change["action"], change["reason"]) == ("replace", "the image cfctl is another by now")
     host.cfctl("docker", "down", "/tmp/farm.toml")
@@ -113,39 +112,46 @@ def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
 
 @contextlib.contextmanager
 def rack(host: Sandbox, directory: Path) -> Iterator[Engine]:
-    """Run another machine beside the sandbox: namespaces of its own, a cable between them, sshd and an engine there."""
+    """Run another machine beside the sandbox: namespaces of its own, a cable between them, sshd and an engine."""
     with sandboxes.sandbox(directory) as other, dockerd.running(other, "rack", subnet="172.18.0.1/16") as engine:
-        subprocess.run(["nsenter", "-t", str(host.pid), "-n", "ip", "link", "add", "rack", "type", "veth", "peer",
-                        "name", "uplink", "netns", str(other.pid)], check=True)  # fmt: skip
+        cable = ("ip", "link", "add", "rack", "type", "veth", "peer", "name", "uplink", "netns", str(other.pid))
+        subprocess.run(["nsenter", "-t", str(host.pid), "-n", *cable], check=True)
         for box, link, address in ((host, "rack", "10.99.0.1/24"), (other, "uplink", "10.99.0.2/24")):
             box.run("ip", "address", "add", address, "dev", link)
             box.run("ip", "link", "set", link, "up")
-        serve_ssh(host, other)
+        sshd = serve_ssh(host, other)
         # What `docker system dial-stdio` talks to if nobody says otherwise.
         other.run("ln", "-sf", "/run/rack.sock", "/run/docker.sock")
         dockerd.build_image(engine)
-        yield engine
+        try:
+            yield engine
+        finally:
+            # What was started inside ends with the sandbox; this is its shadow out here.
+            sshd.kill()
+            sshd.wait()
 
 
-def serve_ssh(host: Sandbox, other: Sandbox) -> None:
+def serve_ssh(host: Sandbox, other: Sandbox) -> subprocess.Popen[str]:
     """Run sshd on the other machine, and let the sandbox's root in with a key; its home is the sandbox's own."""
     host.run("mkdir", "-p", "-m", "0700", "/tmp/home/.ssh")
     host.env["HOME"] = "/tmp/home"
     other.run("mkdir", "-p", "/run/sshd", "/tmp/ssh")
+    # The sandbox has a user database of its own (a file of the sandbox's directory, not the machine's).
+    other.run("sh", "-c", "echo sshd:x:105:65534::/run/sshd:/usr/sbin/nologin >>/etc/passwd")
     host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/home/.ssh/id_ed25519")
     other.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/ssh/host")
     key = host.run("cat", "/tmp/home/.ssh/id_ed25519.pub").stdout
     other.run("sh", "-c", "cat >/tmp/ssh/keys; chmod 600 /tmp/ssh/keys", stdin=key)
     known = other.run("cat", "/tmp/ssh/host.pub").stdout
     host.run("sh", "-c", "cat >/tmp/home/.ssh/known_hosts", stdin=f"10.99.0.2 {known}")
-    options = ("UsePAM=no", "StrictModes=no", "AuthorizedKeysFile=/tmp/ssh/keys", "PermitRootLogin=yes",
-               "HostKey=/tmp/ssh/host", "PidFile=none")  # fmt: skip
-    other.start("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(f"-o{option}" for option in options),
-                stderr=subprocess.DEVNULL)  # fmt: skip
+    options = ["UsePAM=no", "StrictModes=no", "AuthorizedKeysFile=/tmp/ssh/keys", "HostKey=/tmp/ssh/host"]
+    options = [f"-o{option}" for option in (*options, "PermitRootLogin=yes", "PidFile=none")]
+    sshd = other.start("/usr/sbin/sshd", "-D", "-f", "/dev/null", *options)
     deadline = time.monotonic() + 30
     while host.run("bash", "-c", "exec 3<>/dev/tcp/10.99.0.2/22", check=False).returncode:
         assert time.monotonic() < deadline, "sshd does not listen"
         time.sleep(0.1)
+    return sshd
 
 
 TWO_HOSTS = """
