@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
+from cfctl.cli import contained
 from cfctl.cli.common import Answer, print_json, show_error, verb
 from cfctl.cli.complete import device_names, gpu_modes
 from cfctl.errors import CfctlError, UsageError
@@ -211,7 +212,7 @@ def ps(
     ] = False,
     json_: bool = False,
 ) -> Answer | None:
-    """List your devices.
+    """List your devices, those in containers too.
 
     \b
     Examples:
@@ -222,15 +223,15 @@ def ps(
     from cfctl.launch import observe
 
     if not watch:
-        devices = observe.devices()
-        return Answer(_devices(devices), lambda: print(_table(devices)))
+        devices, inside = observe.devices(), contained.devices()
+        return Answer(_devices(devices, inside), lambda: print(_table(devices, inside)))
     while True:
-        devices = observe.devices()
+        devices, inside = observe.devices(), contained.devices()
         if json_:
-            print_json(_devices(devices))
+            print_json(_devices(devices, inside))
         else:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{_table(devices)}", flush=True)
+            print(f"{clear}{_table(devices, inside)}", flush=True)
         time.sleep(1)
 
 
@@ -303,8 +304,8 @@ def _timeout(flag: int | None, *, wait: bool) -> int:
     return seconds
 
 
-def _devices(devices: list[Device]) -> dict[str, Any]:
-    return {"devices": [device.as_dict() for device in devices]}
+def _devices(devices: list[Device], inside: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"devices": [*(device.as_dict() for device in devices), *inside]}
 
 
 def _show_up(device: Device) -> None:
@@ -330,9 +331,9 @@ def _show(device: Device) -> None:
         print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
 
 
-def _table(devices: list[Device]) -> str:
+def _table(devices: list[Device], inside: list[dict[str, Any]]) -> str:
     """Return the table of ``ps``; plain text, because drawing one with rich takes longer than all the rest."""
-    if not devices:
+    if not devices and not inside:
         return "There are no devices. Boot one with: cfctl launch"
     rows = [("NAME", "STATE", "GPU", "ADB", "SINCE", "HOST PACKAGE")]
     for device in devices:
@@ -341,6 +342,7 @@ def _table(devices: list[Device]) -> str:
         since = (record.started_at or record.created_at)[:19].replace("T", " ")
         package = Path(record.request.host_package)
         rows.append((record.name, device.state.value, record.gpu_mode, addresses, since, package.name))
+    rows += contained.rows(inside)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -30,10 +30,10 @@ HOST_PACKAGE: Final = "/mnt/host-package"
 IMAGES: Final = "/mnt/images"
 EMBEDDED: Final = "/opt/cfctl/guest"
 PYTHON: Final = "/opt/cfctl/bin/python"
-HOST_LOCKS: Final = "/run/cfctl-host/locks"
+HOST_LOCKS: Final = "/run/host-numbers"
 HOST_KEY: Final = "/etc/ssh/ssh_host_ed25519_key"
 AUTHORIZED_KEYS: Final = f"/etc/ssh/authorized_keys/{USER}"
-READY: Final = "/run/cfctl/container-ready"
+READY: Final = "/run/container-ready"
 SOCKETS: Final = f"/tmp/cf_avd_{UID}"  # noqa: S108 (upstream's place)
 OPERATOR: Final = "/run/cuttlefish"
 

@@ -33,10 +33,7 @@ CAPABILITIES = (
     "CHOWN",  # the first process gives the device nodes to the groups of the container's user
     "DAC_OVERRIDE",  # and writes into that user's volume
     "FOWNER",  # and sets the nodes' modes
-    "KILL",  # and stops that user's processes
     "NET_ADMIN",  # bridges, taps, addresses, NAT rules; of the container's own network
-    "NET_BIND_SERVICE",  # DHCP and SSH servers have ports below 1024
-    "NET_RAW",  # dnsmasq answers clients that have no address yet
     "SETGID",  # sshd and the first process become the user
     "SETUID",
     "SYS_CHROOT",  # sshd locks its unprivileged half into an empty directory
@@ -46,6 +43,8 @@ SYSCTLS = {
     # /proc/sys is read-only inside. Guests reach the network through the container, which must forward.
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
+    # The DHCP and SSH servers have ports below 1024; so they need no capability for it.
+    "net.ipv4.ip_unprivileged_port_start": "0",
     # What cfctl and upstream's script set on the bridges; new interfaces take them from here.
     "net.ipv6.conf.all.disable_ipv6": "0",
     "net.ipv6.conf.default.disable_ipv6": "0",

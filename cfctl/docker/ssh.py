@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,8 @@ def connect(container: Container) -> Any:
     """
     import paramiko
 
+    # It would tell the terminal what our own errors tell better.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     key = _load_key(container)
     pinned = _record(container).host_key or pin(container)
     if container.address is None:

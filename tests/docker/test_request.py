@@ -52,10 +52,7 @@ def test_the_whole_request() -> None:
     assert config == {
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "CapAdd": [
-            *("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_ADMIN"),
-            *("NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETUID", "SYS_CHROOT"),
-        ],
+        "CapAdd": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_CHROOT"],
         "Devices": [
             {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
             for node in (
@@ -66,6 +63,7 @@ def test_the_whole_request() -> None:
         "Sysctls": {
             "net.ipv4.ip_forward": "1",
             "net.ipv6.conf.all.forwarding": "1",
+            "net.ipv4.ip_unprivileged_port_start": "0",
             "net.ipv6.conf.all.disable_ipv6": "0",
             "net.ipv6.conf.default.disable_ipv6": "0",
             "net.ipv6.conf.default.addr_gen_mode": "0",
@@ -76,7 +74,7 @@ def test_the_whole_request() -> None:
         "NetworkMode": "bridge",
         "RestartPolicy": {"Name": "no"},
         "Binds": [
-            "/var/tmp/cvd/lock:/run/cfctl-host/locks/0",
+            "/var/tmp/cvd/lock:/run/host-numbers/0",
             "/run/s:/tmp/cf_avd_1000",
             "/run/cuttlefish:/run/cuttlefish",
         ],

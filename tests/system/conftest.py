@@ -56,8 +56,11 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def engine(sandbox: Sandbox) -> Iterator[dockerd.Engine]:
-    """Give a container engine, with an image of what is in the checkout."""
+def engine(sandbox: Sandbox, host_package: Path) -> Iterator[dockerd.Engine]:
+    """Give a container engine, with an image of what is in the checkout.
+
+    :param host_package: not used, but made: the image has the embedded guest in it.
+    """
     with dockerd.running(sandbox) as running:
         sandbox.env["DOCKER_HOST"] = running.url
         dockerd.build_image(running)

@@ -189,7 +189,7 @@ def kill_inside(host: Sandbox, words: str) -> None:
             host.run("kill", "-9", str(pid), check=False)
 
 
-def test_push_goes_on_where_it_was_cut_off(engine: Engine, tmp_path: Path) -> None:
+def test_push_goes_on_where_it_was_cut_off(engine: Engine, host_package: Path) -> None:
     host = engine.box
     host.cfctl("docker", "create", "phone")
     images = "/tmp/images"
@@ -224,7 +224,7 @@ def test_push_goes_on_where_it_was_cut_off(engine: Engine, tmp_path: Path) -> No
     assert fails(host, 2, "push-images", "phone", "--images", "/nowhere")["code"] == "usage"
 
     # A host package, packed on the way, becomes what `start` boots.
-    package = host.run("sh", "-c", "ls -d /var/cache/cfctl/host-packages/guest-* | head -n 1").stdout.strip()
+    package = str(host_package)
     host.json("docker", "push-images", "phone", "--host-package", package)
     device = host.json("docker", "start", "phone", timeout=300)
     assert device["host_package"] == "/home/vsoc-01"
@@ -252,10 +252,10 @@ def test_a_push_that_finds_no_room(engine: Engine) -> None:
     host.cfctl("docker", "rm", "phone")
 
 
-def test_images_are_mounted_with_a_writable_layer(engine: Engine) -> None:
+def test_images_are_mounted_with_a_writable_layer(engine: Engine, host_package: Path) -> None:
     host = engine.box
     before = programs(host)
-    package = host.run("sh", "-c", "ls -d /var/cache/cfctl/host-packages/guest-* | head -n 1").stdout.strip()
+    package = str(host_package)
     host.cfctl("docker", "create", "phone", "--host-package", package, "--share", "/tmp:/mnt/tmp:ro")
     assert (
         host.cfctl(

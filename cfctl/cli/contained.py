@@ -1,0 +1,45 @@
+"""The devices in containers, for ``cfctl ps``: asked only where this user has made containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def devices() -> list[dict[str, Any]]:
+    """Return the devices in this user's containers; an engine that does not answer is a note, not an error."""
+    from cfctl import paths
+
+    # Before anything is imported for it: most users have no containers, and `ps` is to be quick.
+    if not any((paths.current().state / "docker").glob("*/[!.]*/record.json")):
+        return []
+    from cfctl import steps
+    from cfctl.docker import container, engine, store
+    from cfctl.errors import CfctlError
+
+    known: dict[str, set[str]] = {}
+    for record in store.load_all():
+        known.setdefault(record.engine, set()).add(record.id)
+    found: list[dict[str, Any]] = []
+    for url, ids in known.items():
+        try:
+            ours = [one for one in container.list_all(engine.connect(url)) if one.id in ids]
+        except CfctlError as error:
+            steps.note(f"Containers are left out: {error.brief}")
+            continue
+        found += [device for inside in container.all_devices(ours).values() for device in inside]
+    return found
+
+
+def rows(devices: list[dict[str, Any]]) -> list[tuple[str, str, str, str, str, str]]:
+    """Return the rows of the table of ``ps``: name, state, GPU mode, ADB, since when, host package."""
+    return [
+        (
+            device["name"],
+            device["state"],
+            device["gpu_mode"],
+            ",".join(one["adb"] or "not published" for one in device["instances"]),
+            (device["started_at"] or device["created_at"])[:19].replace("T", " "),
+            f"in container {device['container']}",
+        )
+        for device in devices
+    ]
