@@ -6,6 +6,7 @@ program's own, in namespaces of its own. Prints a table and, as the last line, J
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -70,11 +71,13 @@ def main() -> None:
     os.environ["CFCTL_PATHS_CACHE"] = str(sandbox.CACHE)
     paths.SYSTEM_CACHE = sandbox.CACHE
     package.ensure()
-    with tempfile.TemporaryDirectory() as directory, sandbox.sandbox(Path(directory) / "box") as box:
-        with dockerd.running(box) as engine:
-            box.env["DOCKER_HOST"] = engine.url
-            dockerd.build_image(engine)
-            found = _measure(engine)
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        box = stack.enter_context(sandbox.sandbox(Path(directory) / "box"))
+        engine = stack.enter_context(dockerd.running(box))
+        box.env["DOCKER_HOST"] = engine.url
+        dockerd.build_image(engine)
+        found = _measure(engine)
     print(f"{'what':<40} {'median s':>9}")
     for name, seconds in found.items():
         print(f"{name:<40} {seconds:9.3f}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
 from cfctl.docker import container as containers
-from cfctl.docker import inside, names
+from cfctl.docker import inside, names, ssh
 from cfctl.errors import CfctlError, EngineRefused
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def start(
     :raises CfctlError: whatever the launch inside reported; the container stays.
     """
     container = containers.start(engine, name)
+    # The engine vouches for the container's host key, whoever has changed it.
+    ssh.pin(container)
     wish = container.wish
     asked = {
         "name": name,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from cfctl.docker import request, seccomp
 from tests.schemas import conforms
 from tests.system import dockerd
-from tests.system.docker_helpers import ask_adb, boot, leaves_nothing, programs
+from tests.system.docker_helpers import ask_adb, boot, fails, leaves_nothing, programs, wait_until
 from tests.system.dockerd import Engine
 
 #: linux/capability.h
@@ -60,8 +61,13 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
         ("tablet", "docker", "tablet"),
     ]
     assert "in container tablet" in host.cfctl("ps").stdout
-    # The sockets of a device in a container are where those of one beside it could be asked.
-    assert host.run("test", "-S", listed["containers"][1]["sockets"] + "/cvd-2/launcher_monitor.sock").returncode == 0
+    # A monitor's socket is asked through the wall as if the device were beside the containers.
+    socket = listed["containers"][1]["sockets"] + "/cvd-2/launcher_monitor.sock"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom cfctl.control import launcher_monitor as m, sync\n"
+        "sync.run(m.request(Path(sys.argv[1]), m.Action.STATUS, seconds=30))"
+    )
+    host.run(host.cfctl_argv()[0], "-c", code, socket)
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("docker", "logs", "phone").stdout
 
     whoami = host.cfctl("docker", "login", "phone", "--", "sh", "-c", "id -un; pwd; exit 7", check=False)
@@ -139,3 +145,68 @@ def test_a_container_has_what_its_device_needs_and_no_more(engine: Engine) -> No
     assert limit.stdout.split() == [str(request.PIDS_LIMIT)]
     assert "ptrace" not in seccomp.names()
     host.cfctl("docker", "rm", "phone")
+
+
+def test_images_go_through_a_registry(engine: Engine) -> None:
+    """A real registry on loopback, where the engine asks for no TLS."""
+    host = engine.box
+    host.run("sh", "-c", "cat >/tmp/registry.yml", stdin=REGISTRY)
+    registry = host.start(
+        "docker-registry", "serve", "/tmp/registry.yml", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    tag = "127.0.0.1:5000/farm/cfctl:1"
+    knock = ("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/5000")
+    wait_until(lambda: host.run(*knock, check=False).returncode == 0, "it listens")
+    engine.docker("tag", dockerd.TAG, tag)
+    pushed = host.json("docker", "push", tag, timeout=300)
+    conforms(pushed, "image-moved")
+    assert pushed["digest"].startswith("sha256:")
+    engine.docker("image", "rm", tag)
+    pulled = host.json("docker", "pull", tag, "--tag", "pulled", timeout=300)
+    conforms(pulled, "image-moved")
+    container = host.json("docker", "create", "phone", "--image", "pulled")
+    assert container["image"] == "pulled"
+    host.cfctl("docker", "rm", "phone")
+    error = fails(host, 1, "pull", "127.0.0.1:5000/farm/nothing:1")
+    assert "127.0.0.1:5000" in error["resolution"]
+    engine.docker("image", "rm", tag, "pulled")
+    registry.kill()
+    registry.wait()
+
+
+REGISTRY = """
+version: 0.1
+storage:
+  filesystem:
+    rootdirectory: /tmp/registry
+http:
+  addr: 127.0.0.1:5000
+"""
+
+
+def test_a_stranger_in_a_containers_place_gets_no_login(engine: Engine) -> None:
+    host = engine.box
+    host.cfctl("docker", "create", "phone")
+    new_key = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; pkill -x sshd"
+    engine.docker("exec", "phone", "sh", "-c", new_key)
+
+    def said() -> str:
+        return host.cfctl("docker", "login", "phone", "--", "true", check=False).stderr
+
+    wait_until(lambda: "is not phone" in said(), "sshd is up again, with another key")
+    assert host.cfctl("docker", "login", "phone", "--", "true", check=False).returncode == 1
+    # The engine tells the new key to whoever asks it.
+    host.cfctl("docker", "start", "phone", "--no-wait")
+    host.cfctl("docker", "login", "phone", "--", "true")
+    # A key that was lost is made again, and the old one stays outside of it.
+    host.run("sh", "-c", "rm /var/lib/cfctl/docker/*/phone/id_ecdsa")
+    assert host.cfctl("docker", "login", "phone", "--", "echo", "in").stdout == "in\n"
+    host.cfctl("docker", "rm", "phone")
+
+
+def test_singleshot_leaves_nothing(engine: Engine) -> None:
+    host = engine.box
+    before = programs(host)
+    done = host.cfctl("docker", "create", "once", "--singleshot", stdin="echo shot by $USER; exit 5\n", check=False)
+    assert (done.returncode, done.stdout) == (5, "shot by vsoc-01\n")
+    leaves_nothing(engine, before)

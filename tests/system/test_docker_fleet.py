@@ -185,6 +185,11 @@ def test_an_engine_behind_ssh_takes_half_a_fleet(engine: Engine, tmp_path: Path)
         assert one["adb"] != host.json("docker", "list")["containers"][0]["adb"]
         assert host.cfctl("docker", "login", "phone-2", *remote, "--", "hostname").stdout == "phone-2\n"
         assert other.inspect("phone-2")["State"]["Running"]
+        # The same engine by the name of a Docker context.
+        host.run("docker", "context", "create", "rack", "--docker", "host=ssh://root@10.99.0.2")
+        assert host.json("docker", "list", "--engine", "rack")["containers"][0]["name"] == "phone-2"
+        by_context = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "rack"}
+        assert host.json("docker", "list", env=by_context)["containers"][0]["engine"] == "ssh://root@10.99.0.2"
         assert up(host)["changes"] == []
         host.cfctl("docker", "down", "/tmp/farm.toml")
         assert other.left() == {"containers": [], "volumes": [], "networks": []}
