@@ -202,7 +202,3 @@ def main() -> int:
         for lock in held:
             lock.close()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

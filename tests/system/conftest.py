@@ -56,12 +56,13 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def engine(sandbox: Sandbox, host_package: Path) -> Iterator[dockerd.Engine]:
+def engine(request: pytest.FixtureRequest, sandbox: Sandbox, host_package: Path) -> Iterator[dockerd.Engine]:
     """Give a container engine, with an image of what is in the checkout.
 
     :param host_package: not used, but made: the image has the embedded guest in it.
     """
-    with dockerd.running(sandbox) as running:
+    kvm = request.node.get_closest_marker("kvm") is not None
+    with dockerd.running(sandbox, kvm=kvm) as running:
         sandbox.env["DOCKER_HOST"] = running.url
         dockerd.build_image(running)
         yield running

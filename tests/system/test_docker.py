@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from cfctl.docker import request, seccomp
 from tests.schemas import conforms
 from tests.system import dockerd
@@ -24,6 +26,7 @@ CAPABILITY_BITS = {
 }
 
 
+@pytest.mark.kvm
 def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: Path) -> None:
     host = engine.box
     before = programs(host)

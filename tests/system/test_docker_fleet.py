@@ -113,7 +113,10 @@ def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
 @contextlib.contextmanager
 def rack(host: Sandbox, directory: Path) -> Iterator[Engine]:
     """Run another machine beside the sandbox: namespaces of its own, a cable between them, sshd and an engine."""
-    with sandboxes.sandbox(directory) as other, dockerd.running(other, "rack", subnet="172.18.0.1/16") as engine:
+    with (
+        sandboxes.sandbox(directory) as other,
+        dockerd.running(other, "rack", subnet="172.18.0.1/16", kvm=False) as engine,
+    ):
         cable = ("ip", "link", "add", "rack", "type", "veth", "peer", "name", "uplink", "netns", str(other.pid))
         subprocess.run(["nsenter", "-t", str(host.pid), "-n", *cable], check=True)
         for box, link, address in ((host, "rack", "10.99.0.1/24"), (other, "uplink", "10.99.0.2/24")):
