@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cfctl.errors import CfctlError, EngineRefused, EngineUnreachable, UsageError
+from cfctl.docker import contexts
+from cfctl.errors import CfctlError, EngineRefused, EngineUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,24 +75,12 @@ def url_of(name: str | None) -> tuple[str, Any]:
         DOCKER_HOST, DOCKER_CONTEXT, the context in use.
     :raises UsageError: for a context that there is not.
     """
-    from docker.context import ContextAPI
-    from docker.context.config import get_current_context_name
-
     if name is None and (host := os.environ.get("DOCKER_HOST")):
         name = host
     if name and "://" in name:
         return name, None
-    context_name = name or os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
-    if context_name == "default":
-        return _DEFAULT_URL, None
-    context = ContextAPI.get_context(context_name)
-    if context is None:
-        raise UsageError(
-            f"there is no Docker context {context_name!r}",
-            "It is not an address either: those begin with unix://, ssh:// or tcp://.",
-            "See which there are: docker context ls",
-        )
-    return context.Host, context.TLSConfig
+    context = name or contexts.current()
+    return (_DEFAULT_URL, None) if context == contexts.DEFAULT else contexts.address(context)
 
 
 def connect(name: str | None = None) -> Engine:
