@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import secrets
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +33,6 @@ from cfctl.launch import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from cfctl.docker.engine import Engine
 
@@ -55,7 +56,7 @@ class Container:
     """
 
     engine: Engine
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -102,7 +103,7 @@ class Container:
     @property
     def sockets(self) -> Path:
         """The directory of the engine's machine with its devices' sockets."""
-        return request.sockets_directory(paths.SYSTEM_RUNTIME, self.numbers)
+        return Path(_mounted(self, names.SOCKETS) or paths.SYSTEM_RUNTIME)
 
     def again(self) -> Container:
         """Return it as it is now.
@@ -112,12 +113,12 @@ class Container:
         return find(self.engine, self.name)
 
 
-def _inspect(engine: Engine, name: str) -> Mapping[str, Any] | None:
+def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:
     from docker.errors import NotFound
 
     with asking(f"tell about {name}"):
         try:
-            attributes: Mapping[str, Any] = engine.api.api.inspect_container(name)
+            attributes: dict[str, Any] = engine.api.api.inspect_container(name)
         except NotFound:
             return None
         return attributes
@@ -216,8 +217,6 @@ def _check_free(engine: Engine, name: str) -> None:
 
 def _check_directories(engine: Engine, wish: Wish) -> None:
     """Look at what this machine can see of what will be mounted; a remote engine looks for itself."""
-    from pathlib import Path
-
     if not engine.is_local:
         return
     for what, text in (("--host-package", wish.host_package), ("--images", wish.images)):
@@ -264,7 +263,9 @@ def _attempt(
         has,
         numbers,
         owner=registry.owner(),
-        sockets=request.sockets_directory(paths.SYSTEM_RUNTIME, numbers),
+        # Of this attempt alone: another's with the same number may be under way. And short, because the path of a
+        # unix socket has no more than 108 bytes (unix(7)), and a name alone may have 63.
+        sockets=paths.SYSTEM_RUNTIME / "docker" / secrets.token_hex(4),
         fleet=fleet,
     )
     with _undone(engine, name) as keep:
@@ -385,10 +386,21 @@ def _bring_up(container: Container) -> bool:
 
 
 def _ended(container: Container) -> Container:
-    """Return a container that is about to end when it has; the engine hears of it a moment after those inside."""
+    """Return a container that is about to end when it has; the engine hears of it a moment after those inside.
+
+    One that the engine starts again and again, as its restart policy says, has ended too: it is stopped.
+    """
     deadline = time.monotonic() + _ENDING_S
     while (now := container.again()).is_running and time.monotonic() < deadline:
-        time.sleep(0.1)
+        if now.attributes["State"]["Restarting"]:
+            status = now.attributes["State"]["ExitCode"]
+            with asking(f"stop container {container.name}"):
+                container.engine.api.api.stop(container.id, timeout=1)
+            now = container.again()
+            # The stop has its own status; why the container ended was the one before.
+            now.attributes["State"]["ExitCode"] = status
+            return now
+        time.sleep(0.05)
     return now
 
 
@@ -525,8 +537,12 @@ def all_devices(containers: list[Container]) -> dict[str, list[dict[str, Any]]]:
 
 def home(container: Container) -> str | None:
     """Return the directory of the engine's machine that is the home of the container's user."""
+    return _mounted(container, names.HOME)
+
+
+def _mounted(container: Container, inside: str) -> str | None:
     mounts = container.attributes.get("Mounts") or []
-    return next((mount["Source"] for mount in mounts if mount["Destination"] == names.HOME), None)
+    return next((mount["Source"] for mount in mounts if mount["Destination"] == inside), None)
 
 
 # -- ending ------------------------------------------------------------------------------------------------
@@ -587,6 +603,6 @@ def _remove_all(engine: Engine, name: str, container: Container | None = None, *
         for volume in _leftovers(engine, name):
             if not (keep_home and volume.name == request.home_volume(name)):
                 volume.remove()
-    if container is not None and engine.is_local:
-        shutil.rmtree(container.sockets, ignore_errors=True)
+    if container is not None and engine.is_local and (sockets := _mounted(container, names.SOCKETS)) is not None:
+        shutil.rmtree(sockets, ignore_errors=True)
     store.remove(engine.url, name)

@@ -15,7 +15,6 @@ import cfctl
 from cfctl.docker import names, seccomp
 from cfctl.errors import HostLacks
 from cfctl.gpu import modes
-from cfctl.instance import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,11 +203,3 @@ def free_numbers(count: int, taken: set[int], *, limit: int) -> list[int] | None
         if taken.isdisjoint(run):
             return list(run)
     return None
-
-
-def sockets_directory(runtime: Path, numbers: Sequence[int]) -> Path:
-    """Return the directory of the engine's machine with the sockets of a container's devices.
-
-    Named by the number: a name of 63 bytes would make the path longer than a unix socket's may be (108, unix(7)).
-    """
-    return runtime / "docker" / Instance(numbers[0]).id

@@ -72,7 +72,8 @@ def test_numbers_are_the_machines(engine: Engine) -> None:
     assert sorted(one["numbers"] for one in containers) == [[2], [3]]
     # cvd keeps a number by a byte, without a lock.
     host.run("sh", "-c", "printf I >/var/tmp/cvd/lock/local-instance-4.lock")
-    assert host.json("docker", "create", "third")["numbers"] == [5]
+    # The engine would start it again for ever, if it were left to its restart policy.
+    assert host.json("docker", "create", "third", "--restart", "always")["numbers"] == [5]
     # A stopped container's number is lent to nobody in a container, but a device outside may take it.
     host.cfctl("docker", "stop", "--container", "phone")
     number = next(one["numbers"][0] for one in containers if one["name"] == "phone")
