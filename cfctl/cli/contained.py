@@ -13,7 +13,7 @@ def devices() -> list[dict[str, Any]]:
     if not any((paths.current().state / "docker").glob("*/[!.]*/record.json")):
         return []
     from cfctl import steps
-    from cfctl.docker import container, engine, store
+    from cfctl.docker import container, device, engine, store
     from cfctl.errors import CfctlError
 
     known: dict[str, set[str]] = {}
@@ -26,7 +26,7 @@ def devices() -> list[dict[str, Any]]:
         except CfctlError as error:
             steps.note(f"Containers are left out: {error.brief}")
             continue
-        found += [device for inside in container.all_devices(ours).values() for device in inside]
+        found += [one for inside in device.all_devices(ours).values() for one in inside]
     return found
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
+from cfctl.cli import docker_fleet, docker_image
 from cfctl.cli.common import Answer, print_json, verb
 from cfctl.cli.complete import gpu_modes
+from cfctl.cli.docker_options import EngineOption, Name, Names, NumInstances, Timeout, connect, pairs
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
@@ -25,117 +27,7 @@ def _group() -> None:
     """Run devices in containers: images, containers, fleets of them."""
 
 
-EngineOption = Annotated[
-    str | None,
-    typer.Option(
-        "--engine",
-        help="A Docker context, or an address such as ssh://USER@MACHINE [default: what docker would take].",
-        metavar="ENGINE",
-        show_default=False,
-    ),
-]
-Name = Annotated[str, typer.Argument(help="The container.", metavar="NAME")]
-Names = Annotated[list[str], typer.Argument(help="The containers.", metavar="NAME...", show_default=False)]
-Tag = Annotated[str, typer.Option("--tag", help="What the image is called.", metavar="TAG")]
-Timeout = Annotated[int | None, typer.Option(help="Seconds that it may take to boot [default: 600].", min=1)]
-NumInstances = Annotated[int, typer.Option(help="How many instances the device has.")]
-
-
-def _connect(name: str | None) -> Engine:
-    from cfctl.docker import engine
-
-    return engine.connect(name)
-
-
-# -- the image ---------------------------------------------------------------------------------------------
-
-
-@verb(app, "build")
-def build(
-    *,
-    tag: Tag = "cfctl",
-    base: Annotated[str, typer.Option(help="The image to begin with: of Debian's family or RHEL's.")] = "debian:12",
-    gpu: Annotated[
-        str, typer.Option(help="auto, none, or a GPU vendor: whose libraries go in.", metavar="VENDOR")
-    ] = "auto",
-    build_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="A build argument, such as http_proxy=URL.", metavar="NAME=VALUE", show_default=False),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Build it even if nothing has changed.", show_default=False)
-    ] = False,
-    engine: EngineOption = None,
-) -> Answer:
-    """Build the image that containers are made from, unless it is there and current.
-
-    \b
-    Examples:
-      cfctl docker build
-      cfctl docker build --base rockylinux:9 --gpu nvidia --tag farm/cfctl:1
-    """
-    from cfctl import arch
-    from cfctl.docker import image
-
-    where = _connect(engine)
-    vendor = gpu
-    if gpu == "auto":
-        vendor = image.detected_vendor() if where.is_local else image.NO_GPU
-    machine = arch.host()
-    recipe = image.Recipe(
-        base=base,
-        vendor=vendor,
-        guest=_guest_image(),
-        arch=machine.name,
-        build_args=_pairs(build_arg or [], "--build-arg"),
-    )
-    built = image.build(where, recipe, tag=tag, force=force)
-    document = {"tag": built.tag, "id": built.id, "gpu": built.vendor, "key": built.key, "changed": built.changed}
-    said = "is built" if built.changed else "is current, nothing was done"
-    return Answer(document, lambda: print(f"{built.tag} {said}; GPU libraries: {built.vendor}"))
-
-
-def _guest_image() -> Path:
-    from cfctl import arch
-    from cfctl.guest import image
-
-    return image.ensure(arch.host()).directory
-
-
-@verb(app, "push")
-def push(
-    *, tag: Annotated[str, typer.Argument(help="The image, with its registry.")], engine: EngineOption = None
-) -> Answer:
-    """Push the image to a registry, for other machines.
-
-    \b
-    Examples:
-      docker tag cfctl registry.example.com/farm/cfctl:1
-      cfctl docker push registry.example.com/farm/cfctl:1
-    """
-    from cfctl.docker import image
-
-    digest = image.push(_connect(engine), tag)
-    return Answer({"tag": tag, "digest": digest}, lambda: print(f"{tag} {digest}"))
-
-
-@verb(app, "pull")
-def pull(
-    *,
-    name: Annotated[str, typer.Argument(help="The image, with its registry.", metavar="IMAGE")],
-    tag: Tag = "cfctl",
-    engine: EngineOption = None,
-) -> Answer:
-    """Pull the image from a registry, and call it what create looks for.
-
-    \b
-    Examples:
-      cfctl docker pull registry.example.com/farm/cfctl:1
-    """
-    from cfctl.docker import image
-
-    id_ = image.pull(_connect(engine), name, tag=tag)
-    return Answer({"image": name, "tag": tag, "id": id_}, lambda: print(f"{name} is {tag}"))
+docker_image.register(app)
 
 
 # -- containers --------------------------------------------------------------------------------------------
@@ -190,12 +82,13 @@ def create(
       cfctl docker create farm --num-instances 4 --restart always --engine ssh://me@rack1
       cfctl docker create try --singleshot
     """
-    from cfctl.docker import container, terminal
+    from cfctl.docker import create as create_
+    from cfctl.docker import remove, terminal
     from cfctl.docker.wish import Share, Wish
 
     if singleshot and json_:
         raise UsageError("--singleshot is interactive and has no --json")
-    where = _connect(engine)
+    where = connect(engine)
     wish = Wish(
         image=image,
         num_instances=num_instances,
@@ -204,18 +97,18 @@ def create(
         gpu=_mode(gpu),
         network=network,
         restart=restart,
-        env=_pairs(env or [], "--env"),
+        env=pairs(env or [], "--env"),
         shares=tuple(map(Share.parse, share or [])),
         host_package=_directory(host_package),
         images=_directory(images),
     )
-    made = container.create(where, name, wish)
+    made = create_.create(where, name, wish)
     if not singleshot:
         return Answer(_document(made, []), lambda: _show_made(made))
     try:
         status = terminal.login(made, [])
     finally:
-        container.remove(where, name)
+        remove.remove(where, name)
     return Answer({}, lambda: None, status)
 
 
@@ -265,7 +158,7 @@ def _boot(
     from cfctl.docker import container, device, publish
 
     seconds = config.load(flags={"launch.timeout": timeout})["launch.timeout"]
-    where = _connect(engine)
+    where = connect(engine)
     booted = device.start(where, name, timeout=seconds, wait=wait, flags=flags, again=again)
     publish.revive(container.find(where, name))
 
@@ -295,9 +188,9 @@ def stop(
       cfctl docker stop phone tablet --container
     """
     from cfctl.docker import container as containers
-    from cfctl.docker import device
+    from cfctl.docker import device, remove
 
-    where = _connect(engine)
+    where = connect(engine)
 
     def one(name: str) -> None:
         found = containers.find(where, name)
@@ -305,7 +198,7 @@ def stop(
             with steps.step(f"stop the device of {name}"):
                 device.stop(found)
             if container:
-                containers.stop(found)
+                remove.stop(found)
         stopped.append(name)
 
     stopped: list[str] = []
@@ -321,10 +214,10 @@ def list_(*, engine: EngineOption = None) -> Answer:
       cfctl docker list
       cfctl docker list --json | jq -r '.containers[].adb[]'
     """
-    from cfctl.docker import container
+    from cfctl.docker import container, device
 
-    found = container.list_all(_connect(engine))
-    devices = container.all_devices(found)
+    found = container.list_all(connect(engine))
+    devices = device.all_devices(found)
     documents = [_document(one, devices[one.name]) for one in found]
     return Answer({"containers": documents}, lambda: print(_table(documents)))
 
@@ -338,9 +231,10 @@ def status(*, name: Name, engine: EngineOption = None) -> Answer:
       cfctl docker status phone
     """
     from cfctl.docker import container
+    from cfctl.docker import device as devices_
 
-    found = container.find(_connect(engine), name)
-    devices = container.devices(found)
+    found = container.find(connect(engine), name)
+    devices = devices_.devices(found)
     document = _document(found, devices)
     up = any(device["state"] in ("booting", "running", "suspended", "unreachable") for device in devices)
 
@@ -386,7 +280,7 @@ def logs(
         else:
             print(line, flush=follow)
 
-    found = container.find(_connect(engine), name)
+    found = container.find(connect(engine), name)
     device.logs(found, which=which, lines=lines, follow=follow, show=show)
 
 
@@ -416,7 +310,7 @@ def login(
 
     if json_:
         raise UsageError("login is interactive and has no --json")
-    found = container.running(_connect(engine), name)
+    found = container.running(connect(engine), name)
     go = terminal.enter if exec_ else terminal.login
     return Answer({}, lambda: None, go(found, command or []))
 
@@ -431,7 +325,7 @@ def home(*, name: Name, engine: EngineOption = None) -> Answer:
     """
     from cfctl.docker import container
 
-    directory = container.home(container.find(_connect(engine), name))
+    directory = container.home(container.find(connect(engine), name))
     return Answer({"home": directory}, lambda: print(directory))
 
 
@@ -458,7 +352,7 @@ def publish(
     from cfctl.docker import container
     from cfctl.docker import publish as ports
 
-    found = container.running(_connect(engine), name)
+    found = container.running(connect(engine), name)
     wanted = [ports.parse(text, address) for text in port] if port else ports.default_ports(found, address)
     return _ports_answer("published", ports.publish(found, wanted))
 
@@ -481,7 +375,7 @@ def unpublish(
     from cfctl.docker import container
     from cfctl.docker import publish as ports
 
-    return _ports_answer("unpublished", ports.unpublish(container.find(_connect(engine), name), port or []))
+    return _ports_answer("unpublished", ports.unpublish(container.find(connect(engine), name), port or []))
 
 
 def _ports_answer(word: str, ports: list[Any]) -> Answer:
@@ -517,7 +411,7 @@ def push_images(
 
     if host_package is None and images is None:
         raise UsageError("there is nothing to push", "Give --host-package, --images or both.")
-    found = container.running(_connect(engine), name)
+    found = container.running(connect(engine), name)
     sent = pushing.push(found, host_package=host_package, images=images)
     document = {"pushed": [{"name": one.name, "size": one.size, "sent": one.sent} for one in sent]}
 
@@ -537,7 +431,7 @@ def rm(*, names: Names, engine: EngineOption = None) -> Answer:
     Examples:
       cfctl docker rm phone
     """
-    return _remove(names, _connect(engine))
+    return _remove(names, connect(engine))
 
 
 @verb(app, "rm-all")
@@ -558,7 +452,7 @@ def rm_all(
     from cfctl.docker import names as labels
     from cfctl.launch import registry
 
-    where = _connect(engine)
+    where = connect(engine)
     mine = [
         one.name for one in container.list_all(where) if all_users or one.labels.get(labels.OWNER) == registry.owner()
     ]
@@ -566,76 +460,18 @@ def rm_all(
 
 
 def _remove(names: list[str], engine: Engine) -> Answer:
-    from cfctl.docker import container
+    from cfctl.docker import remove
 
     def one(name: str) -> None:
         with steps.step(f"remove container {name}"):
-            container.remove(engine, name)
+            remove.remove(engine, name)
         removed.append(name)
 
     removed: list[str] = []
     return _each(names, one, "removed", removed)
 
 
-# -- fleets ------------------------------------------------------------------------------------------------
-
-FleetPath = Annotated[Path, typer.Argument(help="The fleet file.", metavar="FILE")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.", show_default=False)]
-
-
-@verb(app, "up")
-def up(
-    *,
-    file: FleetPath = Path("fleet.toml"),
-    dry_run: DryRun = False,
-    parallel: Annotated[
-        int, typer.Option(help="How many containers are worked on at once; each boots before the next.", min=1)
-    ] = 1,
-    timeout: Timeout = None,
-) -> Answer:
-    """Make a fleet as its file says, by doing no more than is missing; the exit status of --dry-run is 3 if it is.
-
-    At the first failure nothing new is begun. Disks of a container that is replaced are kept.
-
-    \b
-    Examples:
-      cfctl docker up fleet.toml --dry-run
-      cfctl docker up fleet.toml --parallel 4
-    """
-    from cfctl import config
-    from cfctl.docker import fleet, rollout
-
-    seconds = config.load(flags={"launch.timeout": timeout})["launch.timeout"]
-    work = rollout.prepare(fleet.load(file))
-    if not dry_run:
-        rollout.carry_out(work, parallel=parallel, timeout=seconds)
-    return _fleet_answer(work, dry_run=dry_run)
-
-
-@verb(app, "down")
-def down(*, file: FleetPath = Path("fleet.toml"), dry_run: DryRun = False) -> Answer:
-    """Remove every container of a fleet, with its disks.
-
-    \b
-    Examples:
-      cfctl docker down fleet.toml
-    """
-    from cfctl.docker import fleet, rollout
-
-    work = rollout.prepare_down(fleet.load(file))
-    if not dry_run:
-        rollout.carry_out(work, parallel=1, timeout=0)
-    return _fleet_answer(work, dry_run=dry_run)
-
-
-def _fleet_answer(work: Any, *, dry_run: bool) -> Answer:
-    def show() -> None:
-        for change in work.changes:
-            print(f"{change.action:<8} {change.name:<20} on {change.host}: {change.reason}")
-        did = "to make" if dry_run else "made"
-        print(f"fleet {work.fleet.name}: {len(work.changes)} changes {did}")
-
-    return Answer(work.as_dict(), show, 3 if dry_run and work.changes else 0)
+docker_fleet.register(app)
 
 
 # -- helpers -----------------------------------------------------------------------------------------------
@@ -662,16 +498,6 @@ def _each(names: list[str], one: Any, word: str, done: list[str]) -> Answer:
             show_error(error, json_=False)
 
     return Answer(document, show, errors[0].exit_code if errors else 0)
-
-
-def _pairs(texts: list[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise UsageError(f"{option} {text} is not of the form NAME=VALUE")
-        pairs[key] = value
-    return pairs
 
 
 def _mode(gpu: str) -> str:

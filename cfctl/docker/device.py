@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
-from cfctl.docker import container as containers
-from cfctl.docker import inside, names, ssh
+from cfctl.docker import create, execute, inside, names, ssh, store
 from cfctl.errors import CfctlError, EngineRefused
+from cfctl.instance import Instance
 
 if TYPE_CHECKING:
     from cfctl.docker.container import Container
@@ -36,7 +38,7 @@ def start(
     :param again: boot it again if it is up; without that a device that is up is left alone.
     :raises CfctlError: whatever the launch inside reported; the container stays.
     """
-    container = containers.start(engine, name)
+    container = create.start(engine, name)
     # The engine vouches for the container's host key, whoever has changed it.
     ssh.pin(container)
     wish = container.wish
@@ -55,7 +57,7 @@ def start(
     }
     ended: list[dict[str, Any]] = []
     other: list[str] = []
-    containers.stream(
+    execute.stream(
         container,
         [names.PYTHON, "-m", "cfctl.docker.inside", json.dumps(asked)],
         lambda line: _hear(line, ended, other),
@@ -69,7 +71,7 @@ def start(
     last = ended[-1]
     if last["event"] == "error":
         raise DeviceFailed(last["error"], last["exit_code"])
-    device: dict[str, Any] = containers.as_seen_outside(container, last["device"])
+    device: dict[str, Any] = as_seen_outside(container, last["device"])
     return device
 
 
@@ -94,11 +96,11 @@ def stop(container: Container) -> list[str]:
 
     :return: what had to be done beyond asking.
     """
-    containers.execute(container, ["rm", "-f", str(inside.WANTED)])
-    found = containers.devices(container)
+    execute.run(container, ["rm", "-f", str(inside.WANTED)])
+    found = devices(container)
     if not found:
         return []
-    done = containers.execute(
+    done = execute.run(
         container, [names.PYTHON, "-m", "cfctl", "stop", "--json", *(device["name"] for device in found)]
     )
     for line in done.output.splitlines():
@@ -119,7 +121,7 @@ def logs(container: Container, *, which: str | None, lines: int | None, follow: 
     :param show: called with each line.
     """
     if which == CONTAINER_LOG or not container.is_running:
-        for line in containers.log(container, lines=lines).splitlines():
+        for line in execute.log(container, lines=lines).splitlines():
             show(line)
         return
     options = [*(["--which", which] if which else []), *(["--follow"] if follow else [])]
@@ -131,6 +133,41 @@ def logs(container: Container, *, which: str | None, lines: int | None, follow: 
         said.append(text)
         show(text)
 
-    status = containers.stream(container, [names.PYTHON, "-m", "cfctl", "logs", container.name, *options], each)
+    status = execute.stream(container, [names.PYTHON, "-m", "cfctl", "logs", container.name, *options], each)
     if status != 0:
         raise CfctlError(f"{container.name} has no such log", "\n".join(said[-5:]) or None)
+
+
+def devices(container: Container) -> list[dict[str, Any]]:
+    """Return the devices in a container, as the contract shows devices; none if it does not run."""
+    if not container.is_running:
+        return []
+    done = execute.run(container, [names.PYTHON, "-m", "cfctl", "ps", "--json"])
+    for line in done.output.splitlines():
+        with contextlib.suppress(ValueError):
+            found: list[dict[str, Any]] = json.loads(line)["devices"]
+            return [as_seen_outside(container, device) for device in found]
+    return []
+
+
+def as_seen_outside(container: Container, device: dict[str, Any]) -> dict[str, Any]:
+    """Return a device of a container as it is shown beside those of the host."""
+    record = store.load(container.engine.url, container.name)
+    published = {port.inside: str(port) for port in (record.ports if record and record.id == container.id else ())}
+    instances = [
+        {**instance, "adb": published.get(Instance(instance["number"]).adb_port), "vm_pid": None}
+        for instance in device["instances"]
+    ]
+    return {**device, "runtime": "docker", "container": container.name, "instances": instances}
+
+
+def all_devices(containers: list[Container]) -> dict[str, list[dict[str, Any]]]:
+    """Return the devices in each of several containers, asked all at once; one that does not answer has none."""
+
+    def ask(container: Container) -> list[dict[str, Any]]:
+        with contextlib.suppress(CfctlError):
+            return devices(container)
+        return []
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return dict(zip((c.name for c in containers), pool.map(ask, containers), strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
 from cfctl.docker import container as containers
-from cfctl.docker import device, fleet, names, publish, store
+from cfctl.docker import create, device, fleet, names, publish, remove, store
 from cfctl.docker import engine as engines
 from cfctl.docker.engine import asking
 from cfctl.docker.fleet import Change, Fleet, Member, Seen
@@ -82,7 +82,7 @@ def _look(wanted: Fleet) -> tuple[dict[str, Engine], list[Seen], dict[str, int]]
         with asking("say what it can do"):
             weights[host] = int(engine.api.info().get("NCPU") or 1)
         ours = containers.list_all(engine)
-        devices = containers.all_devices([one for one in ours if one.labels.get(names.FLEET) == wanted.name])
+        devices = device.all_devices([one for one in ours if one.labels.get(names.FLEET) == wanted.name])
         seen += [_seen(host, engine, one, devices.get(one.name, [])) for one in ours]
         known = {one.name for one in ours}
         with asking("list its containers"):
@@ -164,17 +164,17 @@ def _each(rollout: Rollout, changes: list[Change], *, parallel: int, timeout: fl
 def _do(rollout: Rollout, change: Change, timeout: float) -> None:
     engine = rollout.engines[change.host]
     if change.action == "remove":
-        containers.remove(engine, change.name)
+        remove.remove(engine, change.name)
         return
     member = change.member
     assert member is not None  # noqa: S101 (every other change is made for a member)
     if change.action == "replace":
         old = containers.find(engine, change.name)
         numbers = old.numbers
-        containers.remove(engine, change.name, keep_home=True)
-        containers.create(engine, change.name, member.wish, fleet=rollout.fleet.name, prefer=numbers)
+        remove.remove(engine, change.name, keep_home=True)
+        create.create(engine, change.name, member.wish, fleet=rollout.fleet.name, prefer=numbers)
     elif change.action == "create":
-        containers.create(engine, change.name, member.wish, fleet=rollout.fleet.name)
+        create.create(engine, change.name, member.wish, fleet=rollout.fleet.name)
     if member.boot:
         device.start(engine, change.name, timeout=timeout)
     if member.publish:

@@ -12,8 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from cfctl.docker import container as containers
-from cfctl.docker import names, store
+from cfctl.docker import execute, names, store
 from cfctl.errors import LoginFailed
 
 if TYPE_CHECKING:
@@ -53,14 +52,14 @@ def install_key(container: Container) -> Any:
     file.touch(mode=0o600)
     file.write_text(text.getvalue())
     line = f"{key.get_name()} {key.get_base64()} cfctl\n".encode()
-    before = containers.get(container, names.AUTHORIZED_KEYS) or b""
-    containers.put(container, names.AUTHORIZED_KEYS, before + line)
+    before = execute.get(container, names.AUTHORIZED_KEYS) or b""
+    execute.put(container, names.AUTHORIZED_KEYS, before + line)
     return key
 
 
 def pin(container: Container) -> str:
     """Remember the host key of a container, as the engine tells it; return it."""
-    raw = containers.get(container, f"{names.HOST_KEY}.pub")
+    raw = execute.get(container, f"{names.HOST_KEY}.pub")
     if raw is None:
         raise LoginFailed(f"{container.name} has no SSH host key", None, f"cfctl docker logs {container.name}")
     record = _record(container)
