@@ -149,7 +149,7 @@ class Host:
         }
 
     def devices(self) -> list[dict[str, Any]]:
-        """Return every device on this host, whoever started it, as ``cfctl ps --json`` has them."""
+        """Return every device on this host, whoever started it, as ``cfctl ps --json`` does; none in containers."""
         return [device.as_dict() for device in census.everything()]
 
 

@@ -113,6 +113,17 @@ def _port_range(raw: Any) -> str:
     return f"{int(first)}:{int(last)}"
 
 
+def _numbers(raw: Any) -> tuple[int, ...]:
+    items = raw if isinstance(raw, list | tuple) else [item for item in str(raw).split(",") if item]
+    try:
+        numbers = tuple(sorted({int(str(item)) for item in items}))
+    except ValueError:
+        raise ValueError("instance numbers are needed, such as 3,4") from None
+    if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_INSTANCES:
+        raise ValueError(f"instance numbers are 1 to {MAX_INSTANCES}")
+    return numbers
+
+
 _SUBNET_PREFIX = 24
 #: Guests make their own addresses of 64 bits (RFC 4862 section 5.5.3); dnsmasq takes no other length either.
 _IPV6_PREFIX = 64
@@ -271,6 +282,13 @@ KEYS: dict[str, Key] = {
             default=True,
             parse=_boolean,
             doc="Where systemd runs: put each device into a scope of its own, with limits of memory and processors.",
+        ),
+        Key(
+            "launch.numbers",
+            (),
+            _numbers,
+            "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. In a "
+            "container they are the container's.",
         ),
     )
 }

@@ -7,7 +7,8 @@ The tree (a test holds it equal to the code)::
     ├── NotRunning              exit 3   the device exists, but is not up
     ├── HostLacks               exit 4   the host lacks a package, group, module or right
     │   ├── MissingCommand               a program that must be on PATH
-    │   └── NeedsRoot                    the verb changes the host
+    │   ├── NeedsRoot                    the verb changes the host
+    │   └── EngineUnreachable            no container engine answers
     ├── DeadlinePassed          exit 5   it did not finish in time
     ├── CommandFailed                    a program that we ran ended badly
     ├── NoSuchDevice                     no device has that name
@@ -21,6 +22,11 @@ The tree (a test holds it equal to the code)::
     ├── NotAPod                          pod mode was asked for where it would cut off more than a container
     ├── UnsafeArchive                    an archive would write outside of its tree, or fill the disk
     ├── WrongProcessor                   a host package or a guest's images are for another processor
+    ├── EngineRefused                    the container engine answered with an error
+    ├── NoSuchContainer                  no container of cfctl has that name
+    ├── ContainerNameTaken               a container of that name is there already, ours or not
+    ├── ImageUnavailable                 the image of the containers is not there, or cannot be built
+    ├── LoginFailed                      the container's sshd cannot be reached, or is not the one that was pinned
     └── GuestImageUnavailable            the embedded guest cannot be built here
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
@@ -273,6 +279,66 @@ class WrongProcessor(CfctlError):
 
     def __init__(self, what: str, theirs: str, ours: str, resolution: str) -> None:
         super().__init__(f"{what} is for {theirs}, and this host is {ours}", None, resolution)
+
+
+class EngineUnreachable(HostLacks):
+    """No container engine answers at the address that is configured.
+
+    :param url: the address.
+    :param why: what was tried, and what came of it.
+    """
+
+    code = "engine-unreachable"
+
+    def __init__(self, url: str, why: str) -> None:
+        mend = (
+            "See whether you may log in there, and whether docker answers: docker --host {0} info"
+            if url.startswith("ssh://")
+            else "Start it (sudo systemctl start docker), be a member of its group (sudo usermod -aG docker $USER), "
+            "or name another one: export DOCKER_HOST=ssh://USER@MACHINE"
+        )
+        super().__init__(f"no container engine answers at {url}", why, mend.format(url))
+
+
+class EngineRefused(CfctlError):
+    """The container engine answered with an error; ``brief`` says what was asked of it."""
+
+    code = "engine-refused"
+
+
+class NoSuchContainer(CfctlError):
+    """No container of cfctl has that name on the engine.
+
+    :param name: the name asked for.
+    :param known: the names that exist.
+    """
+
+    code = "no-such-container"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"there is no container {name!r} of cfctl",
+            f"Containers: {', '.join(known)}." if known else "There are no containers of cfctl on this engine.",
+            f"List them: cfctl docker list\nOr make it: cfctl docker create {name}",
+        )
+
+
+class ContainerNameTaken(CfctlError):
+    """A container of that name exists; nothing was changed."""
+
+    code = "container-name-taken"
+
+
+class ImageUnavailable(CfctlError):
+    """The image that containers are made from is not on the engine, or cannot be built."""
+
+    code = "image-unavailable"
+
+
+class LoginFailed(CfctlError):
+    """A container cannot be logged in to: its sshd is not reached, or is not the one that was pinned."""
+
+    code = "login-failed"
 
 
 class GuestImageUnavailable(CfctlError):

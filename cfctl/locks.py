@@ -64,11 +64,15 @@ class NumberLock:
         self.fds = tuple(fds)
 
     @classmethod
-    def take(cls, instance: Instance, directories: Sequence[Path], *, ours: bool = False) -> NumberLock:
+    def take(
+        cls, instance: Instance, directories: Sequence[Path], *, ours: bool = False, mark: bool = True
+    ) -> NumberLock:
         """Take a number in every lock directory that exists, and in the first one, which is made.
 
         :param directories: today's place first.
         :param ours: the byte ``I`` that is there is our own device's: take the number over.
+        :param mark: write ``I``, which keeps the number when the flocks are gone. Without it a holder that is killed
+            leaves nothing behind.
         :raises NumberTaken: if somebody holds or has marked it; nothing is changed then.
         :raises HostLacks: if the lock files cannot be written.
         """
@@ -76,7 +80,7 @@ class NumberLock:
         try:
             for index, directory in enumerate(directories):
                 if index == 0:
-                    _make_directory(directory)
+                    make_directory(directory)
                 elif not directory.is_dir():
                     continue
                 fds.append(_lock(directory / instance.lock_name, instance, ours=ours))
@@ -84,7 +88,7 @@ class NumberLock:
             for fd in fds:
                 os.close(fd)
             raise
-        for fd in fds:
+        for fd in fds if mark else ():
             os.pwrite(fd, _IN_USE, 0)
         return cls(instance, fds)
 
@@ -176,7 +180,7 @@ def _same_file(fd: int, path: Path) -> bool:
     return False
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """Make a lock directory that all members of cvdnetwork can use, whoever came first."""
     for path in (directory.parent, directory):
         try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Reporter(Protocol):
@@ -58,6 +58,44 @@ class Silent:
 
     def progress(self, done: int, total: int) -> None:
         """Ignore it."""
+
+
+class Events:
+    """The reporter of ``--events``: a JSON document for everything that is worth a line.
+
+    :param write: called with each document.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
+        self._write = write
+        self._percent = -1
+
+    def begin(self, title: str) -> None:
+        """Write nothing: the end of the step is what counts."""
+        self._percent = -1
+
+    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+        """Write a finished step."""
+        self._write({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": ok})
+
+    def note(self, text: str) -> None:
+        """Write a note."""
+        self._write({"event": "note", "text": text})
+
+    def phase(
+        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
+    ) -> None:
+        """Write a boot phase."""
+        times = {"seconds": seconds, "took": took, "typical": typical}
+        document = {key: round(value, 3) for key, value in times.items() if value is not None}
+        self._write({"event": "phase", "phase": name, "detail": detail, **document})
+
+    def progress(self, done: int, total: int) -> None:
+        """Write each percent of the innermost step, in bytes, once."""
+        percent = 100 * done // total if total else 100
+        if percent != self._percent:
+            self._percent = percent
+            self._write({"event": "progress", "done": done, "total": total})
 
 
 _reporter: contextvars.ContextVar[Reporter] = contextvars.ContextVar("reporter", default=Silent())  # noqa: B039

@@ -30,6 +30,12 @@ CONTRACT = {
     "NotAPod": (1, "not-a-pod"),
     "UnsafeArchive": (1, "unsafe-archive"),
     "WrongProcessor": (1, "wrong-processor"),
+    "EngineUnreachable": (4, "engine-unreachable"),
+    "EngineRefused": (1, "engine-refused"),
+    "NoSuchContainer": (1, "no-such-container"),
+    "ContainerNameTaken": (1, "container-name-taken"),
+    "ImageUnavailable": (1, "image-unavailable"),
+    "LoginFailed": (1, "login-failed"),
     "GuestImageUnavailable": (1, "guest-image-unavailable"),
 }
 
@@ -106,6 +112,16 @@ def test_three_parts() -> None:
         (
             errors.DamagedRecord("a", "no JSON"),
             "the record of device 'a' is damaged\nno JSON\nStop what runs of it, and remove it: cfctl rm --force a",
+        ),
+        (
+            errors.NoSuchContainer("a", ["b"]),
+            "there is no container 'a' of cfctl\nContainers: b.\n"
+            "List them: cfctl docker list\nOr make it: cfctl docker create a",
+        ),
+        (
+            errors.EngineUnreachable("ssh://me@x", "no route"),
+            "no container engine answers at ssh://me@x\nno route\n"
+            "See whether you may log in there, and whether docker answers: docker --host ssh://me@x info",
         ),
         (errors.NoSuchDevice("a", []), "there is no device 'a'\nThere are no devices.\nList them with: cfctl ps"),
         (

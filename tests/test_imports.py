@@ -140,7 +140,10 @@ def test_children_need_the_standard_library_only(program: str) -> None:
     assert not any(f"cfctl.{stem}" in name for file in sources() for name in imported(file))
 
 
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["host", "--help"], ["gpu", "probe", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["--version"], ["host", "--help"], ["docker", "create", "--help"], ["gpu", "probe", "--help"]],
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom cfctl.cli.app import run\nstatus = run(sys.argv[1:])\n"

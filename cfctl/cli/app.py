@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, clean, common, demo, device, display, gpu, guest, host, images, lifecycle
+from cfctl.cli import access, clean, common, demo, device, display, docker, gpu, guest, host, images, lifecycle
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ display.register(app)
 access.register(app)
 clean.register(app)
 demo.register(app)
+app.add_typer(docker.app, name="docker")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
 app.add_typer(host.app, name="host")

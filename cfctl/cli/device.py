@@ -138,7 +138,7 @@ def launch(
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
-    with steps.reporting(Events()):
+    with steps.reporting(steps.Events(print_json)):
         try:
             device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         except CfctlError as error:
@@ -278,39 +278,6 @@ def status(*, name: Target) -> Answer:
     whole, position = manage.target(name)
     device = census.find(whole, position if "/" in name else None)
     return Answer(device.as_dict(), lambda: _show(device.as_dict()), 0 if device.state.is_up else 3)
-
-
-class Events:
-    """The reporter of ``--events``: one JSON document per line on standard output."""
-
-    _percent = -1
-
-    def begin(self, title: str) -> None:
-        """Print nothing: the end of the step is what counts."""
-        self._percent = -1
-
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
-        """Print a finished step."""
-        print_json({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": ok})
-
-    def note(self, text: str) -> None:
-        """Print a note."""
-        print_json({"event": "note", "text": text})
-
-    def phase(
-        self, name: str, detail: str, seconds: float, *, took: float | None = None, typical: float | None = None
-    ) -> None:
-        """Print a boot phase."""
-        times = {"seconds": seconds, "took": took, "typical": typical}
-        document = {key: round(value, 3) for key, value in times.items() if value is not None}
-        print_json({"event": "phase", "phase": name, "detail": detail, **document})
-
-    def progress(self, done: int, total: int) -> None:
-        """Print each percent of the innermost step, in bytes, once."""
-        percent = 100 * done // total if total else 100
-        if percent != self._percent:
-            self._percent = percent
-            print_json({"event": "progress", "done": done, "total": total})
 
 
 def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:

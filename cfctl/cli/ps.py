@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl.cli import contained
 from cfctl.cli.common import Answer, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from cfctl.launch.census import Listed
 
 _TICK_S = 1.0
 
@@ -34,7 +33,7 @@ def ps(
     ] = False,
     json_: bool = False,
 ) -> Answer | None:
-    """List the devices of this host, whoever started them.
+    """List the devices of this host, whoever started them, and those in your containers.
 
     BY says who made a device: cfctl, cvd, or launch_cvd by hand. A stale device has died and left something behind:
     cfctl clean. MEMORY is what its processes hold now.
@@ -45,35 +44,38 @@ def ps(
       cfctl ps --watch
       cfctl ps --json
     """
-    from cfctl.launch import census
-
     if not watch:
-        devices = census.everything()
+        devices = _everything()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        return Answer(document(devices), lambda: print("\n".join(table(devices, width))))
+        return Answer({"devices": devices}, lambda: print("\n".join(table(devices, width))))
     if json_:
         while True:
-            print_json(document(census.everything()))
+            print_json({"devices": _everything()})
             time.sleep(_TICK_S)
     if not sys.stdout.isatty():
         while True:
-            print("\n".join(table(census.everything(), None)), flush=True)
+            print("\n".join(table(_everything(), None)), flush=True)
             time.sleep(_TICK_S)
     _live()
     return None
 
 
-def _live() -> None:
-    """Draw the table again and again on a screen of its own, until an interrupt."""
+def _everything() -> list[dict[str, Any]]:
+    """Return the devices of this host and those in this user's containers, as the ``--json`` contract shows them."""
     from cfctl.launch import census
 
+    return [*(device.as_dict() for device in census.everything()), *contained.devices()]
+
+
+def _live() -> None:
+    """Draw the table again and again on a screen of its own, until an interrupt."""
     sys.stdout.write(_ENTER)
     try:
         while True:
             size = shutil.get_terminal_size()
             lines = [
                 f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"[: size.columns],
-                *table(census.everything(), size.columns),
+                *table(_everything(), size.columns),
             ]
             if len(lines) > size.lines:
                 lines[size.lines - 1 :] = [f"... and {len(lines) - size.lines + 1} more"[: size.columns]]
@@ -86,20 +88,16 @@ def _live() -> None:
         sys.stdout.flush()
 
 
-def document(devices: Sequence[Listed]) -> dict[str, Any]:
-    """Return the JSON document."""
-    return {"devices": [device.as_dict() for device in devices]}
-
-
-def table(devices: Sequence[Listed], width: int | None) -> list[str]:
+def table(devices: Sequence[dict[str, Any]], width: int | None) -> list[str]:
     """Return the lines of the table; plain text, because drawing one with rich takes longer than all the rest.
 
+    :param devices: as the ``--json`` contract shows them.
     :param width: cut what does not fit into so many columns; None is as wide as need be.
     """
     if not devices:
         return ["There are no devices. Boot one with: cfctl launch"]
     header = ("NAME", "STATE", "GPU", "ADB", "UPTIME", "MEMORY", "OWNER", "BY")
-    rows = [header, *(_row(device.as_dict()) for device in devices)]
+    rows = [header, *map(_row, devices)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     if width is not None:
         for title, least in _CUT.items():
@@ -118,15 +116,16 @@ def _row(device: dict[str, Any]) -> tuple[str, ...]:
     instances = device["instances"]
     more = f" +{len(instances) - 1}" if len(instances) > 1 else ""
     memory = device["memory_mb"]
+    wall = f", in container {device['container']}" if "container" in device else ""
     return (
         device["name"],
         device["state"],
         device["gpu_mode"] or "-",
-        f"{instances[0]['adb']}{more}",
+        f"{instances[0]['adb'] or 'not published'}{more}",
         uptime(device["uptime_s"]),
         "-" if memory is None else size(memory),
         device["owner"] or "-",
-        device["source"],
+        f"{device['source']}{wall}",
     )
 
 

@@ -20,7 +20,7 @@ from cfctl import locks, paths, process, signals, steps
 from cfctl.errors import CfctlError, NoSuchDevice, NumberTaken
 from cfctl.hostres import tap
 from cfctl.instance import Instance
-from cfctl.launch import foreign_facts, numbers, observe, registry, stop
+from cfctl.launch import foreign_facts, numbers, observe, procs, registry, stop
 from cfctl.launch.foreign_facts import PREPARING
 from cfctl.launch.procs import INSTANCE, MARK, Look, Seen, owner
 
@@ -157,13 +157,18 @@ def _helpers(own: Sequence[Device], living: Collection[int], at: Look) -> Iterat
         env, number = seen.env or {}, seen.number
         if seen.pid in ours or number is None or number in living or not env.get("HOME") or INSTANCE not in env:
             continue
-        if PurePath(seen.argv[0]).name in _HELPERS and MARK not in env and _ours(owner(seen.pid)):
+        if PurePath(seen.argv[0]).name in _HELPERS and MARK not in env and _is_ours_here(seen.pid):
             groups.setdefault((env["HOME"], number), []).append(seen)
     for (home, number), group in sorted(groups.items()):
         names = ", ".join(sorted({PurePath(seen.argv[0]).name for seen in group}))
         what = f"{names} of instance {number} in {home}"
         pids = tuple(seen.pid for seen in group)
         yield Leftover("processes", what, "its supervisor and its VM are dead", number=number, pids=pids)
+
+
+def _is_ours_here(pid: int) -> bool:
+    """Tell whether a process is ours to end; a container's is the container's."""
+    return procs.same_place(pid) and _ours(owner(pid))
 
 
 def _ours(uid: int | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from cfctl import locks, paths, steps
+from cfctl import config, locks, paths, steps
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.hostres import lazy, tap, tap_client
 from cfctl.instance import Instance
@@ -30,6 +30,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
     """
     recorded = lazy.recorded()
     served = sorted(_served(recorded))
+    if allowed := config.load()["launch.numbers"]:
+        served = [number for number in served if number in allowed]
     if len(served) < count:
         raise HostLacks(
             "the host network is not set up" if not served else f"the host serves {len(served)} instances only",

@@ -24,7 +24,7 @@ def test_no_devices() -> None:
 
 
 def test_the_whole_table_where_nobody_counts_columns() -> None:
-    header, row = ps.table([device(usage=Usage("", 3725.0, 2050))], None)
+    header, row = ps.table([device(usage=Usage("", 3725.0, 2050)).as_dict()], None)
     assert header.split() == ["NAME", "STATE", "GPU", "ADB", "UPTIME", "MEMORY", "OWNER", "BY"]
     assert re.split(" {2,}", row) == [
         "phone",
@@ -38,16 +38,23 @@ def test_the_whole_table_where_nobody_counts_columns() -> None:
     ]
 
 
+def test_a_device_in_a_container() -> None:
+    document = device(source="cfctl", numbers=(1,)).as_dict()
+    document |= {"runtime": "docker", "container": "box", "instances": [{**document["instances"][0], "adb": None}]}
+    row = re.split(" {2,}", ps.table([document], None)[1])
+    assert (row[3], row[-1]) == ("not published", "cfctl, in container box")
+
+
 @given(st.integers(1, 200), st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=63))
 def test_no_line_is_wider_than_the_terminal(width: int, name: str) -> None:
-    devices = [device(name, state) for state in State]
+    devices = [device(name, state).as_dict() for state in State]
     lines = ps.table(devices, width)
     assert max(map(len, lines)) <= width
     assert len(lines) == len(devices) + 1
 
 
 def test_the_longest_names_fit_into_100_columns_with_what_matters() -> None:
-    lines = ps.table([device("x" * 63, State.UNREACHABLE, usage=Usage("", 1e6, 99_999))], 100)
+    lines = ps.table([device("x" * 63, State.UNREACHABLE, usage=Usage("", 1e6, 99_999)).as_dict()], 100)
     assert max(map(len, lines)) <= 100
     for part in ("unreachable", "127.0.0.1:6520 +1", "11d13h", "97.7 GB", "root", "launch_cvd"):
         assert part in lines[1]

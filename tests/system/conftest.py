@@ -12,6 +12,7 @@ import pytest
 from cfctl import arch as arches
 from cfctl import paths
 from cfctl.arch import Arch
+from tests.system import dockerd
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import Sandbox
 
@@ -19,8 +20,8 @@ HERE = Path(__file__).parent
 
 #: What the system tests run for real; `make setup` installs all of it.
 PROGRAMS = (
-    *("adb", "busybox", "dbus-daemon", "dnsmasq", "docker", "dockerd", "firewalld", "ip", "iptables-legacy"),
-    *("iptables-nft", "nft", "nsenter", "setpriv", "ufw", "unshare"),
+    *("adb", "busybox", "dbus-daemon", "debootstrap", "dnsmasq", "docker", "dockerd", "docker-registry", "firewalld"),
+    *("ip", "iptables", "iptables-legacy", "iptables-nft", "nft", "nsenter", "setpriv", "sshd", "ufw", "unshare"),
     *{arches.host().qemu, arches.by_name("aarch64").qemu},
 )
 
@@ -46,6 +47,19 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
         yield box
 
 
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, sandbox: Sandbox, host_package: Path) -> Iterator[dockerd.Engine]:
+    """Give a container engine, with an image of what is in the checkout.
+
+    :param host_package: not used, but made: the image has the embedded guest in it.
+    """
+    kvm = request.node.get_closest_marker("kvm") is not None
+    with dockerd.running(sandbox, kvm=kvm) as running:
+        sandbox.env["DOCKER_HOST"] = running.url
+        dockerd.build_image(running)
+        yield running
+
+
 @pytest.fixture(scope="session")
 def host_package() -> Path:
     """Return the embedded host package, as a sandbox sees it; built outside, where there is a network."""
@@ -63,8 +77,6 @@ def _package(arch: Arch) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CFCTL_PATHS_CACHE", str(sandboxes.CACHE))
-        # What this machine has is not what a sandbox sees.
-        patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
         # Not what a demo has left in this machine's own cache: a sandbox does not see that.
         patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
         made = package.ensure(arch)

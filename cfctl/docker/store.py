@@ -1,0 +1,87 @@
+"""What this user keeps about a container: its SSH key, its pinned host key, what is published. One directory each."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from cfctl import paths
+from cfctl.errors import CfctlError
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A port of the container's loopback that is to be had on this machine."""
+
+    address: str
+    port: int
+    inside: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The record of one container.
+
+    :param id: the engine's id of it: another container of the name is another container.
+    :param engine: the address of the engine.
+    :param host_key: the public key of its sshd, ``TYPE BASE64``, as the engine gave it to us.
+    :param forwarder: process id of the forwarder's supervisor; it may have died since.
+    """
+
+    name: str
+    id: str
+    engine: str
+    host_key: str | None = None
+    ports: tuple[Port, ...] = ()
+    forwarder: int | None = None
+
+
+def root() -> Path:
+    """Return the directory of all records."""
+    return paths.current().state / "docker"
+
+
+def directory(engine: str, name: str) -> Path:
+    """Return the directory of one container."""
+    return root() / re.sub(r"[^A-Za-z0-9]+", "-", engine).strip("-") / name
+
+
+def load(engine: str, name: str) -> Record | None:
+    """Return the record of a container, or None."""
+    return _read(directory(engine, name) / "record.json")
+
+
+def load_all() -> list[Record]:
+    """Return all records of this user."""
+    found = (_read(path) for path in sorted(root().glob("*/[!.]*/record.json")))
+    return [record for record in found if record is not None]
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as exc:
+        raise CfctlError(f"{path} cannot be read", str(exc), f"Remove it: rm -r {path.parent}") from exc
+
+
+def save(record: Record) -> None:
+    """Write a record, whole or not at all."""
+    home = directory(record.engine, record.name)
+    home.mkdir(parents=True, exist_ok=True)
+    # The private key lies beside it.
+    home.chmod(0o700)
+    scratch = home / f".record-{os.getpid()}"
+    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    scratch.rename(home / "record.json")
+
+
+def remove(engine: str, name: str) -> None:
+    """Forget a container; what was never known is no error."""
+    shutil.rmtree(directory(engine, name), ignore_errors=True)

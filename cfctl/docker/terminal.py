@@ -1,0 +1,142 @@
+"""A shell in a container at this terminal, over SSH or through the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import sys
+import termios
+import tty
+from typing import TYPE_CHECKING, Any
+
+from cfctl.docker import names, ssh
+from cfctl.docker.engine import asking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cfctl.docker.container import Container
+
+_CHUNK = 32768
+
+
+def login(container: Container, command: list[str]) -> int:
+    """Run a command, or a shell, over SSH at this terminal; return its exit status.
+
+    :raises LoginFailed: see :func:`ssh.connect`.
+    """
+    with ssh.connected(container) as transport:
+        channel = transport.open_session()
+        interactive = sys.stdin.isatty()
+        if interactive and (not command or sys.stdout.isatty()):
+            columns, rows = shutil.get_terminal_size()
+            channel.get_pty(os.environ.get("TERM", "vt100"), columns, rows)
+        else:
+            interactive = False
+        if command:
+            channel.exec_command(shlex.join(command))
+        else:
+            channel.invoke_shell()
+
+        def resize() -> None:
+            columns, rows = shutil.get_terminal_size()
+            channel.resize_pty(columns, rows)
+
+        with _raw(resize) if interactive else contextlib.nullcontext():
+            _pump_channel(channel)
+        status: int = channel.recv_exit_status()
+        return status
+
+
+def enter(container: Container, command: list[str]) -> int:
+    """Do the same through the engine (``docker exec``), for a container of which the network is not reached."""
+    api = container.engine.api.api
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    with asking(f"run a command in {container.name}"):
+        made = api.exec_create(
+            container.id,
+            command or ["/bin/bash", "-l"],
+            stdin=True,
+            tty=interactive,
+            user=names.USER,
+            environment={"HOME": names.HOME, "USER": names.USER, "TERM": os.environ.get("TERM", "vt100")},
+            workdir=names.HOME,
+        )
+        if not interactive:
+            out, err = api.exec_start(made["Id"], demux=True)
+            sys.stdout.buffer.write(out or b"")
+            sys.stderr.buffer.write(err or b"")
+        else:
+            raw = api.exec_start(made["Id"], tty=True, socket=True)
+            sock = getattr(raw, "_sock", raw)
+
+            def resize() -> None:
+                columns, rows = shutil.get_terminal_size()
+                api.exec_resize(made["Id"], height=rows, width=columns)
+
+            resize()
+            with _raw(resize):
+                _pump_socket(sock)
+        return int(api.exec_inspect(made["Id"])["ExitCode"] or 0)
+
+
+@contextlib.contextmanager
+def _raw(resize: Callable[[], None]) -> Iterator[None]:
+    """Hand every key to the other end, and its new size whenever the terminal changes it."""
+    before = termios.tcgetattr(sys.stdin)
+    handler = signal.signal(signal.SIGWINCH, lambda *_: resize())
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, handler)
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pump_channel(channel: Any) -> None:
+    watched: list[Any] = [channel, sys.stdin.fileno()]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if channel in ready:
+            while channel.recv_stderr_ready():
+                _write(2, channel.recv_stderr(_CHUNK))
+            if channel.recv_ready() or not channel.recv_stderr_ready():
+                data = channel.recv(_CHUNK) if channel.recv_ready() or channel.eof_received else b""
+                if data:
+                    _write(1, data)
+                elif channel.eof_received and not channel.recv_stderr_ready():
+                    return
+        if sys.stdin.fileno() in ready:
+            data = os.read(sys.stdin.fileno(), _CHUNK)
+            if data:
+                channel.sendall(data)
+            else:
+                channel.shutdown_write()
+                watched.remove(sys.stdin.fileno())
+
+
+def _pump_socket(sock: Any) -> None:
+    watched: list[Any] = [sock, sys.stdin.fileno()]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if sock in ready:
+            data = sock.recv(_CHUNK)
+            if not data:
+                return
+            _write(1, data)
+        if sys.stdin.fileno() in ready:
+            data = os.read(sys.stdin.fileno(), _CHUNK)
+            if data:
+                sock.sendall(data)
+            else:
+                watched.remove(sys.stdin.fileno())
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,300 @@
+"""Containers when things go wrong: names, numbers, deaths, restarts, full disks, engines that are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from tests.schemas import conforms
+from tests.system import dockerd
+from tests.system.docker_helpers import boot, fails, leaves_nothing, programs, ssh_banner, wait_until
+from tests.system.dockerd import Engine
+from tests.system.sandbox import Sandbox
+
+
+def test_names_that_are_taken(engine: Engine) -> None:
+    host = engine.box
+    before = programs(host)
+    engine.docker("create", "--name", "stranger", dockerd.BASE, "true")
+    for args in (("create", "stranger"), ("start", "stranger"), ("rm", "stranger"), ("home", "stranger")):
+        error = fails(host, 1, *args)
+        assert error["code"] == "container-name-taken"
+        assert "not cfctl's" in error["brief"]
+    host.cfctl("docker", "rm-all")
+    assert engine.docker("ps", "-aq").stdout.strip(), "what is not ours was removed"
+    engine.docker("rm", "stranger")
+
+    host.cfctl("docker", "create", "phone")
+    volumes = engine.left()["volumes"]
+    error = fails(host, 1, "create", "phone")
+    assert error["brief"] == "a container named 'phone' is there already, running"
+    assert engine.left()["volumes"] == volumes
+    assert fails(host, 1, "start", "tablet")["code"] == "no-such-container"
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+
+def test_wrong_calls(engine: Engine) -> None:
+    host = engine.box
+    assert fails(host, 1, "create", "phone", "--image", dockerd.BASE)["code"] == "image-unavailable"
+    assert fails(host, 1, "create", "phone", "--image", "nobody/has:it")["code"] == "image-unavailable"
+    assert "not a directory" in fails(host, 2, "create", "phone", "--host-package", "/nowhere")["brief"]
+    assert fails(host, 2, "build", "--gpu", "voodoo")["code"] == "usage"
+    assert fails(host, 2, "list", "--engine", "nosuchcontext")["code"] == "usage"
+    # Neither a socket that is not there, nor a machine.
+    for url in ("unix:///run/nobody.sock", "ssh://nobody@127.0.0.1:9", "tcp://127.0.0.1:9"):
+        error = fails(host, 4, "list", "--engine", url)
+        assert error["code"] == "engine-unreachable"
+        assert url in error["brief"]
+    # What is missing on the engine's machine is named, and nothing is left of the attempt.
+    error = fails(host, 1, "create", "phone", "--network", "nowhere")
+    assert "nowhere" in error["details"]
+    assert engine.left() == {"containers": [], "volumes": [], "networks": []}
+    assert host.run("find", "/var/lib/cfctl", "-type", "f").stdout == ""
+    error = fails(host, 1, "build", "--base", "nobody/has:it", "--tag", "x")
+    assert error["code"] in ("image-unavailable", "engine-refused")
+
+
+def test_numbers_are_the_machines(engine: Engine) -> None:
+    """Somebody beside the containers has 1; two creates at once get one each of the others."""
+    host = engine.box
+    host.run("mkdir", "-p", "/var/tmp/cvd/lock")
+    lock = "/var/tmp/cvd/lock/local-instance-1.lock"
+    holder = host.start("flock", lock, "sleep", "600")
+    wait_until(lambda: host.run("flock", "-n", lock, "true", check=False).returncode != 0, "the lock is held")
+    making = [host.start(*host.cfctl_argv("docker", "create", name), stderr=-1) for name in ("phone", "tablet")]
+    for one in making:
+        _, said = one.communicate(timeout=120)
+        assert one.returncode == 0, said
+    containers = host.json("docker", "list")["containers"]
+    assert sorted(one["numbers"] for one in containers) == [[2], [3]]
+    # cvd keeps a number by a byte, without a lock.
+    host.run("sh", "-c", "printf I >/var/tmp/cvd/lock/local-instance-4.lock")
+    # The engine would start it again for ever, if it were left to its restart policy.
+    assert host.json("docker", "create", "third", "--restart", "always")["numbers"] == [5]
+    # A stopped container's number is lent to nobody in a container, but a device outside may take it.
+    host.cfctl("docker", "stop", "--container", "phone")
+    number = next(one["numbers"][0] for one in containers if one["name"] == "phone")
+    lock = f"/var/tmp/cvd/lock/local-instance-{number}.lock"
+    other = host.start("flock", "-n", lock, "sleep", "600")
+    wait_until(lambda: host.run("flock", "-n", lock, "true", check=False).returncode != 0, "the lock is held")
+    error = fails(host, 1, "start", "phone")
+    assert error["code"] == "number-taken"
+    assert f"instance {number} of phone is another device's by now" in error["brief"]
+    for one in (holder, other):
+        one.kill()
+        one.wait()
+    host.run("sh", "-c", "for pid in $(pidof sleep); do [ $pid = 1 ] || kill $pid; done")
+    host.cfctl("docker", "rm-all")
+
+
+def test_published_ports_survive_the_container_the_engine_and_the_forwarder(engine: Engine) -> None:
+    host = engine.box
+    before = programs(host)
+    host.cfctl("docker", "create", "phone")
+    said = host.json("docker", "publish", "phone", "--port", "2022:22")
+    conforms(said, "ports")
+    assert said["published"] == [{"address": "127.0.0.1:2022", "inside": 22}]
+    assert ssh_banner(host, 2022).startswith("SSH-2.0")
+    listening = host.run("ss", "-Hltn", "sport = :2022").stdout.split()
+    assert listening[3] == "127.0.0.1:2022"
+    # Again is the same, and another is beside it.
+    assert host.json("docker", "publish", "phone", "--port", "2022:22")["published"] == said["published"]
+    taken = fails(host, 1, "publish", "phone", "--port", "2022:6520")
+    assert "taken" in taken["brief"]
+
+    # The container is killed and started again, under another address perhaps.
+    engine.docker("kill", "phone")
+    assert ssh_banner(host, 2022) == ""
+    assert fails(host, 3, "publish", "phone")["code"] == "not-running"
+    assert host.cfctl("docker", "login", "phone", check=False).returncode == 3
+    engine.docker("start", "phone")
+    wait_until(lambda: ssh_banner(host, 2022).startswith("SSH-2.0"), "the port works after the container's restart")
+
+    # The engine too. Its containers end with it, as it is set up by default.
+    engine.stop()
+    error = fails(host, 4, "list")
+    assert error["code"] == "engine-unreachable"
+    engine.process = dockerd.start(host).process
+    engine.docker("start", "phone")
+    wait_until(lambda: ssh_banner(host, 2022).startswith("SSH-2.0"), "the port works after the engine's restart")
+
+    # The worker, and then the whole forwarder, as after a reboot of this machine.
+    workers = [pid for pid, args in host.processes().items() if args.endswith("--worker")]
+    host.run("kill", "-9", *map(str, workers))
+    wait_until(lambda: ssh_banner(host, 2022).startswith("SSH-2.0"), "the supervisor starts another worker")
+    forwarders = [pid for pid, args in host.processes().items() if "cfctl.docker.forward" in args]
+    host.run("kill", "-9", *map(str, forwarders), check=False)
+    listed = host.json("docker", "list")["containers"][0]
+    assert listed["forwarding"] is False
+    assert "forwarder is gone" in host.cfctl("docker", "list").stdout
+    assert host.json("docker", "publish", "phone", "--port", "2022:22")["published"] == said["published"]
+    assert ssh_banner(host, 2022).startswith("SSH-2.0")
+
+    assert host.json("docker", "unpublish", "phone")["unpublished"] == said["published"]
+    wait_until(lambda: host.run("ss", "-Hltn", "sport = :2022").stdout == "", "nobody listens")
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+
+def test_a_killed_container_boots_its_device_again(engine: Engine) -> None:
+    host = engine.box
+    host.cfctl("docker", "create", "phone", "--restart", "always")
+    boot(host, "phone")
+    # From inside, as a crash would: `docker kill` counts as somebody's wish.
+    pid = engine.inspect("phone")["State"]["Pid"]
+    host.run("kill", "-9", str(pid))
+    wait_until(lambda: engine.inspect("phone")["RestartCount"] == 1, "the engine starts it again")
+
+    def up() -> bool:
+        devices = host.json("docker", "list")["containers"][0]["devices"]
+        return [device["state"] for device in devices] == ["running"]
+
+    wait_until(up, "the device runs again", 120)
+    host.cfctl("docker", "rm", "phone")
+
+
+def test_create_is_killed_and_done_again(engine: Engine) -> None:
+    """The client dies, then the engine, in the middle of a create: what is left is ours, and goes with rm."""
+    host = engine.box
+    before = programs(host)
+    creating = host.start(*host.cfctl_argv("docker", "create", "phone"))
+    wait_until(lambda: bool(engine.left()["containers"]), "the container is there")
+    creating.kill()
+    creating.wait()
+    kill_inside(host, "docker create")
+    assert fails(host, 1, "create", "phone")["code"] == "container-name-taken"
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+    creating = host.start(*host.cfctl_argv("docker", "create", "phone", "--json"), stdout=-1, stderr=-1)
+    wait_until(lambda: bool(engine.left()["containers"]), "the container is there")
+    engine.stop()
+    said, _ = creating.communicate(timeout=120)
+    assert creating.returncode != 0
+    conforms(json.loads(said), "error")
+    engine.process = dockerd.start(host).process
+    if engine.left()["containers"] or engine.left()["volumes"]:
+        host.cfctl("docker", "rm", "phone")
+    host.cfctl("docker", "create", "phone")
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+
+def kill_inside(host: Sandbox, words: str) -> None:
+    """Kill what nsenter has started inside: killing nsenter leaves it running."""
+    for pid, args in host.processes().items():
+        if words in args:
+            host.run("kill", "-9", str(pid), check=False)
+
+
+def test_push_goes_on_where_it_was_cut_off(engine: Engine, host_package: Path) -> None:
+    host = engine.box
+    host.cfctl("docker", "create", "phone")
+    images = "/tmp/images"
+    host.run("mkdir", images)
+    host.run("dd", "if=/dev/urandom", f"of={images}/super.img", "bs=1M", "count=96")
+    host.run("sh", "-c", f"echo gfxstream=supported >{images}/android-info.txt")
+    pushing = host.start(*host.cfctl_argv("docker", "push-images", "phone", "--images", images), stderr=-1)
+    home = host.cfctl("docker", "home", "phone").stdout.strip()
+
+    def arrived() -> int:
+        found = host.run("sh", "-c", f"stat -c %s {home}/.cfctl-incoming/*", check=False).stdout.split()
+        return max(map(int, found), default=0)
+
+    wait_until(lambda: arrived() > 4 << 20, "some of it has arrived")
+    kill_inside(host, "push-images")
+    pushing.kill()
+    pushing.communicate()
+    there = arrived()
+    assert 0 < there < 96 << 20, "it was to be cut off half-way"
+    pushed = host.json("docker", "push-images", "phone", "--images", images)
+    conforms(pushed, "pushed")
+    sizes = {one["name"]: (one["size"], one["sent"]) for one in pushed["pushed"]}
+    assert sizes["super.img"][0] == 96 << 20
+    assert sizes["super.img"][1] <= (96 << 20) - there
+    ours = host.run("sha256sum", f"{images}/super.img").stdout.split()[0]
+    theirs = host.cfctl("docker", "login", "phone", "--", "sha256sum", "super.img").stdout.split()[0]
+    assert theirs == ours
+    # There already: nothing is sent.
+    again = host.json("docker", "push-images", "phone", "--images", images)["pushed"]
+    assert [one["sent"] for one in again] == [0, 0]
+    assert fails(host, 2, "push-images", "phone")["code"] == "usage"
+    assert fails(host, 2, "push-images", "phone", "--images", "/nowhere")["code"] == "usage"
+
+    # A host package, packed on the way, becomes what `start` boots.
+    package = str(host_package)
+    host.json("docker", "push-images", "phone", "--host-package", package)
+    device = host.json("docker", "start", "phone", timeout=300)
+    assert device["host_package"] == "/home/vsoc-01"
+    assert device["state"] == "running"
+    host.cfctl("docker", "rm", "phone")
+
+
+def test_a_push_that_finds_no_room(engine: Engine) -> None:
+    host = engine.box
+    # The home is a small disk of its own: a share hides nothing, so the volume is made beforehand.
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=24m", "cfctl-phone")
+    host.cfctl("docker", "create", "phone")
+    host.run("mkdir", "/tmp/images")
+    host.run("dd", "if=/dev/urandom", "of=/tmp/images/super.img", "bs=1M", "count=40")
+    error = fails(host, 1, "push-images", "phone", "--images", "/tmp/images")
+    assert error["brief"] == "there is no room for it in phone"
+    assert "Nothing was sent" in error["details"]
+    # Room that somebody else takes in the meantime.
+    host.run("dd", "if=/dev/urandom", "of=/tmp/images/super.img", "bs=1M", "count=20")
+    host.cfctl("docker", "login", "phone", "--", "sh", "-c", "(sleep 1; true) & head -c 12m /dev/zero >filler")
+    error = fails(host, 1, "push-images", "phone", "--images", "/tmp/images")
+    assert "room" in error["brief"]
+    host.cfctl("docker", "login", "phone", "--", "rm", "filler")
+    assert host.json("docker", "push-images", "phone", "--images", "/tmp/images")["pushed"][0]["size"] == 20 << 20
+    host.cfctl("docker", "rm", "phone")
+
+
+def test_images_are_mounted_with_a_writable_layer(engine: Engine, host_package: Path) -> None:
+    host = engine.box
+    before = programs(host)
+    package = str(host_package)
+    host.cfctl("docker", "create", "phone", "--host-package", package, "--share", "/tmp:/mnt/tmp:ro")
+    assert (
+        host.cfctl(
+            "docker", "login", "phone", "--", "sh", "-c", "echo x >/mnt/host-package/new; cat /mnt/host-package/new"
+        ).stdout
+        == "x\n"
+    )
+    assert host.run("test", "-e", f"{package}/new", check=False).returncode != 0
+    assert host.cfctl("docker", "login", "phone", "--", "touch", "/mnt/tmp/x", check=False).returncode != 0
+    device = host.json("docker", "start", "phone", timeout=300)
+    assert device["host_package"] == "/mnt/host-package"
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+
+def test_the_functions_of_old(engine: Engine) -> None:
+    """compat.sh under bash: the names and options of upstream's functions."""
+    host = engine.box
+    host.run(
+        "sh",
+        "-c",
+        f"printf '#!/bin/sh\\nexec {' '.join(host.cfctl_argv())} \"$@\"\\n' >/tmp/cfctl; chmod +x /tmp/cfctl",
+    )
+    script = """
+set -e
+source /mnt/cfctl/docker/compat.sh
+cf_docker_create -n 2 -v -m/tmp:stuff phone
+cf_login_phone sh -c 'echo "two words"; ls -d stuff'
+cf_gethome_phone
+cf_docker_list
+cf_docker_rm phone
+! declare -F cf_login_phone
+"""
+    env = {"PATH": f"/tmp:{os.environ['PATH']}"}
+    said = host.run("bash", "-c", script, env=env).stdout
+    assert "two words\nstuff\n" in said
+    assert re.search(r"^phone +running +- +1,2 ", said, re.MULTILINE)
+    assert engine.left()["containers"] == []
+    done = host.run("bash", "/mnt/cfctl/docker/compat.sh", "docker_create", "--colour", "x", env=env, check=False)
+    assert done.returncode == 2
+    assert "no option --colour" in done.stderr
