@@ -12,7 +12,6 @@ import json
 import stat
 import tarfile
 import tempfile
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from cfctl.docker import names, ssh
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cfctl.docker.container import Container
 
@@ -220,33 +219,12 @@ def _transfer(sftp: Any, item: Item, part: str) -> int:
     with item.source.open("rb") as source, sftp.open(part, "ab") as target:
         source.seek(there)
         target.set_pipelined(pipelined=True)
-        with _progress(item, there) as tell:
-            while chunk := source.read(_CHUNK):
-                target.write(chunk)
-                tell(len(chunk))
+        while chunk := source.read(_CHUNK):
+            target.write(chunk)
+            steps.progress(source.tell(), item.size)
     if sftp.stat(part).st_size != item.size:
         raise OSError("it did not arrive whole")
     return item.size - there
-
-
-@contextlib.contextmanager
-def _progress(item: Item, there: int) -> Iterator[Callable[[int], None]]:
-    """Show how far it is: each tenth of a file is a step of its own, which is shown while it lasts."""
-    done, started = there, time.monotonic()
-    shown = contextlib.ExitStack()
-
-    def tell(count: int) -> None:
-        nonlocal done
-        before, done = done, done + count
-        percent, then = (100 * size // max(item.size, 1) for size in (done, before))
-        if percent != then:
-            shown.close()
-            speed = (done - there) / _MEGABYTE / max(time.monotonic() - started, 0.001)
-            bar = "#" * (percent // 5) + "." * (20 - percent // 5)
-            shown.enter_context(steps.step(f"[{bar}] {percent} %, {speed:.0f} MB/s"))
-
-    with shown:
-        yield tell
 
 
 def _arrive(container: Container, transport: Any, sftp: Any, item: Item, part: str) -> None:

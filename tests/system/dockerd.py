@@ -29,6 +29,9 @@ BASE = "cfctl-base:12"
 #: The image of cfctl that all tests share; they build it from what is in the checkout.
 TAG = "cfctl"
 
+#: The engine of a test, and its store: one for each of the processes that tests run in, or they wait for each other.
+NAME = f"docker{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+
 _INSIDE_CACHE = Path("/var/cache/cfctl")
 
 #: Only what no engine needs and what is big.
@@ -162,7 +165,7 @@ class Engine:
             self.docker("volume", "rm", *volumes)
 
 
-def start(box: Sandbox, name: str = "docker", *, subnet: str = "172.17.0.1/16", log: Path | None = None) -> Engine:
+def start(box: Sandbox, name: str = NAME, *, subnet: str = "172.17.0.1/16", log: Path | None = None) -> Engine:
     """Start dockerd in a sandbox and wait until it answers."""
     store = _INSIDE_CACHE / f"docker-store-{name}"
     output = (log or box.root / f"{name}.log").open("w")
@@ -178,9 +181,7 @@ def start(box: Sandbox, name: str = "docker", *, subnet: str = "172.17.0.1/16", 
 
 
 @contextlib.contextmanager
-def running(
-    box: Sandbox, name: str = "docker", *, subnet: str = "172.17.0.1/16", kvm: bool = True
-) -> Iterator[Engine]:
+def running(box: Sandbox, name: str = NAME, *, subnet: str = "172.17.0.1/16", kvm: bool = True) -> Iterator[Engine]:
     """Run dockerd with the base image for the block.
 
     :param kvm: leave the machine's KVM as it is. Where it hangs, every new container takes 3 s to find that out.
