@@ -58,8 +58,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     return Places.of(tmp_path, None, {"TMPDIR": str(tmp_path)})
 
 
+# A short name: it is part of a socket's path, which must fit into 107 bytes.
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_launch_keeps_the_disk_and_nothing_else(places: Places, keep: bool) -> None:
+def test_kept_disk(places: Places, keep: bool) -> None:
     instance = Instance(1)
     link = places.home / "cuttlefish_assembly"
     prepare(places, [instance], assembly_link=link)

@@ -37,7 +37,8 @@ def test_old_directories_that_killed_verbs_left(state: Path, monkeypatch: pytest
     assert list((devices / "phone").iterdir()) == []
 
 
-def test_what_came_to_life_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# A short name: it is part of the socket's path, which must fit into 107 bytes.
+def test_what_came_to_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     from cfctl import paths

@@ -175,8 +175,10 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     stopping = threading.Thread(target=engine.stop)
     stopping.start()
     # The engine asks a container to end once, here before it can hear, and would wait a minute before it kills.
-    while stopping.join(3) or stopping.is_alive():
+    stopping.join(3)
+    while stopping.is_alive():
         kill_inside(host, "cfctl.docker.entry")
+        stopping.join(3)
     said, _ = creating.communicate(timeout=120)
     assert creating.returncode != 0
     conforms(json.loads(said), "error")
