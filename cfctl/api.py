@@ -142,11 +142,12 @@ class Host:
         from cfctl.hostres import doctor
         from cfctl.hostres.doctor import facts
 
-        count, subnets = host.expected(self._settings())
-        gathered = facts.gather(kvm_trial(), instances=count, subnets=subnets)
-        return {
-            str(family): list(found) for family, found in doctor.examine(gathered, host_package=host_package).items()
-        }
+        package = choose.directory(host_package, "host-package")
+        settings = self._settings()
+        count, subnets = host.expected(settings)
+        firewall = settings["host.firewall"]
+        gathered = facts.gather(kvm_trial(), instances=count, subnets=subnets, firewall=firewall)
+        return {str(family): list(found) for family, found in doctor.examine(gathered, host_package=package).items()}
 
     def devices(self) -> list[dict[str, Any]]:
         """Return every device on this host, whoever started it, as ``cfctl ps --json`` does; none in containers."""

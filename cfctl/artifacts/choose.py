@@ -92,6 +92,15 @@ def one(word: str, kind: str) -> Chosen:
     return _in_entry(store.find(word), kind)
 
 
+def directory(given: Path | None, kind: str) -> Path | None:
+    """Return the directory that is meant where nothing is launched: one is taken as it is, whatever is in it.
+
+    :param kind: ``host-package`` or ``images``.
+    :raises UsageError: as :func:`one`.
+    """
+    return given if given is None or given.is_dir() else one(os.fspath(given), kind).path
+
+
 def _at(path: Path, kind: str) -> Chosen:
     if not path.is_dir():
         return _in_entry(store.add(path), kind)

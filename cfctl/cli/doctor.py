@@ -42,7 +42,7 @@ def doctor(
         Path | None,
         typer.Option(
             "--host-package",
-            metavar="DIR",
+            metavar="DIR|TAR|NAME",
             help="Look also for the shared libraries of this package's programs.",
             show_default=False,
         ),
@@ -65,6 +65,7 @@ def doctor(
       cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
     """
     from cfctl import api
+    from cfctl.artifacts import choose
     from cfctl.hostres import doctor as examination
     from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
@@ -73,6 +74,7 @@ def doctor(
 
     if fix:
         repair.require_root()
+    package = choose.directory(host_package, "host-package")
     chosen = settings(instances, bridge, config)
     count, subnets = host.expected(chosen)
 
@@ -82,7 +84,7 @@ def doctor(
         with step("look at the host"):
             return examination.examine(
                 facts.gather(trial, instances=count, subnets=subnets, firewall=chosen["host.firewall"]),
-                host_package=host_package,
+                host_package=package,
             )
 
     report, mended = repair.until_done(look) if fix else (look(), [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,12 +57,13 @@ def probe(
       cfctl gpu probe --host-package ~/cf --images ~/cf    for exactly these
       cfctl gpu probe --json | jq -r .mode
     """
+    from cfctl.artifacts import choose
     from cfctl.gpu import CROSVM, QEMU, decide, detector, guest, report, surroundings
     from cfctl.gpu import probe as prober
     from cfctl.launch.hostpackage import HostPackage
     from cfctl.steps import step
 
-    host_package, images = _place(host_package, "host-package"), _place(images, "images")
+    host_package, images = choose.directory(host_package, "host-package"), choose.directory(images, "images")
     package = HostPackage.open(host_package) if host_package else None
     manager = vm_manager or (package.vm_manager if package else CROSVM)
     described = _guest(images or host_package, guest_gfxstream)
@@ -76,15 +76,6 @@ def probe(
     document = report.document(found, decision, guest=described, around=around)
     document["assumed"] = {"vm_manager": manager, "guest_gfxstream": described.gfxstream}
     return Answer(document, lambda: _show(document, assumed=described.source == guest.ASSUMED))
-
-
-def _place(given: Path | None, kind: str) -> Path | None:
-    """Return the directory that is meant: one is taken as it is, an archive or a name is looked for in the cache."""
-    from cfctl.artifacts import choose
-
-    if given is None or given.is_dir():
-        return given
-    return choose.one(os.fspath(given), kind).path
 
 
 def _guest(images: Path | None, gfxstream: bool | None) -> Any:  # noqa: FBT001 (what the flag says)

@@ -41,7 +41,11 @@ def until(what: str, look: Any) -> Any:
 def reached(sandbox: Sandbox, phase: str, name: str = "phone") -> bool:
     """Tell whether the guest has come to a phase, and the launcher at least been started."""
     if phase == "assemble":
-        return any("bin/launch_cvd" in command for command in sandbox.processes().values())
+        # Not the one that is asked for its flags before there is a device, nor the shell that is its parent.
+        return any(
+            "bin/launch_cvd" in command and "--daemon" in command and "parent/cvd" not in command
+            for command in sandbox.processes().values()
+        )
     home = f"/var/lib/cfctl/devices/{name}/cuttlefish/instances"
     text = sandbox.run("sh", "-c", f"cat {home}/cvd-*/logs/kernel.log 2>/dev/null", check=False).stdout
     said = {"vm": "console attached", "bootloader": "U-Boot", "kernel": "Linux version", "userspace": "BOOT_STARTED"}

@@ -56,7 +56,9 @@ class Host:
         return self.box.run("sh", "-c", script, user="tester", env=self.env, check=check).stdout
 
     def adb(self, port: int, *command: str) -> str:
-        self.box.run("adb", "connect", f"127.0.0.1:{port}", user="tester", env=self.env)
+        # The server takes a VM that was started again for the connection that it had to the one before.
+        self.sh(f"adb disconnect 127.0.0.1:{port}; adb connect 127.0.0.1:{port}", check=False)
+        self.box.run("adb", "-s", f"127.0.0.1:{port}", "wait-for-device", user="tester", env=self.env, timeout=60)
         done = self.box.run("adb", "-s", f"127.0.0.1:{port}", *command, user="tester", env=self.env)
         return done.stdout
 

@@ -55,7 +55,7 @@ def test_a_packed_package_really_boots(host: Sandbox, host_package: Path) -> Non
     for event in events:
         conforms(event, "event")
     titles = [event["title"].split()[0] for event in events if event["event"] == "step"]
-    assert titles == ["read", "unpack"]
+    assert titles == ["read", "unpack", "boot"]
     assert any(event["event"] == "progress" and event["done"] > 0 for event in events)
     device = events[-1]["device"]
     assert device["state"] == "running"
