@@ -104,17 +104,18 @@ class MissingCommand(HostLacks):
 
 
 class NeedsRoot(HostLacks):
-    """The verb changes the host's network and was not run as root.
+    """The verb changes the host and was not run as root.
 
     :param what: what needs the right, for example ``host setup``.
+    :param why: what it does that needs it.
     """
 
     code = "needs-root"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, why: str = "It makes network interfaces, addresses and firewall rules.") -> None:
         super().__init__(
             f"{what} must run as root",
-            "It makes network interfaces, addresses and firewall rules.",
+            why,
             f"Run it with sudo: sudo cfctl {what}",
         )
 
