@@ -158,6 +158,8 @@ class Watcher:
     def _read_settings(self) -> None:
         self._reloading = False
         self._manager.reloading()
+        # Whoever asks wants to hear how it is now, be it as before.
+        self._said = self._said and ""
         try:
             self._settings = self._load()
         except CfctlError as error:

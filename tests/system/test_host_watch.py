@@ -152,9 +152,13 @@ def test_what_is_not_ours_is_waited_for(sandbox: Sandbox) -> None:
         (waiting,) = watch.of("waiting")
         assert waiting["error"]["code"] == "foreign-object"
         assert "cvd-ebr" in waiting["text"]
+        # Whoever asks is told again.
+        watch.signal("HUP")
+        watch.until(lambda: len(watch.of("waiting")) == 2, "it still waits")
+        assert [event["event"] for event in watch.events()] == ["waiting", "reloaded", "waiting"]
         sandbox.run("ip", "link", "del", "cvd-ebr")
         watch.until(lambda: watch.of("ready"), "it goes on")
-        assert len(watch.of("waiting")) == 1
+        assert len(watch.of("waiting")) == 2
 
 
 def test_a_host_that_was_taken_down_stays_down(sandbox: Sandbox) -> None:
