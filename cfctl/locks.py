@@ -16,6 +16,7 @@ import pwd
 import stat
 from typing import TYPE_CHECKING
 
+from cfctl import disk
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.instance import Instance
 
@@ -34,9 +35,9 @@ def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
 
     :param path: made if missing, with its directory; never removed, so that all holders lock the same inode.
     :param on_wait: called once if somebody else holds the lock.
+    :raises CfctlError: if the disk is full or read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = _opened(path)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,6 +48,12 @@ def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
         yield
     finally:
         os.close(fd)
+
+
+def _opened(path: Path) -> int:
+    with disk.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 class NumberLock:
@@ -159,7 +166,7 @@ def _unwritable(path: Path, exc: OSError) -> CfctlError:
     with contextlib.suppress(OSError, KeyError):
         owner = pwd.getpwuid(directory.stat().st_uid).pw_name
     if exc.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-        return CfctlError(f"{path} cannot be written", exc.strerror, f"Make room there: df -h {directory}")
+        return disk.error(path, exc)
     return HostLacks(
         f"the lock files of the instance numbers cannot be written: {path}",
         f"{exc.strerror}. The directory belongs to {owner}.",
