@@ -75,7 +75,8 @@ def sole(path: Path) -> Iterator[None]:
 def holder(path: Path) -> int | None:
     """Return the pid of the process that holds :func:`sole`; None if none does.
 
-    Not for that process to ask, which would lose the lock. It is 0 if that process runs in a PID namespace that we do not see.
+    Not for that process to ask, which would lose the lock. It is 0 if that process runs in a PID namespace that we do
+    not see.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -254,9 +254,9 @@ class Events:
     def begin(self, title: str) -> None:
         """Print nothing: the end of the step is what counts."""
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Print a finished step."""
-        print_json({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": ok})
+        print_json({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": bool(ok)})
 
     def note(self, text: str) -> None:
         """Print a note."""
