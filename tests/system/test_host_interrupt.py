@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.system.host_helpers import snapshot
+from tests.system.host_helpers import python_argv, snapshot
 from tests.system.sandbox import Sandbox
 
 #: Presses Ctrl-C when the taps are there and have not got all that they need.
@@ -55,3 +55,22 @@ def test_taps_go_at_once(sandbox: Sandbox) -> None:
     found = snapshot(box)
     found["files"] = [path for path in found["files"] if path != "/run/batch"]
     assert found == before
+
+
+def test_taps_that_were_there_stay(sandbox: Sandbox) -> None:
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    script = (
+        "from cfctl.hostres import tap\n"
+        "try:\n"
+        "    with tap.opened(['cvd-etap-01', 'cvd-etap-02', 'cvd-etap-03'], 970, print) as fds:\n"
+        "        tap.persist(fds[1:2])\n"
+        "        raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+    )
+    # Persistent before, made persistent now, neither.
+    assert sandbox.run(*python_argv("x")[:1], "-c", script).stdout == "['cvd-etap-03']\n"
+    links = sandbox.run("ip", "-o", "link").stdout
+    assert "cvd-etap-01" in links
+    assert "cvd-etap-02" in links
+    assert "cvd-etap-03" not in links
