@@ -109,6 +109,11 @@ class Paths:
         return self.runtime / "host.lock"
 
     @property
+    def watcher_lock(self) -> Path:
+        """Held by the one ``cfctl host run`` that watches this host."""
+        return self.runtime / "watcher.lock"
+
+    @property
     def lazy_record(self) -> Path:
         """Says that taps are made when a device is launched, and how; everybody may read it."""
         return self.runtime / "lazy.json"

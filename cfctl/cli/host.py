@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cfctl.config import Settings
     from cfctl.hostres.pod import Pod
 
+#: How long the VM has to take a pod's address.
+_DEADLINE_S = 180
+
 app = typer.Typer(
     help="Prepare this host's network for devices, take it down, see how it is.",
     no_args_is_help=True,
@@ -190,8 +193,15 @@ def run(
     pod: PodMode = False,
     netns: Netns = None,
     deadline: Annotated[
-        float, typer.Option("--deadline", metavar="SECONDS", min=1, help="How long the VM has to take its address.")
-    ] = 180,
+        float | None,
+        typer.Option(
+            "--deadline",
+            metavar="SECONDS",
+            min=1,
+            help=f"With --pod: how long the VM has to take its address.  [default: {_DEADLINE_S}]",
+            show_default=False,
+        ),
+    ] = None,
     json_: bool = False,
 ) -> Answer | None:
     """Set up, stay, and mend what changes.
@@ -221,6 +231,8 @@ def run(
         from cfctl.cli import host_run
 
         _refuse_netns(netns)
+        if deadline is not None:
+            raise UsageError("--deadline goes with --pod", "A host's watcher waits for no VM.")
         host_run.watch(lambda: settings_of(instances, bridge, config, lazy=lazy), json_=json_)
         return None
     if bridge is not None or lazy is not None or instances not in (None, 1):
@@ -233,7 +245,7 @@ def run(
         signal.signal(ending, lambda *_: stop.set())
     work = pod_mode.run(
         settings_of(None, None, config),
-        deadline_s=deadline,
+        deadline_s=_DEADLINE_S if deadline is None else deadline,
         stop=stop,
         named=netns is not None,
         confirmed=lambda address: note(f"The VM has {address}."),

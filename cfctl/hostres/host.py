@@ -149,6 +149,8 @@ def setup(
 
     # What was adopted is not taken down: devices may run on it.
     work = carry_out("host setup", compute, keep=adopt, on_wait=on_wait)
+    if work.changes and (watcher := locks.holder(paths.current().watcher_lock)):
+        note(f"cfctl host run (pid {watcher}) watches this host: what its own settings ask for, it sets up again.")
     return work, checked[0]
 
 

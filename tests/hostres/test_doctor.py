@@ -789,8 +789,9 @@ def test_a_repair_is_only_made_where_something_is_wrong(repairs: Path) -> None:
 
 def test_only_root_may_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(NeedsRoot, match="host doctor --fix must run as root"):
+    with pytest.raises(NeedsRoot, match="host doctor --fix must run as root") as caught:
         fix.require_root()
+    assert "kernel modules" in (caught.value.details or "")
 
 
 def test_the_capability_command_makes_what_launchers_ask(tmp_path: Path) -> None:
