@@ -90,7 +90,8 @@ def opened(names: Sequence[str], gid: int, discard: Callable[[Sequence[str]], No
         except BaseException:
             # If that fails too, closing them does it.
             with contextlib.suppress(CfctlError, OSError):
-                discard(_passing(fds))
+                if passing := _passing(fds):
+                    discard(passing)
             raise
 
 
