@@ -363,3 +363,13 @@ def test_the_hosts_dns_servers_are_told_to_guests(sandbox: Sandbox) -> None:
     # The host has moved to another network.
     resolvers(sandbox, "/run/systemd/resolve/resolv.conf", "10.2.2.2")
     assert changes(sandbox, "host", "setup", env=host) == [("change", f"dnsmasq {b}") for b in ("cvd-ebr", "cvd-wbr")]
+
+
+def test_guests_that_are_told_no_dns_server(sandbox: Sandbox) -> None:
+    """Not the host's own address either, where nobody would answer."""
+    none = {"CFCTL_HOST_DNS_SERVERS": "", "CFCTL_HOST_DNS6_SERVERS": ""}
+    sandbox.cfctl("host", "setup", "--instances", "1", env=none)
+    assert [arg for arg in read_host(sandbox)["servers"]["cvd-ebr"]["argv"] if "dns-server" in arg] == []
+    guest(sandbox, "g1", "00:1a:11:e1:cf:00")
+    assert lease(sandbox, "g1") == ["192.168.98.2", "255.255.255.0", "192.168.98.255", "192.168.98.1"]
+    assert changes(sandbox, "host", "setup", env=none) == []
