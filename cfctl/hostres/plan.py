@@ -304,9 +304,9 @@ class _Work:
     def _why_no_table(self, name: str) -> str:
         if not self.wanted.instances:
             return _NO_INSTANCES
-        now = next((one.NAME for one in backends.ALL if set(one.TABLES) & self.wanted.tables.keys()), "")
-        if now and name not in next(one.TABLES for one in backends.ALL if one.NAME == now):
-            return f"the rules are made with {now} now"
+        now = next((one for one in backends.ALL if set(one.TABLES) & self.wanted.tables.keys()), None)
+        if now and name not in now.TABLES:
+            return f"the rules are made with {now.NAME} now"
         return "guests may reach each other" if name in _APART else "not needed"
 
     def neighbours(self) -> None:

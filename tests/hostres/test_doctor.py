@@ -429,6 +429,10 @@ CASES: dict[str, Case] = {
         changed(routes=(Route(IPv4Network("192.168.0.0/16"), "wg0", "10.1.1.1"),)),
         *("subnets", "fail", "taken: 192.168.0.0/16 via 10.1.1.1 on wg0", "ip route del 192.168.0.0/16 dev wg0"),
     ),
+    "address": (
+        changed(routes=(Route(IPv4Network("192.168.98.0/24"), "d0", address="192.168.98.7/24"),)),
+        *("subnets", "fail", "taken: address 192.168.98.7/24 on d0", "sudo ip addr del 192.168.98.7/24 dev d0"),
+    ),
     "routes unknown": (
         changed(routes=None),
         *("subnets", "warn", "not known: the routes could not be read", "recommends iproute2"),

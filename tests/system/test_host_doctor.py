@@ -48,7 +48,7 @@ def test_a_set_up_host_is_no_clash_with_itself(sandbox: Sandbox) -> None:
     sandbox.run("ip", "link", "add", "lan0", "type", "bridge")
     sandbox.run("ip", "addr", "add", "192.168.97.200/24", "dev", "lan0")
     sandbox.run("ip", "link", "set", "lan0", "up")
-    assert doctor(sandbox)["subnets"]["found"] == "taken: 192.168.97.0/24 on lan0"
+    assert doctor(sandbox)["subnets"]["found"] == "taken: address 192.168.97.200/24 on lan0"
     carry_out_text = doctor(sandbox)["subnets"]["help"].rpartition("sudo ")[2]
     sandbox.run("sh", "-c", carry_out_text)
     assert doctor(sandbox)["subnets"]["result"] == "ok"

@@ -324,7 +324,7 @@ def test_an_ipv6_prefix_that_the_host_uses(sandbox: Sandbox) -> None:
     env = {"CFCTL_HOST_WIFI_IPV6_PREFIX": "fd00:96::", "CFCTL_HOST_ETHERNET_IPV6_PREFIX": "2001:db8::"}
     with unchanged(sandbox):
         said = fails(sandbox, 1, "host", "setup", "--instances", "1", env=env)
-    assert "fd00:96::/64 is needed, and fd00:96::/64 on up0 is there." in said
+    assert "fd00:96::/64 is needed, and address fd00:96::7/64 on up0 is there." in said
     assert 'wifi_ipv6_prefix = "..."' in said
     assert "2001:db8" not in said, "what leads everywhere does not count"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import distro, paths, process
 from cfctl.errors import CfctlError
-from cfctl.hostres import neighbours, safety
+from cfctl.hostres import neighbours, observed, safety
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ class Facts:
     :param year: of the clock.
     :param free_mb: free space where devices are kept.
     :param devices: that directory.
-    :param routes: of the host; None if they could not be read.
+    :param routes: and addresses of the host; None if they could not be read.
     :param chains: of other people's firewalls; None if they could not be read.
     :param firewall: the setting ``host.firewall``.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
@@ -309,7 +309,7 @@ def _free_mb(directory: Path) -> int | None:
 
 def _routes() -> tuple[Route, ...] | None:
     try:
-        return tuple(safety.routes())
+        return tuple(safety.with_addresses(safety.routes(), observed.addresses(observed.interfaces())))
     except (CfctlError, ValueError, KeyError):
         return None
 
