@@ -65,8 +65,8 @@ def doctor(
       cfctl host doctor --host-package ./cvd-host_package
       cfctl host doctor --json | jq -r '.findings[] | select(.result == "fail") | .help'
     """
+    from cfctl.hostres import commands, host
     from cfctl.hostres import doctor as examination
-    from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
     from cfctl.hostres.doctor import fix as repair
     from cfctl.steps import step
@@ -74,14 +74,21 @@ def doctor(
     if fix:
         repair.require_root()
     chosen = settings(instances, bridge, config)
-    count, subnets = host.expected(chosen)
+    expected = host.expected(chosen)
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
             trial = _trial()
         with step("look at the host"):
             return examination.examine(
-                facts.gather(trial, instances=count, subnets=subnets, firewall=chosen["host.firewall"]),
+                facts.gather(
+                    trial,
+                    instances=expected.instances,
+                    subnets=expected.subnets,
+                    firewall=chosen["host.firewall"],
+                    needs=expected.needs,
+                    setup=commands.set_up(chosen),
+                ),
                 host_package=host_package,
             )
 

@@ -89,6 +89,20 @@ def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
     assert "forward drop" not in found
 
 
+def test_what_iptables_drops_is_opened_by_hand_as_by_the_set_up(sandbox: Sandbox) -> None:
+    rules = ["-P INPUT DROP", "-A INPUT -i lo -j ACCEPT", "-A INPUT -s 203.0.113.9 -j DROP"]
+    rules += ["-P FORWARD DROP", "-A FORWARD -d 203.0.113.3 -j DROP", "-A FORWARD -j LOG"]
+    for rule in rules:
+        sandbox.run("iptables-legacy", *rule.split())
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    made = sandbox.run("iptables-legacy", "-S").stdout.replace("-m comment --comment cfctl ", "")
+    sandbox.cfctl("host", "setup", env=LEAVE)
+    found = doctor(sandbox, env=LEAVE)
+    for check in ("input drop", "forward drop"):
+        carry_out(sandbox, found[check])
+    assert sandbox.run("iptables-legacy", "-S").stdout == made
+
+
 def test_what_the_set_up_opens(sandbox: Sandbox) -> None:
     sandbox.run(
         "nft", "-f", "-", stdin="table inet mine { chain input { type filter hook input priority 0; policy drop; }; }"

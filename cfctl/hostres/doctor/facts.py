@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 from cfctl import distro, paths, process
 from cfctl.errors import CfctlError
 from cfctl.hostres import neighbours, observed, safety
+from cfctl.hostres.firewall import Needs
+from cfctl.instance import BRIDGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +51,11 @@ _PROBES = {
         "ether type ip meta broute set 1 accept; }; }"
     ),
 }
+
+
+#: Of a host with nothing in its settings.
+_NEEDS = Needs(tuple(bridge.name for bridge in BRIDGES))
+_SETUP = "sudo cfctl host setup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class Facts:
     :param routes: and addresses of the host; None if they could not be read.
     :param chains: of other people's firewalls; None if they could not be read.
     :param firewall: the setting ``host.firewall``.
+    :param needs: what firewalls are to let through.
+    :param setup: the command that sets the host up.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
     :param programs: where programs are.
     """
@@ -115,6 +124,8 @@ class Facts:
     routes: tuple[Route, ...] | None = None
     chains: tuple[Chain, ...] | None = None
     firewall: str = "open"
+    needs: Needs = _NEEDS
+    setup: str = _SETUP
     probes: Mapping[str, str] | None = None
     programs: Mapping[str, Path] = field(default_factory=dict)
 
@@ -214,6 +225,8 @@ def gather(
     instances: int,
     subnets: tuple[Network, ...] | None = None,
     firewall: str = "open",
+    needs: Needs = _NEEDS,
+    setup: str = _SETUP,
     sysroot: Path = Path("/"),
 ) -> Facts:
     """Look at this host; changes nothing.
@@ -222,6 +235,8 @@ def gather(
     :param instances: how many devices the host is to serve.
     :param subnets: those that they take.
     :param firewall: the setting ``host.firewall``.
+    :param needs: what firewalls are to let through.
+    :param setup: the command that sets the host up.
     """
     uname = os.uname()
     devices = paths.current().devices
@@ -245,6 +260,8 @@ def gather(
         routes=_routes(),
         chains=_chains() if root else None,
         firewall=firewall,
+        needs=needs,
+        setup=setup,
         probes=_probe() if root else None,
         programs={name: found for name in PROGRAMS if (found := process.find(name))},
     )
