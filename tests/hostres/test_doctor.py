@@ -132,6 +132,7 @@ OPENED = (
     'oifname "cvd-*" ct state established,related counter accept comment "cfctl"',
     "counter return",
 )
+OPENED_IN = tuple(f'iifname "{name}" udp dport 67 counter accept comment "cfctl"' for name in ("cvd-ebr", "cvd-wbr"))
 
 CASES: dict[str, Case] = {
     # -- where it runs
@@ -467,6 +468,10 @@ CASES: dict[str, Case] = {
         *("NetworkManager", "warn", "is not told to leave cvd-* alone", "systemctl reload NetworkManager"),
     ),
     # -- firewalls
+    "drop of DHCP": (
+        changed(chains=(chain("INPUT", "input", "udp dport 67 drop", *OPENED_IN),)),
+        *("drop of DHCP", "warn", "guests get no address: ip filter INPUT: udp dport 67 drop", "Look at it"),
+    ),
     "firewalld": (
         written("proc/800/comm", "firewalld\n"),
         *("firewalld", "warn", "runs, and has no zone for cvd-*", "sudo cfctl host setup"),

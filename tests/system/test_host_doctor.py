@@ -116,6 +116,20 @@ def test_what_the_set_up_opens(sandbox: Sandbox) -> None:
     assert doctor(sandbox)["drop for guests"]["found"].endswith('inet mine input: iifname "cvd-ebr" drop')
 
 
+def test_what_drops_dhcp_is_named(sandbox: Sandbox) -> None:
+    """Before the opening that the set-up has made: nft prints the rule, and so does iptables."""
+    sandbox.run("nft", "add table ip mine; add chain ip mine in { type filter hook input priority 0; policy drop; }")
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    assert "drop of DHCP" not in doctor(sandbox)
+    sandbox.run("nft", "insert rule ip mine in udp dport { 67, 68 } drop")
+    assert doctor(sandbox)["drop of DHCP"]["found"].endswith("ip mine in: udp dport { 67, 68 } drop")
+    sandbox.run("nft", "delete table ip mine")
+    sandbox.run("iptables-legacy", "-A", "INPUT", "-p", "udp", "-j", "DROP")
+    said = doctor(sandbox)["drop of DHCP"]
+    assert said["found"].endswith("iptables-legacy filter INPUT: -p udp -j DROP")
+    assert said["result"] == "warn"
+
+
 def test_a_port_that_is_taken(sandbox: Sandbox) -> None:
     listener = sandbox.start("busybox", "nc", "-l", "-p", "6520")
     try:

@@ -93,7 +93,7 @@ def _rules(facts: Facts) -> Iterator[Finding]:
             found = f"not known: only root may read them.{docker}"
             yield Finding("firewall rules", "warn", found, _WHY_FORWARD, "sudo cfctl host doctor")
         return
-    rules = [*_openings(facts, facts.chains), *_meant(facts.chains), *_bridges(facts.chains)]
+    rules = [*_openings(facts, facts.chains), *_meant(facts.chains, facts.needs), *_bridges(facts.chains)]
     yield from rules
     if not rules:
         ours = any(line.marked for chain in facts.chains for line in chain.rules)
@@ -133,9 +133,15 @@ def _by_hand(edits: Iterable[Edit], chains: tuple[Chain, ...]) -> Iterator[str]:
             yield f"sudo nft add rule {chain} '{rule}'"
 
 
-def _meant(chains: tuple[Chain, ...]) -> Iterator[Finding]:
-    """Name the drops that somebody has written for guests."""
+def _meant(chains: tuple[Chain, ...], needs: firewall.Needs) -> Iterator[Finding]:
+    """Name the drops that somebody has written for guests, or that keep their DHCP from the host."""
+    shut = firewall.shut(chains, needs)
+    for said in shut:
+        found = f"somebody drops DHCP, and cfctl leaves that as it is; guests get no address: {said}"
+        yield Finding("drop of DHCP", "warn", found, _WHY_INPUT, "Look at it: sudo nft -a list ruleset")
     for said in firewall.meant(chains):
+        if said in shut:
+            continue
         found = f"somebody drops what guests send, and cfctl leaves that as it is: {said}"
         yield Finding("drop for guests", "warn", found, _WHY_FORWARD, "Look at it: sudo nft -a list ruleset")
 
