@@ -25,6 +25,9 @@ PREBUILT_GUEST = Path("/usr/share/cfctl/guest")
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
+#: The settings that root reads without being told which.
+ROOTS_SETTINGS = Path("/etc/cfctl/config.toml")
+
 #: Which DNS servers the host asks (resolv.conf(5)). The first may name no more than a server on loopback, of
 #: systemd-resolved or NetworkManager, which write down in the others whom it asks.
 RESOLVERS = (

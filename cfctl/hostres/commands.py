@@ -12,9 +12,6 @@ from cfctl.config import KEYS
 if TYPE_CHECKING:
     from cfctl.config import Settings, Value
 
-#: What a set-up as root reads by itself.
-_ROOTS_FILE = Path("/etc/cfctl/config.toml")
-
 
 def set_up(settings: Settings, *options: str) -> str:
     """Return the command for root that sets the host up by the same settings.
@@ -26,7 +23,7 @@ def set_up(settings: Settings, *options: str) -> str:
     """
     variables, flags, files = [], [], []
     for name, found in settings.values.items():
-        if not name.startswith("host.") or found.origin in ("built-in", str(_ROOTS_FILE)):
+        if not name.startswith("host.") or found.origin in ("built-in", str(paths.ROOTS_SETTINGS)):
             continue
         if found.origin == KEYS[name].variable:
             variables.append(f"{found.origin}={shlex.quote(as_text(found))}")

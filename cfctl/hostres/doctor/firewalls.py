@@ -135,13 +135,13 @@ def _by_hand(edits: Iterable[Edit], chains: tuple[Chain, ...]) -> Iterator[str]:
 
 def _meant(chains: tuple[Chain, ...], needs: firewall.Needs) -> Iterator[Finding]:
     """Name the drops that somebody has written for guests, or that keep their DHCP from the host."""
-    shut = firewall.shut(chains, needs)
-    for said in shut:
+    meant = firewall.meant(chains)
+    for said in firewall.shut(chains, needs):
+        if said in meant:
+            continue
         found = f"somebody drops DHCP, and cfctl leaves that as it is; guests get no address: {said}"
         yield Finding("drop of DHCP", "warn", found, _WHY_INPUT, "Look at it: sudo nft -a list ruleset")
-    for said in firewall.meant(chains):
-        if said in shut:
-            continue
+    for said in meant:
         found = f"somebody drops what guests send, and cfctl leaves that as it is: {said}"
         yield Finding("drop for guests", "warn", found, _WHY_FORWARD, "Look at it: sudo nft -a list ruleset")
 
