@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,10 +139,11 @@ def status(
       cfctl host status
       cfctl host status --json
     """
-    from cfctl.hostres import dnsmasq, host, tap
+    from cfctl.hostres import commands, dnsmasq, host, tap
 
     _enter(netns, "host status --netns")
-    work, settings = host.status(settings_of(instances, bridge, config, lazy=lazy))
+    chosen = settings_of(instances, bridge, config, lazy=lazy)
+    work, settings = host.status(chosen)
     document = as_document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
     busy = sorted(tap.busy_numbers())
@@ -176,7 +178,8 @@ def status(
             print(f"unchecked  {line}")
         show_changes(work.changes, done=False)
         if work.changes and not work.conflicts:
-            print("Mend it with: sudo cfctl host setup")
+            in_pod = "cfctl host setup --pod" + (f" --netns {shlex.quote(str(netns))}" if netns else "")
+            print(f"Mend it with: {in_pod if work.desired.pod else commands.set_up(chosen)}")
         elif work.conflicts:
             print("See what helps: cfctl host plan")
 
@@ -299,10 +302,11 @@ _STATES = {
 
 def _chosen(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the settings of the host that somebody has chosen, as one writes them in the environment."""
+    from cfctl.hostres.commands import as_text
+
     for name, found in settings.values.items():
         if name.startswith("host.") and name != "host.instances" and found.origin != "built-in":
-            value = ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
-            yield name, value.lower() if isinstance(found.value, bool) else value or "none"
+            yield name, as_text(found) or "none"
 
 
 def _numbers(numbers: list[int]) -> str:

@@ -84,7 +84,7 @@ def test_holes_change_nothing(tmp_path_factory: pytest.TempPathFactory, parts: l
         ("etc/config.json", b"twice"),
         ("etc/config.json/under", b"a file as a directory"),
     ],
-    ids=str,
+    ids=lambda member: member.name if isinstance(member, tarfile.TarInfo) else str(member),
 )
 def test_members_that_are_refused(tmp_path: Path, member: tuple[str, bytes] | tarfile.TarInfo) -> None:
     archive = archives.package(tmp_path / "p.tar.gz", member)
