@@ -143,10 +143,7 @@ class Host:
         from cfctl.hostres.doctor import facts
 
         package = choose.directory(host_package, "host-package")
-        settings = self._settings()
-        count, subnets = host.expected(settings)
-        firewall = settings["host.firewall"]
-        gathered = facts.gather(kvm_trial(), instances=count, subnets=subnets, firewall=firewall)
+        gathered = facts.of_settings(self._settings(), kvm_trial())
         return {str(family): list(found) for family, found in doctor.examine(gathered, host_package=package).items()}
 
     def devices(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from cfctl.errors import UsageError
 from cfctl.instance import MAX_INSTANCES, UPSTREAM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 #: A TOML value or a string from the environment in, the setting out; ValueError says what is wrong.
@@ -30,7 +30,7 @@ def _integer(low: int, high: int) -> Parse:
         if isinstance(raw, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(raw)):
             raise ValueError(f"a whole number from {low} to {high} is needed")
         if not low <= int(raw) <= high:
-            raise ValueError(f"it must be {low} to {high}")
+            raise ValueError(f"it must be {low} to {high}" if low < high else f"it must be {low}")
         return int(raw)
 
     return parse
@@ -176,14 +176,14 @@ KEYS: dict[str, Key] = {
             "host.dns_servers",
             ("8.8.8.8", "8.8.4.4"),
             _addresses(IPv4Address),
-            "The DNS servers that guests are told by DHCP.",
+            "The DNS servers that guests are told by DHCP; empty: none, and guests find no names.",
             upstream="dns_servers",
         ),
         Key(
             "host.dns6_servers",
             ("2001:4860:4860::8888", "2001:4860:4860::8844"),
             _addresses(IPv6Address),
-            "The IPv6 DNS servers that guests are told.",
+            "The IPv6 DNS servers that guests are told; empty: none.",
             upstream="dns6_servers",
         ),
         Key(
@@ -327,12 +327,13 @@ def load(
 
     :param config_file: another file than this user's ``config.toml``; it must exist.
     :param flags: name -> value from the command line; None means that the flag was not given.
-    :raises UsageError: for a value that makes no sense, an unknown key, or a file that cannot be read or parsed,
-        naming the file and line or the variable.
+    :raises UsageError: for a value that makes no sense, an unknown key or variable, or a file that cannot be read or
+        parsed, naming the file and line or the variable.
     """
     values = {key.name: Value(key.default, "built-in") for key in KEYS.values()}
     values |= _from_upstream(upstream_file)
     values |= _from_toml(config_file or paths.current().config_file, required=config_file is not None)
+    _require_known(environ)
     for key in KEYS.values():
         if key.variable in environ:
             values[key.name] = _value(key, environ[key.variable], key.variable)
@@ -373,6 +374,25 @@ def _require_apart(settings: Settings) -> None:
                 f"From {settings.origin(name)} and {settings.origin(other)}.",
                 "Give each a network of its own.",
             )
+
+
+def _require_known(environ: Mapping[str, str]) -> None:
+    """Make sure that what is called as a setting in the environment is one; other variables of cfctl are not."""
+    known = {key.variable: key.name for key in KEYS.values()}
+    sections = tuple({f"CFCTL_{name.partition('.')[0].upper()}_" for name in KEYS})
+    for name in environ:
+        if name.startswith(sections) and name not in known:
+            raise _unknown(f"{name}: there is no such setting", name, list(known))
+
+
+def _unknown(brief: str, name: str, known: Sequence[str]) -> UsageError:
+    """Return the error for a name that no setting has, with those that it is nearest to."""
+    # Imported here: hardly anybody mistypes, and it costs 2 ms.
+    import difflib
+
+    if near := difflib.get_close_matches(name, known):
+        return UsageError(brief, f"Nearest to it: {', '.join(near)}.", f"Write {near[0]}, or take it out.")
+    return UsageError(brief, f"Settings: {', '.join(known)}.", "Write one of them, or take it out.")
 
 
 def _value(key: Key, raw: Any, origin: str) -> Value:
@@ -453,6 +473,6 @@ def _from_toml(file: Path, *, required: bool) -> dict[str, Value]:
         for name, value in keys.items() if isinstance(keys, dict) else [("", keys)]:
             full = f"{section}.{name}".rstrip(".")
             if full not in KEYS:
-                raise UsageError(f"{file}: there is no setting {full}", f"Settings: {', '.join(sorted(KEYS))}.")
+                raise _unknown(f"{file}: there is no setting {full}", full, sorted(KEYS))
             values[full] = _value(KEYS[full], value, str(file))
     return values

@@ -19,6 +19,7 @@ The tree (a test holds it equal to the code)::
     ├── ForeignObject                    something that is not ours stands where we build
     ├── SubnetClash                      the host already routes a subnet that the bridges need
     ├── DevicesUp                        the work would pull the network from under running devices
+    ├── AlreadyWatched                   another `cfctl host run` watches the host
     ├── NotAPod                          pod mode was asked for where it would cut off more than a container
     ├── UnsafeArchive                    an archive would write outside of its tree, or fill the disk
     ├── WrongProcessor                   a host package or a guest's images are for another processor
@@ -113,17 +114,18 @@ class MissingCommand(HostLacks):
 
 
 class NeedsRoot(HostLacks):
-    """The verb changes the host's network and was not run as root.
+    """The verb changes the host and was not run as root.
 
     :param what: what needs the right, for example ``host setup``.
+    :param why: what it does that needs it.
     """
 
     code = "needs-root"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, why: str = "It makes network interfaces, addresses and firewall rules.") -> None:
         super().__init__(
             f"{what} must run as root",
-            "It makes network interfaces, addresses and firewall rules.",
+            why,
             f"Run it with sudo: sudo cfctl {what}",
         )
 
@@ -241,6 +243,26 @@ class DevicesUp(CfctlError):
     """Devices are using the taps that the work would delete; nothing was changed."""
 
     code = "devices-up"
+
+
+class AlreadyWatched(CfctlError):
+    """Another ``cfctl host run`` watches this host; nothing was changed.
+
+    :param pid: the other's; 0 if it runs in a PID namespace that we do not see.
+    :param lock: the file that it has locked.
+    """
+
+    code = "already-watched"
+
+    def __init__(self, pid: int, lock: str) -> None:
+        super().__init__(
+            f"another cfctl host run watches this host{f', pid {pid}' if pid else ''}",
+            "Two with different settings would undo each other's work for ever. Nothing was changed.",
+            f"See it: ps -o pid,lstart,args -p {pid}\n"
+            f"Have it read its settings again: sudo kill -HUP {pid}\nEnd it; the host stays as it is: sudo kill {pid}"
+            if pid
+            else f"See who it is, on the host: sudo fuser -v {lock}",
+        )
 
 
 class NotAPod(CfctlError):

@@ -1,8 +1,8 @@
 """Locks that the kernel releases when their holder dies: flock(2), never a file whose mere existence counts.
 
-Two kinds: one lock for a piece of work (:func:`exclusive`), and the ownership of an instance number
-(:class:`NumberLock`), which upstream's cvd and acloud respect because it is their own protocol
-(android-cuttlefish ``cvd/instances/lock``; reference: launcher.md section 16).
+Three kinds: one lock for a piece of work (:func:`exclusive`), one for a program that runs once (:func:`sole`), and
+the ownership of an instance number (:class:`NumberLock`), which upstream's cvd and acloud respect because it is their
+own protocol (android-cuttlefish ``cvd/instances/lock``; reference: launcher.md section 16).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import grp
 import os
 import pwd
 import stat
+import struct
 from typing import TYPE_CHECKING
 
+from cfctl import disk
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.instance import Instance
 
@@ -27,6 +29,9 @@ _IN_USE = b"I"
 _FREE = b"N"
 _GROUP = "cvdnetwork"
 
+#: struct flock (bits/fcntl.h) on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = struct.Struct("hhqqi4x")
+
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -34,9 +39,9 @@ def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
 
     :param path: made if missing, with its directory; never removed, so that all holders lock the same inode.
     :param on_wait: called once if somebody else holds the lock.
+    :raises CfctlError: if the disk is full or read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = _opened(path)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,6 +52,48 @@ def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def sole(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` for the block, if nobody else does; :func:`holder` tells others who it is.
+
+    A record lock (fcntl(2)): unlike flock(2), the kernel names its holder. It belongs to the process, and is lost if
+    any descriptor of the file is closed there: nobody but this opens it.
+
+    :raises BlockingIOError: if another process holds it.
+    :raises CfctlError: if the disk is full or read-only.
+    """
+    fd = _opened(path)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def holder(path: Path) -> int | None:
+    """Return the pid of the process that holds :func:`sole`; None if none does.
+
+    Not for that process to ask, which would lose the lock. It is 0 if that process runs in a PID namespace that we do
+    not see.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(fd)
+    kind, *_, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else pid
+
+
+def _opened(path: Path) -> int:
+    with disk.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 class NumberLock:
@@ -164,7 +211,7 @@ def _unwritable(path: Path, exc: OSError) -> CfctlError:
     with contextlib.suppress(OSError, KeyError):
         owner = pwd.getpwuid(directory.stat().st_uid).pw_name
     if exc.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-        return CfctlError(f"{path} cannot be written", exc.strerror, f"Make room there: df -h {directory}")
+        return disk.error(path, exc)
     return HostLacks(
         f"the lock files of the instance numbers cannot be written: {path}",
         f"{exc.strerror}. The directory belongs to {owner}.",

@@ -31,6 +31,9 @@ SHELLS = (Path("/bin/dash"), Path("/bin/bash"), Path("/bin/sh"))
 #: The settings file of upstream's script; parsed, never executed.
 UPSTREAM_DEFAULTS = Path("/etc/default/cuttlefish-host-resources")
 
+#: The settings that root reads without being told which.
+ROOTS_SETTINGS = Path("/etc/cfctl/config.toml")
+
 #: Which DNS servers the host asks (resolv.conf(5)). The first may name no more than a server on loopback, of
 #: systemd-resolved or NetworkManager, which write down in the others whom it asks.
 RESOLVERS = (
@@ -107,6 +110,11 @@ class Paths:
     def host_lock(self) -> Path:
         """Held by whoever changes the host's network."""
         return self.runtime / "host.lock"
+
+    @property
+    def watcher_lock(self) -> Path:
+        """Held by the one ``cfctl host run`` that watches this host."""
+        return self.runtime / "watcher.lock"
 
     @property
     def lazy_record(self) -> Path:

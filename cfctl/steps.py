@@ -21,8 +21,8 @@ class Reporter(Protocol):
     def begin(self, title: str) -> None:
         """Hear that a step has begun."""
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
-        """Hear that the step has ended, after so many seconds, well or with an error."""
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
+        """Hear that the step has ended, after so many seconds: well, with an error, or (None) interrupted."""
 
     def note(self, text: str) -> None:
         """Hear something that people should know, whatever the step."""
@@ -45,7 +45,7 @@ class Silent:
     def begin(self, title: str) -> None:
         """Ignore it."""
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Ignore it."""
 
     def note(self, text: str) -> None:
@@ -74,9 +74,9 @@ class Events:
         """Write nothing: the end of the step is what counts."""
         self._percent = -1
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Write a finished step."""
-        self._write({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": ok})
+        self._write({"event": "step", "title": title, "seconds": round(seconds, 3), "ok": bool(ok)})
 
     def note(self, text: str) -> None:
         """Write a note."""
@@ -119,6 +119,9 @@ def step(title: str) -> Iterator[None]:
     reporter.begin(title)
     try:
         yield
+    except KeyboardInterrupt:
+        reporter.finish(title, time.monotonic() - started, ok=None)
+        raise
     except BaseException:
         reporter.finish(title, time.monotonic() - started, ok=False)
         raise

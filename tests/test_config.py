@@ -149,8 +149,30 @@ def test_what_a_file_may_not_say(tmp_path: Path, toml: str, brief: str) -> None:
     assert brief in error.brief
 
 
-def test_an_unknown_setting_lists_the_known(tmp_path: Path) -> None:
-    assert "host.instances" in (refused(tmp_path, toml="[host]\ninstance = 3\n").details or "")
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    error = refused(tmp_path, toml="[host]\ninstance = 3\n")
+    assert (error.details or "").startswith("Nearest to it: host.instances")
+    assert error.resolution == "Write host.instances, or take it out."
+    assert all(name in (refused(tmp_path, toml="[guest]\nx = 3\n").details or "") for name in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("CFCTL_HOST_INSTANCE", "CFCTL_HOST_INSTANCES"),
+        ("CFCTL_HOST_DNSSERVERS", "CFCTL_HOST_DNS_SERVERS"),
+        ("CFCTL_LAUNCH_TIMEOUT_S", "CFCTL_LAUNCH_TIMEOUT"),
+    ],
+)
+def test_an_unknown_variable_names_the_nearest(tmp_path: Path, variable: str, near: str) -> None:
+    error = refused(tmp_path, environ={variable: "3"})
+    assert error.brief == f"{variable}: there is no such setting"
+    assert (error.details or "").startswith(f"Nearest to it: {near}")
+
+
+def test_variables_that_are_no_settings(tmp_path: Path) -> None:
+    environ = {"CFCTL_PATHS_CONFIG": "/x", "CFCTL_DEVICE": "phone", "CFCTL_HOSTNAME": "x", "PATH": "/bin"}
+    assert load(tmp_path, environ=environ)["host.instances"] == 10
 
 
 def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
@@ -272,13 +294,14 @@ of_a_later_version=1
         ("host.wifi_ipv6_prefix", "fe80::", "no bridge can have an address in fe80::/64"),
         ("host.wifi_ipv6_prefix", "ff02::", "no bridge can have an address"),
         ("host.wifi_ipv6_prefix", "::", "no bridge can have an address"),
-        ("host.wifi_ipv6_prefix_length", "48", "it must be 64 to 64"),
+        ("host.wifi_ipv6_prefix_length", "48", "it must be 64"),
     ],
 )
 def test_networks_that_make_no_sense(tmp_path: Path, name: str, raw: str, why: str) -> None:
     error = refused(tmp_path, environ={KEYS[name].variable: raw})
     assert error.brief == f"{KEYS[name].variable}: {raw!r} is not a value for {name}"
     assert why in (error.details or "")
+    assert "64 to 64" not in (error.details or "")
 
 
 def test_networks_are_written_as_everybody_writes_them(tmp_path: Path) -> None:

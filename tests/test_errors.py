@@ -27,6 +27,7 @@ CONTRACT = {
     "ForeignObject": (1, "foreign-object"),
     "SubnetClash": (1, "subnet-clash"),
     "DevicesUp": (1, "devices-up"),
+    "AlreadyWatched": (1, "already-watched"),
     "NotAPod": (1, "not-a-pod"),
     "UnsafeArchive": (1, "unsafe-archive"),
     "WrongProcessor": (1, "wrong-processor"),
@@ -104,6 +105,12 @@ def test_three_parts() -> None:
             "Run it with sudo: sudo cfctl host setup",
         ),
         (errors.CommandFailed(["ip", "link"], 2, "no such link\n"), "ip ended with status 2\nno such link"),
+        (
+            errors.AlreadyWatched(0, "/run/lock"),
+            "another cfctl host run watches this host\n"
+            "Two with different settings would undo each other's work for ever. Nothing was changed.\n"
+            "See who it is, on the host: sudo fuser -v /run/lock",
+        ),
         (errors.CommandFailed(["ip"], -9, ""), "ip was killed by signal 9\nIt printed nothing."),
         (
             errors.NoSuchDevice("a", ["b", "c"]),

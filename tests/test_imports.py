@@ -22,6 +22,7 @@ FOUNDATION = {
     "paths",
     "process",
     "errors",
+    "disk",
     "distro",
     "elf",
     "signals",

@@ -15,7 +15,7 @@ import pytest
 
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.instance import Instance
-from cfctl.locks import NumberLock, exclusive
+from cfctl.locks import NumberLock, exclusive, holder, sole
 
 REPO = Path(__file__).resolve().parents[1]
 SEVEN = Instance(7)
@@ -104,6 +104,27 @@ def test_exclusive_follows_no_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"), exclusive(tmp_path / "lock"):
         pass
     assert not (tmp_path / "victim").exists()
+
+
+def test_sole_and_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "watcher.lock"
+    assert holder(path) is None
+    script = (
+        "import os, pathlib, sys\nfrom cfctl import locks\n"
+        "with locks.sole(pathlib.Path(sys.argv[1])):\n    print(os.getpid(), flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        pid = int(other.stdout.readline())
+        assert holder(path) == pid
+        with pytest.raises(BlockingIOError), sole(path):
+            pass
+        other.kill()
+    assert holder(path) is None
+    with sole(path):
+        pass
 
 
 # -- instance numbers --------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def test_root(clean: pytest.MonkeyPatch) -> None:
     assert found.host_packages == Path("/var/cache/cfctl/host-packages")
     assert found.guest_images == Path("/var/cache/cfctl/guest")
     assert found.host_lock == Path("/run/cfctl/host.lock")
+    assert found.watcher_lock == Path("/run/cfctl/watcher.lock")
     assert found.host_runtime == Path("/run/cfctl/host")
 
 

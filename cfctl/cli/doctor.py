@@ -67,7 +67,6 @@ def doctor(
     from cfctl import api
     from cfctl.artifacts import choose
     from cfctl.hostres import doctor as examination
-    from cfctl.hostres import host
     from cfctl.hostres.doctor import facts
     from cfctl.hostres.doctor import fix as repair
     from cfctl.steps import step
@@ -76,16 +75,12 @@ def doctor(
         repair.require_root()
     package = choose.directory(host_package, "host-package")
     chosen = settings(instances, bridge, config)
-    count, subnets = host.expected(chosen)
 
     def look() -> examination.Report:
         with step("boot a kernel under KVM"):
             trial = api.kvm_trial()
         with step("look at the host"):
-            return examination.examine(
-                facts.gather(trial, instances=count, subnets=subnets, firewall=chosen["host.firewall"]),
-                host_package=package,
-            )
+            return examination.examine(facts.of_settings(chosen, trial), host_package=package)
 
     report, mended = repair.until_done(look) if fix else (look(), [])
     document = examination.document(report, mended)

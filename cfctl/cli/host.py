@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from cfctl.config import Settings
     from cfctl.hostres.pod import Pod
+
+#: How long the VM has to take a pod's address.
+_DEADLINE_S = 180
 
 app = typer.Typer(
     help="Prepare this host's network for devices, take it down, see how it is.",
@@ -135,10 +139,11 @@ def status(
       cfctl host status
       cfctl host status --json
     """
-    from cfctl.hostres import dnsmasq, host, tap
+    from cfctl.hostres import commands, dnsmasq, host, tap
 
     _enter(netns, "host status --netns")
-    work, settings = host.status(settings_of(instances, bridge, config, lazy=lazy))
+    chosen = settings_of(instances, bridge, config, lazy=lazy)
+    work, settings = host.status(chosen)
     document = as_document(work, settings, state=work.state)
     leases = {lease.mac: lease.address for lease in dnsmasq.guests()}
     busy = sorted(tap.busy_numbers())
@@ -173,7 +178,8 @@ def status(
             print(f"unchecked  {line}")
         show_changes(work.changes, done=False)
         if work.changes and not work.conflicts:
-            print("Mend it with: sudo cfctl host setup")
+            in_pod = "cfctl host setup --pod" + (f" --netns {shlex.quote(str(netns))}" if netns else "")
+            print(f"Mend it with: {in_pod if work.desired.pod else commands.set_up(chosen)}")
         elif work.conflicts:
             print("See what helps: cfctl host plan")
 
@@ -190,8 +196,15 @@ def run(
     pod: PodMode = False,
     netns: Netns = None,
     deadline: Annotated[
-        float, typer.Option("--deadline", metavar="SECONDS", min=1, help="How long the VM has to take its address.")
-    ] = 180,
+        float | None,
+        typer.Option(
+            "--deadline",
+            metavar="SECONDS",
+            min=1,
+            help=f"With --pod: how long the VM has to take its address.  [default: {_DEADLINE_S}]",
+            show_default=False,
+        ),
+    ] = None,
     json_: bool = False,
 ) -> Answer | None:
     """Set up, stay, and mend what changes.
@@ -221,6 +234,8 @@ def run(
         from cfctl.cli import host_run
 
         _refuse_netns(netns)
+        if deadline is not None:
+            raise UsageError("--deadline goes with --pod", "A host's watcher waits for no VM.")
         host_run.watch(lambda: settings_of(instances, bridge, config, lazy=lazy), json_=json_)
         return None
     if bridge is not None or lazy is not None or instances not in (None, 1):
@@ -233,7 +248,7 @@ def run(
         signal.signal(ending, lambda *_: stop.set())
     work = pod_mode.run(
         settings_of(None, None, config),
-        deadline_s=deadline,
+        deadline_s=_DEADLINE_S if deadline is None else deadline,
         stop=stop,
         named=netns is not None,
         confirmed=lambda address: note(f"The VM has {address}."),
@@ -287,10 +302,11 @@ _STATES = {
 
 def _chosen(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the settings of the host that somebody has chosen, as one writes them in the environment."""
+    from cfctl.hostres.commands import as_text
+
     for name, found in settings.values.items():
         if name.startswith("host.") and name != "host.instances" and found.origin != "built-in":
-            value = ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
-            yield name, value.lower() if isinstance(found.value, bool) else value or "none"
+            yield name, as_text(found) or "none"
 
 
 def _numbers(numbers: list[int]) -> str:

@@ -72,7 +72,7 @@ def show_changes(changes: Sequence[Change], *, done: bool) -> None:
 
 def lines(changes: Sequence[Change]) -> Iterator[str]:
     """Yield a line for each change, one for many of one sort."""
-    for (action, kind, reason), group in itertools.groupby(changes, key=lambda c: (c.action, c.kind, _sort(c))):
+    for (action, kind, _, reason), group in itertools.groupby(changes, key=_sort):
         several = list(group)
         if len(several) > _SHOWN:
             yield f"{action:7} {len(several)} {kind}s {_names(several)}: {reason}"
@@ -87,9 +87,11 @@ def _names(changes: Sequence[Change]) -> str:
     return f"in {where}" if colon else f"{where} ... {changes[-1].name}"
 
 
-def _sort(change: Change) -> str:
-    """Return what changes of one sort have in common; taps that go say their own number each."""
-    return "no longer needed" if change.action == "remove" and change.kind == "tap" else change.reason
+def _sort(change: Change) -> tuple[str, str, str, str]:
+    """Return what changes of one sort have in common; rules their chain, while taps that go say their number each."""
+    where, colon, _ = change.name.partition(": ")
+    gone = change.action == "remove" and change.kind == "tap"
+    return change.action, change.kind, where if colon else "", "no longer needed" if gone else change.reason
 
 
 def plural(count: int, noun: str) -> str:

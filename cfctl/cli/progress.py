@@ -65,11 +65,12 @@ class Plain:
         self._stack.append(title)
         self._said = time.monotonic()
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Print the step with its time."""
         self._stack.pop()
         if not self._stack:
-            self.note(f"{'ok    ' if ok else 'FAILED'} {title} ({duration(seconds)})")
+            word = "interrupted:" if ok is None else "ok    " if ok else "FAILED"
+            self.note(f"{word} {title} ({duration(seconds)})")
 
     def note(self, text: str) -> None:
         """Print it as it is."""
@@ -120,7 +121,7 @@ class Terminal:
             self._thread = threading.Thread(target=self._spin, daemon=True)
             self._thread.start()
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Replace the spinner by the outcome."""
         with self._lock:
             self._stack.pop()
@@ -131,8 +132,9 @@ class Terminal:
         self._done.set()
         self._thread.join()
         self._thread = None
-        mark = f"{_GREEN}✓{_PLAIN}" if ok else f"{_RED}✗{_PLAIN}"
-        self._print(f"{mark} {title} {_DIM}{duration(seconds)}{_PLAIN}")
+        mark = "–" if ok is None else f"{_GREEN}✓{_PLAIN}" if ok else f"{_RED}✗{_PLAIN}"
+        took = f"{duration(seconds)}{', interrupted' if ok is None else ''}"
+        self._print(f"{mark} {title} {_DIM}{took}{_PLAIN}")
 
     def note(self, text: str) -> None:
         """Print it above the spinner, filled to the width of the terminal."""

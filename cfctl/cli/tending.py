@@ -58,7 +58,7 @@ class _Told:
         if self._depth == 1:
             self._tell(title)
 
-    def finish(self, title: str, seconds: float, *, ok: bool) -> None:
+    def finish(self, title: str, seconds: float, *, ok: bool | None) -> None:
         """Tell how the outermost step ended."""
         self._depth -= 1
         if self._depth == 0:

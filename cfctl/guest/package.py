@@ -34,6 +34,7 @@ _SOURCE = Path(cfctl.__file__).parent
 MODULES = (
     "__init__.py",
     "arch.py",
+    "disk.py",
     "distro.py",
     "elf.py",
     "errors.py",

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import grp
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -282,9 +283,18 @@ def _taps(plan: Plan) -> list[Step]:
         size = tap.chunk_size()
         for start in range(0, len(opening), size):
             chunk = opening[start : start + size]
-            with tap.opened([link.name for link, _ in chunk], gid) as fds:
+            with tap.opened([link.name for link, _ in chunk], gid, discard) as fds:
                 _ip(line for link, fields in chunk for line in _configure(link, fields, plan))
                 tap.persist(fds)
+
+    def discard(names: Sequence[str]) -> None:
+        group = _unused_group(plan.observed.link_groups)
+        indexes = [index for index, name in socket.if_nameindex() if name in names]
+        _put_aside(indexes, group)
+        # With or without our mark, as far as it came.
+        aliases = rtnetlink.group_members(group)
+        expected = {name: (index, alias) for name, (index, alias) in aliases.items() if index in indexes}
+        _delete_group(expected, group)
 
     def mend() -> None:
         _ip(line for link, fields in others for line in _configure(link, fields, plan))

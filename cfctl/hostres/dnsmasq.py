@@ -80,7 +80,8 @@ def server(
 ) -> Server:
     """Return the DHCP server of a bridge.
 
-    :param dns_servers: what guests are told to ask; none leaves the option out.
+    :param dns_servers: what guests are told to ask; none leaves the option out, and a server that answers no DNS
+        itself (``--port=0``) names none then.
     :param prefix: of 64 bits, advertised to the guests; what else they need to know they ask by DHCPv6.
     """
     first, last = bridge.dhcp_range
@@ -93,8 +94,8 @@ def server(
         f"--listen-address={bridge.address.ip}",
         "--bind-interfaces",
         f"--dhcp-range={first},{last}",
-        f"--dhcp-option={','.join(['option:dns-server', *dns_servers])}",
-        f"--dhcp-option={','.join(['option6:dns-server', *dns6_servers])}",
+        *([f"--dhcp-option=option:dns-server,{','.join(dns_servers)}"] if dns_servers else []),
+        *([f"--dhcp-option=option6:dns-server,{','.join(dns6_servers)}"] if dns6_servers else []),
         "--conf-file=",
         f"{_PID_FILE}{paths.dnsmasq_pid_file(bridge.name)}",
         f"--dhcp-leasefile={paths.dnsmasq_lease_file(bridge.name)}",

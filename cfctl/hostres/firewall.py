@@ -355,3 +355,90 @@ def meant(chains: Iterable[Chain]) -> list[str]:
         for line in chain.rules
         if "cvd-" in line.text and not line.marked and _verdict(chain, line, always=False)[0] in ("drop", "reject")
     ]
+
+
+# -- what keeps DHCP from the host -------------------------------------------------------------------------
+
+_NFT_ASKS = re.compile(
+    r"(?:iifname (?P<device>\"[^\"]+\"|\S+) )?(?:meta l4proto udp |ip protocol udp )?"
+    r"(?:udp dport (?P<ports>\{[^}]*\}|[\w-]+) )?(?:counter |log(?: (?:prefix \"[^\"]*\"|level \w+))* )*"
+    r"(?:accept|drop|reject|return|jump|goto)\b.*"
+)
+_IPTABLES_ASKS = re.compile(
+    r"(?:-i (?P<device>\S+) )?(?:-p udp )?(?:-m udp )?(?:--dport (?P<port>[\d:]+) )?"
+    r"(?:-m multiport --dports (?P<ports>[\d:,]+) )?(?:-m comment --comment (?:\"[^\"]*\"|\S+) )?-[jg] .*"
+)
+#: Of DHCP servers (RFC 2131 section 4.1), and its name in /etc/services.
+_DHCP, _BOOTPS = 67, "bootps"
+
+
+def shut(chains: Sequence[Chain], needs: Needs) -> list[str]:
+    """Return the rules that somebody has written which drop DHCP before an opening is reached.
+
+    Only those of which that is certain: a rule with any other condition than an interface and a UDP port is passed
+    over, and so are chains of ufw and firewalld.
+    """
+    found: dict[str, None] = {}
+    for chain in chains:
+        if chain.hook != "input" or chain.family not in ("ip", "inet") or owner(chain):
+            continue
+        # What comes after drops everything, and the opening is put before it.
+        before = chain.rules[: _end(chain, chains)[0]]
+        for bridge in needs.dhcp:
+            where, line, verdict = _fate(chain, before, bridge, chains)
+            if line and not line.marked and verdict in ("drop", "reject"):
+                found[f"{where}: {line.text}"] = None
+    return list(found)
+
+
+def _fate(
+    chain: Chain, lines: Sequence[Line], bridge: str, chains: Sequence[Chain], seen: frozenset[str] = frozenset()
+) -> tuple[Chain, Line | None, str]:
+    """Return the first rule that decides about DHCP of a bridge: its chain, itself (None if none does), its verdict.
+
+    The verdict is empty where a rule may let it through: what comes later is not certain.
+    """
+    for line in lines:
+        asks = _asks(chain, line, bridge)
+        verdict, target = _verdict(chain, line, always=False)
+        if asks is False or not verdict or (asks is None and verdict in ("drop", "reject")):
+            continue
+        if verdict in ("accept", "drop", "reject", "queue"):
+            return chain, line, verdict if asks else ""
+        inner = _target(chain, target, chains) if verdict in ("jump", "goto") and target not in seen else None
+        if asks is None or (inner is None and verdict != "return"):
+            return chain, line, ""
+        if inner and (fate := _fate(inner, inner.rules, bridge, chains, seen | {target}))[1]:
+            return fate
+        if verdict in ("return", "goto"):
+            break
+    return chain, None, ""
+
+
+#: Conditions that no first question of a DHCP client fulfils: it is UDP, from 0.0.0.0, and of no connection.
+_NEVER_ASKS = re.compile(
+    r"\btcp\b|icmp|ct state (?!.*\bnew\b)|--ctstate (?!\S*NEW)|ip saddr (?!\S*\b0\.0\.0\.0|[@{])|-s (?!0\.0\.0\.0)"
+    r"|iif(?:name)? \"(?!cvd-|\*)|-i (?!cvd-|\+)"
+)
+
+
+def _asks(chain: Chain, line: Line, bridge: str) -> bool | None:
+    """Tell whether a rule is about what guests of a bridge ask the DHCP server; None if that is not certain."""
+    match = (_NFT_ASKS if chain.backend == NFT else _IPTABLES_ASKS).fullmatch(line.text)
+    if not match:
+        negated = "!" in line.text
+        return False if _NEVER_ASKS.search(line.text) and not negated else None
+    groups = match.groupdict()
+    device = (groups["device"] or bridge).strip('"')
+    ports = groups.get("port") or groups["ports"]
+    anything = "*" if chain.backend == NFT else "+"
+    named = bridge.startswith(device[:-1]) if device.endswith(anything) else device == bridge
+    return named and (ports is None or any(map(_is_dhcp, re.findall(r"[\w:-]+", ports))))
+
+
+def _is_dhcp(port: str) -> bool:
+    """Tell whether a port or a range of ports, in nft's words or those of iptables, has the DHCP server's in it."""
+    if port == _BOOTPS:
+        return True
+    low, _, high = port.replace(":", "-").partition("-")
+    return low.isdecimal() and (high or low).isdecimal() and int(low) <= _DHCP <= int(high or low)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,10 @@ from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageE
 from cfctl.hostres import (
     apply,
     backends,
+    commands,
     desired,
     dnsmasq,
+    firewall,
     iptables,
     lazy,
     neighbours,
@@ -93,6 +94,7 @@ def check(
             process.require("nft")
         bridged = settings["host.ipv4_bridge"] and settings["host.ipv6_bridge"]
         backends.require(choice, routed=bool(settings[_BRIDGE]) and not bridged)
+    chosen = settings
     work, settings = status(settings, adopt=adopt, spare=spare)
     if work.observed.pod:
         raise UsageError(
@@ -100,8 +102,7 @@ def check(
             "Other devices have no network beside it. Nothing was changed.",
             "Mend it with: cfctl host setup --pod\nOr take it down first: cfctl host teardown",
         )
-    bridge = f" --bridge {shlex.quote(settings[_BRIDGE])}" if settings.origin(_BRIDGE) == "--bridge" else ""
-    refuse(work, settings, f"cfctl host setup --instances {settings[_INSTANCES]}{bridge} --force", force=force)
+    refuse(work, settings, commands.set_up(chosen, "--force"), force=force)
     return work, settings
 
 
@@ -149,6 +150,8 @@ def setup(
 
     # What was adopted is not taken down: devices may run on it.
     work = carry_out("host setup", compute, keep=adopt, on_wait=on_wait)
+    if work.changes and (watcher := locks.holder(paths.current().watcher_lock)):
+        note(f"cfctl host run (pid {watcher}) watches this host: what its own settings ask for, it sets up again.")
     return work, checked[0]
 
 
@@ -212,15 +215,34 @@ def _roll_back() -> None:
     apply.run(plan.compute(State(), observed.read(())))
 
 
-def expected(settings: Settings) -> tuple[int, tuple[safety.Network, ...]]:
-    """Return how many instances the host is to serve, and the subnets that they take; needs no right."""
-    # Without iproute2 nothing has been set up either.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the host is to be.
+
+    :param instances: how many it is to serve.
+    :param subnets: those that they take.
+    :param needs: what other people's firewalls are to let through, whoever opens them.
+    """
+
+    instances: int
+    subnets: tuple[safety.Network, ...]
+    needs: firewall.Needs
+
+
+def expected(settings: Settings) -> Expected:
+    """Return what the host is to be; needs no right."""
+    backend = backends.WITH_NFT
+    # Without iproute2 nothing has been set up either, and without any program for rules there are none.
+    with contextlib.suppress(CfctlError):
+        backend = backends.choose(settings).backend
     with contextlib.suppress(CfctlError):
         settings = _as_observed(settings, observed.read(()))
     count = lazy.limit(settings)
-    links = desired.state(settings, active=range(1, count + 1)).links.values()
-    subnets = tuple(ip_interface(address.cidr).network for link in links for address in link.addresses)
-    return count, subnets
+    opened = config.Value("open", settings.origin("host.firewall"))
+    asked = replace(settings, values={**settings.values, "host.firewall": opened})
+    state = desired.state(asked, backend, active=range(1, count + 1))
+    subnets = tuple(ip_interface(addr.cidr).network for link in state.links.values() for addr in link.addresses)
+    return Expected(count, subnets, state.needs or firewall.Needs())
 
 
 def _as_observed(settings: Settings, found: Observed) -> Settings:

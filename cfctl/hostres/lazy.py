@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cfctl import paths
+from cfctl import disk, paths
 from cfctl.errors import CfctlError, UsageError
 from cfctl.hostres import files
 from cfctl.instance import MAX_INSTANCES, Instance
@@ -86,8 +86,9 @@ def write(text: str) -> None:
 def forget() -> None:
     """Remove what was written down, and what a kill left of it."""
     file = paths.system().lazy_record
-    files.unfinished(file).unlink(missing_ok=True)
-    file.unlink(missing_ok=True)
+    with disk.writing(file):
+        files.unfinished(file).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 def held(numbers: Iterable[int]) -> set[int]:

@@ -63,7 +63,8 @@ NETWORK_MANAGER = Manager(
 #: The first file whose match fits is the one that counts, by name; so ours is before all others.
 NETWORKD = Manager(
     "systemd-networkd",
-    Path("/run/systemd/netif"),
+    # The directory comes with the package.
+    Path("/run/systemd/netif/state"),
     Path("/run/systemd/network/00-cfctl.network"),
     f"{_SIGN}[Match]\nName=cvd-*\n\n[Link]\nUnmanaged=yes\n",
     ("cvd-", "Unmanaged="),
@@ -97,7 +98,7 @@ def read() -> tuple[Found, ...]:
     for manager in ALL:
         text = files.read(manager.file)
         ours = text if text.startswith(_SIGN) else ""
-        if (runs := manager.sign.is_dir()) or ours:
+        if (runs := manager.sign.exists()) or ours:
             found.append(Found(manager, runs, _told(manager), ours))
     return tuple(found)
 

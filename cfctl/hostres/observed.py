@@ -29,7 +29,7 @@ from cfctl.hostres.desired import BRIDGE_OPTIONS, GROUP, IPV6_FORWARDING, MARK, 
 from cfctl.instance import BRIDGES, MAX_INSTANCES, UPSTREAM, Subnets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from cfctl.hostres.rules import Backend
 
@@ -189,7 +189,7 @@ def read(sysctls: Collection[str], subnets: Subnets = UPSTREAM, backend: Backend
     directory = dnsmasq.runtime_directory()
     return Observed(
         links={found.link.name: found for found in links},
-        addresses=tuple((address.cidr, raw["ifname"]) for raw in found for address in _addresses(raw)),
+        addresses=addresses(found),
         kinds={raw["ifname"]: raw.get("linkinfo", {}).get("info_kind", "") for raw in found},
         subnets=subnets,
         link_groups=frozenset(str(raw.get("group", "default")) for raw in found),
@@ -213,6 +213,11 @@ def interfaces() -> list[dict[str, Any]]:
     """Return all interfaces with their addresses: one exec tells both."""
     result = process.run(["ip", "-d", "-j", "addr"], timeout=_TIMEOUT_S)
     return [raw for raw in json.loads(result.stdout or "[]") if raw]
+
+
+def addresses(found: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return the addresses of interfaces, each with its interface's name."""
+    return tuple((address.cidr, raw["ifname"]) for raw in found for address in _addresses(raw))
 
 
 def found_link(raw: Mapping[str, Any]) -> FoundLink:

@@ -6,6 +6,7 @@ Nothing here touches the host. What stands in the way and is not ours comes out 
 from __future__ import annotations
 
 import functools
+import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -15,12 +16,14 @@ from cfctl.hostres.desired import GROUP, Link, State
 from cfctl.hostres.observed import FoundLink, Observed, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterator, Sequence
 
 Action = Literal["create", "change", "remove"]
 
 _MISSING = "it is missing"
 _NO_INSTANCES = "the host is to serve no instances"
+#: The tables that keep guests from each other, and do nothing else.
+_APART = {nft.ISOLATION, *(table for one in backends.ALL for table in one.TABLES if table.endswith(" filter"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,13 +294,20 @@ class _Work:
     def _remove_table(self, found: nft.FoundTable) -> None:
         strangers = _strange(found, marked_is_ours=found.marked)
         if not strangers:
-            reason = "guests may reach each other" if self.wanted.instances else _NO_INSTANCES
-            self._add("remove", "table", found.id, reason)
+            self._add("remove", "table", found.id, self._why_no_table(found.id))
             return
         self.left.append(f"table {found.id} stays: it holds what cfctl did not make: {strangers}")
         for rule in found.rules:
             if rule.marked:
                 self._add("remove", "rule", rule_name(found.id, rule.rule), "not needed")
+
+    def _why_no_table(self, name: str) -> str:
+        if not self.wanted.instances:
+            return _NO_INSTANCES
+        now = next((one for one in backends.ALL if set(one.TABLES) & self.wanted.tables.keys()), None)
+        if now and name not in now.TABLES:
+            return f"the rules are made with {now.NAME} now"
+        return "guests may reach each other" if name in _APART else "not needed"
 
     def neighbours(self) -> None:
         """Look at other people's firewalls, and at what configures interfaces by itself."""
@@ -334,8 +344,7 @@ class _Work:
             elif len(running) > 1:
                 self._add("change", "dnsmasq", bridge, f"{len(running)} of them run")
             elif running[0].argv[1:] != wanted.argv[1:]:
-                options = sorted(set(wanted.argv[1:]) ^ set(running[0].argv[1:]))
-                self._add("change", "dnsmasq", bridge, f"its options differ: {' '.join(options)}")
+                self._add("change", "dnsmasq", bridge, _options(running[0].argv[1:], wanted.argv[1:]))
             elif self.observed.pid_files.get(bridge) != running[0].pid:
                 self._add("change", "dnsmasq", bridge, "its pid file does not name it")
             elif bridge in made_anew:
@@ -397,6 +406,17 @@ def _differences(wanted: Link, found: Link) -> Iterator[tuple[str, str]]:
         yield "up", "it is down"
     if found.group != wanted.group:
         yield "group_", f"a tear-down that was killed left it in link group {found.group}"
+
+
+def _options(there: Sequence[str], wanted: Sequence[str]) -> str:
+    """Say how the options of a server differ from those that it should have."""
+    extra = shlex.join(option for option in there if option not in wanted)
+    missing = shlex.join(option for option in wanted if option not in there)
+    if extra and missing:
+        return f"its options differ: {extra} instead of {missing}"
+    if not (extra or missing):
+        return "its options differ: their order"
+    return f"its options differ: {extra} is too much" if extra else f"its options differ: {missing} is missing"
 
 
 def needs_opening(differences: Container[str]) -> bool:

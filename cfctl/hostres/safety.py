@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +33,26 @@ _DEAD_ENDS = ("blackhole", "unreachable", "prohibit", "throw", "broadcast", "mul
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the host sends packets for a subnet."""
+    """Where the host sends packets for a subnet.
+
+    :param address: the address with its prefix length, if an interface has one there: the route goes with it.
+    """
 
     subnet: Network
     device: str
     gateway: str | None = None
+    address: str | None = None
+
+    @property
+    def removal(self) -> str:
+        """The command that takes it away."""
+        if self.address:
+            return f"ip addr del {self.address} dev {self.device}"
+        return f"ip route del {self.subnet} dev {self.device}"
 
     def __str__(self) -> str:
+        if self.address:
+            return f"address {self.address} on {self.device}"
         via = f" via {self.gateway}" if self.gateway else ""
         return f"{self.subnet}{via} on {self.device}"
 
@@ -60,6 +73,23 @@ def routes(version: int = 4) -> list[Route]:
         if route.subnet.prefixlen > _DEFAULT_PREFIX[version]:
             found.append(route)
     return found
+
+
+def with_addresses(there: Iterable[Route], addresses: Iterable[tuple[str, str]]) -> list[Route]:
+    """Return routes and addresses; what leads to an address, or to its subnet, is that address and no route.
+
+    An address on an interface that is down has no route yet, and counts all the same.
+
+    :param addresses: with prefix length, each with its interface.
+    """
+    found = [
+        Route(interface.network, device, address=cidr)
+        for cidr, device in addresses
+        if (interface := ip_interface(cidr)).network.prefixlen > _DEFAULT_PREFIX[interface.version]
+    ]
+    theirs = {(one.subnet, one.device) for one in found}
+    theirs |= {(ip_network(ip_interface(one.address).ip), one.device) for one in found if one.address}
+    return [*found, *(route for route in there if route.gateway or (route.subnet, route.device) not in theirs)]
 
 
 def clashes(wanted: Iterable[Network], there: Sequence[Route]) -> list[tuple[Network, Route]]:
@@ -89,16 +119,11 @@ def require_free(
     :param addresses: the host's addresses, each with its interface.
     :param ours: interfaces that are cfctl's, whose routes and addresses do not count.
     :param settings: which settings name the networks that ``wanted`` are parts of.
-    :raises SubnetClash: naming the routes; nothing was changed.
+    :raises SubnetClash: naming the routes and addresses; nothing was changed.
     """
     versions = {net.version for net in wanted}
-    there = [route for version in sorted(versions) for route in routes(version) if route.device not in ours]
-    known = {(route.subnet, route.device) for route in there}
-    # An address on an interface that is down has no route yet.
-    for cidr, device in addresses:
-        subnet = ip_network(cidr, strict=False)
-        if device not in ours and (subnet, device) not in known:
-            there.append(Route(subnet, device))
+    everything = with_addresses((route for version in sorted(versions) for route in routes(version)), addresses)
+    there = [route for route in everything if route.device not in ours]
     found = clashes(wanted, there)
     if found:
         lines = dict.fromkeys(f"{subnet} is needed, and {route} is there." for subnet, route in found)
@@ -108,8 +133,8 @@ def require_free(
             "\n".join([*list(lines)[:8], "Nothing was changed: the host would no longer reach what is there."]),
             "Give the devices others, in config.toml or as CFCTL_HOST_...:\n[host]\n"
             + "\n".join(_proposals(taken, [*settings.values(), *(route.subnet for route in there)]))
-            + "\nOr take the route away while the host serves devices: "
-            f"ip route del {found[0][1].subnet} dev {found[0][1].device}",
+            + f"\nOr take the {'address' if found[0][1].address else 'route'} away while the host serves devices: "
+            + found[0][1].removal,
         )
 
 

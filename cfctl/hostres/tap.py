@@ -22,13 +22,15 @@ from cfctl.errors import CfctlError, DevicesUp, HostLacks
 from cfctl.instance import MAX_INSTANCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TUNSETGROUP = 0x400454CE
+_TUNGETIFF = 0x800454D2
 _IFF_TAP = 0x0002
+_IFF_PERSIST = 0x0800
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 
@@ -61,33 +63,54 @@ def chunk_size() -> int:
 
 
 @contextlib.contextmanager
-def opened(names: Sequence[str], gid: int) -> Iterator[list[int]]:
+def opened(names: Sequence[str], gid: int, discard: Callable[[Sequence[str]], None]) -> Iterator[list[int]]:
     """Make taps, or open those that are there, for the block: with upstream's flags and group.
 
     A tap that was made here is gone after the block unless :func:`persist` kept it.
 
     :param gid: the group whose members may open them.
+    :param discard: deletes taps all at once, after a failure or an interruption: those that would be gone anyway, but
+        one by one, for which the kernel takes 20 ms each.
     :raises HostLacks: without the tun driver.
     :raises CfctlError: if a tap is in use or of another kind; those made before it are gone.
     """
     with contextlib.ExitStack() as stack:
-        fds = []
-        for name in names:
-            try:
-                fd = os.open(paths.TUN, os.O_RDWR | os.O_CLOEXEC)
-                stack.callback(os.close, fd)
-                fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
-                fcntl.ioctl(fd, _TUNSETGROUP, gid)
-            except OSError as exc:
-                raise _error(name, exc) from exc
-            fds.append(fd)
-        yield fds
+        fds: list[int] = []
+        try:
+            for name in names:
+                try:
+                    fd = os.open(paths.TUN, os.O_RDWR | os.O_CLOEXEC)
+                    stack.callback(os.close, fd)
+                    fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
+                    fcntl.ioctl(fd, _TUNSETGROUP, gid)
+                except OSError as exc:
+                    raise _error(name, exc) from exc
+                fds.append(fd)
+            yield fds
+        except BaseException:
+            # If that fails too, closing them does it.
+            with contextlib.suppress(CfctlError, OSError):
+                if passing := _passing(fds):
+                    discard(passing)
+            raise
 
 
 def persist(fds: Sequence[int]) -> None:
     """Let taps outlive their descriptors."""
     for fd in fds:
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+
+
+def _passing(fds: Sequence[int]) -> list[str]:
+    """Return the names of those open taps that end with their descriptors: nobody has made them persistent."""
+    found = []
+    for fd in fds:
+        # ENODEV and EBADFD: it was deleted while we had it open.
+        with contextlib.suppress(OSError):
+            name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
+            if not flags & _IFF_PERSIST:
+                found.append(name.rstrip(b"\0").decode())
+    return found
 
 
 def _error(name: str, exc: OSError) -> CfctlError:

@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cfctl import config, steps
-from cfctl.errors import CfctlError, DevicesUp, HostLacks, NeedsRoot, UsageError
+from cfctl import config, locks, paths, steps
+from cfctl.errors import AlreadyWatched, CfctlError, DevicesUp, HostLacks, NeedsRoot, UsageError
 from cfctl.hostres import host, lazy, netlink_events, nft, tap_service
 from cfctl.hostres.pace import Pace
 from cfctl.hostres.service_manager import Manager
@@ -74,6 +74,8 @@ class Watcher:
         self._insists = True
         self._pace = Pace(time.monotonic())
         self._manager = Manager()
+        self._sole = contextlib.ExitStack()
+        self._claimed = False
         self._service = contextlib.ExitStack()
         self._serving = False
         self._inherited: socket.socket | None = None
@@ -104,6 +106,7 @@ class Watcher:
         """Set the host up, then keep it so until :meth:`end`.
 
         :raises NeedsRoot: for an ordinary user.
+        :raises AlreadyWatched: if somebody else does this already; nothing was changed.
         :raises HostLacks: if the host lacks what no waiting brings: a program, a kernel module.
         :raises UsageError: if the settings make no sense.
         """
@@ -111,6 +114,7 @@ class Watcher:
             raise NeedsRoot("host run")
         self._inherited = tap_service.from_systemd()
         with contextlib.ExitStack() as stack:
+            stack.push(self._sole)
             stack.callback(self._sleep)
             stack.callback(self._forget_servers)
             if self._inherited:
@@ -158,6 +162,8 @@ class Watcher:
     def _read_settings(self) -> None:
         self._reloading = False
         self._manager.reloading()
+        # Whoever asks wants to hear how it is now, be it as before.
+        self._said = self._said and ""
         try:
             self._settings = self._load()
         except CfctlError as error:
@@ -174,18 +180,35 @@ class Watcher:
         """Compare, and mend what differs."""
         self._pace.looks(time.monotonic())
         try:
+            self._claim()
             with steps.reporting(_Notes(self._tell)):
                 kind, text = self._mend()
                 self._serve()
                 self._settled(kind, text)
         except BlockingIOError:
             self._pace.busy(time.monotonic())
+        except AlreadyWatched:
+            raise
         except (UsageError, HostLacks) as error:
             if self._said is None:
                 raise  # From the start: it would be so for ever.
             self._wait_for(error)
         except CfctlError as error:
             self._wait_for(error)
+
+    def _claim(self) -> None:
+        """Be the only one that watches this host, as soon as that can be written down.
+
+        :raises AlreadyWatched: if somebody else is.
+        """
+        if self._claimed:
+            return
+        lock = paths.current().watcher_lock
+        try:
+            self._sole.enter_context(locks.sole(lock))
+        except BlockingIOError:
+            raise AlreadyWatched(locks.holder(lock) or 0, str(lock)) from None
+        self._claimed = True
 
     def _mend(self) -> tuple[Kind, str]:
         """Mend what differs; return how the host is then."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfctl import paths, steps
+from cfctl import disk, paths, steps
 from cfctl.errors import CfctlError, DamagedRecord, NameTaken, NoSuchDevice, UsageError
 from cfctl.instance import MAX_INSTANCES, Instance
 
@@ -324,13 +324,7 @@ def is_held(record: Record) -> bool:
 
 def disk_error(where: Path, exc: OSError) -> CfctlError:
     """Return the error for a directory that cannot be written."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        help_ = f"Make room there: df -h {where}"
-    elif exc.errno == errno.EROFS:
-        help_ = "Mount it writable, or keep devices elsewhere: export CFCTL_PATHS_STATE=DIRECTORY"
-    else:
-        help_ = f"Look at who may write there: ls -ld {where}"
-    return CfctlError(f"{where} cannot be written: {exc.strerror}", None, help_)
+    return disk.error(where, exc, elsewhere="keep devices elsewhere: export CFCTL_PATHS_STATE=DIRECTORY")
 
 
 def _encode(record: Record) -> bytes:

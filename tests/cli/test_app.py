@@ -136,6 +136,12 @@ def test_completion() -> None:
 # -- wrong calls -------------------------------------------------------------------------------------------
 
 
+def test_a_deadline_without_a_pod() -> None:
+    done = cfctl("host", "run", "--deadline", "3", CFCTL_PATHS_RUNTIME="/nonexistent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--deadline goes with --pod" in done.stderr
+
+
 @pytest.mark.parametrize(
     "args", [["nonsense"], ["gpu", "nonsense"], ["gpu", "probe", "--nonsense"], ["gpu", "probe", "x"]]
 )

@@ -15,6 +15,7 @@ from cfctl.hostres.doctor import facts as facts_module
 from cfctl.hostres.doctor import fix
 from cfctl.hostres.doctor.facts import Facts, Kvm
 from cfctl.hostres.doctor.finding import Finding
+from cfctl.hostres.firewall import Needs
 from cfctl.hostres.safety import Network
 from tests.hostres import patients
 from tests.schemas import conforms
@@ -30,7 +31,11 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         verdict = kvm.Verdict(ok=bool(facts.kvm.ok), reason=facts.kvm.reason, known=facts.kvm.ok is not None)
         monkeypatch.setattr(kvm, "usable", lambda: verdict)
 
-        def gather(trial: Kvm, *, instances: int, subnets: tuple[Network, ...], firewall: str) -> Facts:
+        def gather(
+            trial: Kvm, *, instances: int, subnets: tuple[Network, ...], firewall: str, needs: Needs, setup: str
+        ) -> Facts:
+            assert needs == facts.needs
+            assert setup == f"sudo cfctl host setup --instances {instances}"
             assert len(subnets) == 2 * instances + 2
             assert trial == facts.kvm
             assert firewall == facts.firewall

@@ -193,7 +193,7 @@ def test_what_the_tun_driver_refuses(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(kind) as caught, tap.opened(["cvd-etap-01"], 0):
+    with pytest.raises(kind) as caught, tap.opened(["cvd-etap-01"], 0, lambda names: pytest.fail(f"{names}")):
         pass
     assert (type(caught.value), caught.value.brief) == (kind, brief)
 

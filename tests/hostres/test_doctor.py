@@ -15,7 +15,7 @@ import pytest
 
 from cfctl import paths
 from cfctl.errors import NeedsRoot
-from cfctl.hostres import doctor, filtertable
+from cfctl.hostres import doctor, filtertable, firewall
 from cfctl.hostres.doctor import facts as facts_module
 from cfctl.hostres.doctor import fix
 from cfctl.hostres.doctor.facts import Facts, Kvm, Node
@@ -132,6 +132,7 @@ OPENED = (
     'oifname "cvd-*" ct state established,related counter accept comment "cfctl"',
     "counter return",
 )
+OPENED_IN = tuple(f'iifname "{name}" udp dport 67 counter accept comment "cfctl"' for name in ("cvd-ebr", "cvd-wbr"))
 
 CASES: dict[str, Case] = {
     # -- where it runs
@@ -429,6 +430,10 @@ CASES: dict[str, Case] = {
         changed(routes=(Route(IPv4Network("192.168.0.0/16"), "wg0", "10.1.1.1"),)),
         *("subnets", "fail", "taken: 192.168.0.0/16 via 10.1.1.1 on wg0", "ip route del 192.168.0.0/16 dev wg0"),
     ),
+    "address": (
+        changed(routes=(Route(IPv4Network("192.168.98.0/24"), "d0", address="192.168.98.7/24"),)),
+        *("subnets", "fail", "taken: address 192.168.98.7/24 on d0", "sudo ip addr del 192.168.98.7/24 dev d0"),
+    ),
     "routes unknown": (
         changed(routes=None),
         *("subnets", "warn", "not known: the routes could not be read", "recommends iproute2"),
@@ -463,6 +468,10 @@ CASES: dict[str, Case] = {
         *("NetworkManager", "warn", "is not told to leave cvd-* alone", "systemctl reload NetworkManager"),
     ),
     # -- firewalls
+    "drop of DHCP": (
+        changed(chains=(chain("INPUT", "input", "udp dport 67 drop", *OPENED_IN),)),
+        *("drop of DHCP", "warn", "guests get no address: ip filter INPUT: udp dport 67 drop", "Look at it"),
+    ),
     "firewalld": (
         written("proc/800/comm", "firewalld\n"),
         *("firewalld", "warn", "runs, and has no zone for cvd-*", "sudo cfctl host setup"),
@@ -789,8 +798,9 @@ def test_a_repair_is_only_made_where_something_is_wrong(repairs: Path) -> None:
 
 def test_only_root_may_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(NeedsRoot, match="host doctor --fix must run as root"):
+    with pytest.raises(NeedsRoot, match="host doctor --fix must run as root") as caught:
         fix.require_root()
+    assert "kernel modules" in (caught.value.details or "")
 
 
 def test_the_capability_command_makes_what_launchers_ask(tmp_path: Path) -> None:
@@ -815,3 +825,34 @@ def test_devices_are_where_the_disk_is_measured(tmp_path: Path, monkeypatch: pyt
     gathered = facts_module.gather(patients.KVM_WORKS, instances=1)
     assert gathered.devices == paths.current().devices
     assert gathered.free_mb is not None
+
+
+@pytest.mark.parametrize("listed", ["-P FORWARD DROP", "-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -j DROP"])
+def test_commands_for_iptables_make_what_the_set_up_makes(tmp_path: Path, listed: str) -> None:
+    """In the same order, and after what the administrator has written."""
+    text = f"-P INPUT DROP\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -j ACCEPT\n-P FORWARD DROP\n{listed}\n"
+    chains = filtertable.parse("iptables-legacy", text)
+    facts = LEFT(replace(patients.healthy(tmp_path), chains=chains))
+    help_ = "\n".join(findings(facts)[check].help or "" for check in ("input drop", "forward drop"))
+    by_hand = [line.removeprefix("sudo iptables-legacy ") for line in help_.splitlines()]
+    script = filtertable.script_lines(firewall.edits(chains, facts.needs), chains)
+    assert by_hand == [line.replace(" -m comment --comment cfctl", "") for line in script]
+    assert by_hand[0] == "-I INPUT 3 -i cvd-ebr -p udp -m udp --dport 67 -j ACCEPT"
+    assert by_hand[1].startswith("-I INPUT 4 -i cvd-wbr")
+
+
+def test_the_doctor_asks_for_what_the_set_up_opens(tmp_path: Path) -> None:
+    chains = filtertable.parse("iptables-legacy", "-P INPUT DROP\n-P FORWARD DROP\n")
+    needs = firewall.Needs(("cvd-ebr",), apart=True)
+    facts = LEFT(replace(patients.healthy(tmp_path), chains=chains, needs=needs))
+    help_ = "\n".join(findings(facts)[check].help or "" for check in ("input drop", "forward drop"))
+    assert "-i cvd-wbr" not in help_
+    assert "-I FORWARD 1 -i cvd-+ ! -o cvd-+ -j ACCEPT" in help_
+    docker = changed(chains=DOCKER)(LEFT(patients.healthy(tmp_path)))
+    patients.write(tmp_path, {"sys/class/net/br-lan/mtu": "1500"})
+    assert 'oifname "br-lan" counter accept' in (findings(docker)["forward drop"].help or "")
+
+
+def test_the_doctor_says_how_this_host_is_set_up(tmp_path: Path) -> None:
+    facts = replace(patients.healthy(tmp_path), chains=DOCKER, setup="sudo cfctl host setup --instances 4")
+    assert findings(facts)["forward drop"].help == "sudo cfctl host setup --instances 4"

@@ -278,3 +278,116 @@ def test_iptables_that_keeps_guests_apart_lets_them_only_out() -> None:
     for apart, first in ((True, "-i cvd-+ ! -o cvd-+ -j ACCEPT"), (False, "-i cvd-+ -j ACCEPT")):
         edits = firewall.edits(chains, firewall.Needs(("cvd-ebr",), apart=apart))
         assert next(edit.opening.rule for edit in edits if edit.chain.name == "FORWARD") == first
+
+
+# -- drops of DHCP -----------------------------------------------------------------------------------------
+
+_OURS_IN = tuple(f'iifname "{bridge}" udp dport 67 counter accept comment "cfctl"' for bridge in NEEDS.dhcp)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "udp dport 67 drop",
+        "udp dport 67 counter drop",
+        "udp dport { 53, 67-68 } reject",
+        "udp dport 1-1023 drop",
+        "meta l4proto udp drop",
+        "ip protocol udp counter reject with icmp port-unreachable",
+        'udp dport 67 log prefix "no: " drop',
+        'iifname "cvd-wbr" udp dport 67 drop',
+        'iifname "cvd-*" drop',
+    ],
+)
+@pytest.mark.parametrize("policy", ["accept", "drop"])
+def test_a_drop_of_dhcp_is_named(rule: str, policy: str) -> None:
+    ours = _OURS_IN if policy == "drop" else ()
+    others = (
+        "ct state established,related accept",
+        "ct state vmap { established : accept, related : accept, invalid : drop }",
+        'iif "lo" accept',
+        'iifname "eth0" accept',
+        "tcp dport 22 accept",
+        "udp dport 53 accept",
+        "ip saddr 10.0.0.0/8 accept",
+        "icmp type echo-request accept",
+        "ip daddr 10.0.0.1 drop",
+    )
+    before = mine("input", *others, rule, *ours, policy=policy)
+    assert firewall.shut((before,), NEEDS) == [f"inet mine input: {rule}"]
+    let_in = mine("input", *_OURS_IN, rule, policy=policy)
+    assert firewall.shut((let_in,), NEEDS) == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("udp dport 68 drop",),
+        ("udp dport 667 drop",),
+        ("udp dport { 53, 68 } drop",),
+        ("udp dport != 67 drop",),
+        ("udp sport 67 drop",),
+        ("tcp dport 67 drop",),
+        ("ip saddr 10.0.0.0/8 udp dport 67 drop",),
+        ('iifname "eth0" udp dport 67 drop',),
+        ('iifname != "eth0" udp dport 67 drop',),
+        ('iifname { "eth0", "eth1" } udp dport 67 drop',),
+        ("udp dport 67 limit rate over 10/second drop",),
+        ("meta l4proto { tcp, udp } th dport 67 drop",),
+        # Let in before.
+        ("udp dport 67 accept", "meta l4proto udp drop"),
+        ('iifname "cvd-*" accept', "meta l4proto udp drop"),
+        ('iifname { "cvd-ebr", "cvd-wbr" } udp dport 67 accept', "meta l4proto udp drop"),
+        ('iifname != "eth0" accept', "meta l4proto udp drop"),
+        ("ct state new accept", "meta l4proto udp drop"),
+        ("fib daddr type broadcast accept", "meta l4proto udp drop"),
+        ("ip saddr 0.0.0.0 accept", "meta l4proto udp drop"),
+        ("udp dport vmap { 67 : accept, 53 : accept }", "meta l4proto udp drop"),
+        ("jump nowhere", "meta l4proto udp drop"),
+        ("udp dport 67 return", "meta l4proto udp drop"),
+        # What drops all the rest: the opening comes before it, or nobody gets as far.
+        ("drop", "udp dport 67 drop"),
+        ("accept", "udp dport 67 drop"),
+    ],
+)
+def test_what_may_be_no_drop_of_dhcp(rules: tuple[str, ...]) -> None:
+    assert firewall.shut((mine("input", *rules),), NEEDS) == []
+
+
+def test_a_drop_of_dhcp_elsewhere() -> None:
+    drop = "udp dport 67 drop"
+    assert firewall.shut((mine("forward", drop), mine("input", drop, table="bridge x")), NEEDS) == []
+    assert firewall.shut((mine("input", drop, table="ip6 filter"),), NEEDS) == []
+    assert firewall.shut((mine("input", drop, "jump ufw-before-input"),), NEEDS) == []
+    # On somebody else's bridge the host gives no addresses.
+    assert firewall.shut((mine("input", drop),), Needs()) == []
+    inner = user_chain("services", "udp dport 53 accept", drop)
+    jump = mine("input", "meta l4proto udp jump services", table="ip filter")
+    assert firewall.shut((jump, inner), NEEDS) == [f"ip filter services: {drop}"]
+    assert firewall.shut((mine("input", "tcp dport 1 jump services", table="ip filter"), inner), NEEDS) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ("-p udp -j DROP", True),
+        ("-p udp -m udp --dport 67 -j REJECT --reject-with icmp-port-unreachable", True),
+        ("-p udp -m udp --dport 67:68 -j DROP", True),
+        ("-p udp -m multiport --dports 53,67 -j DROP", True),
+        ('-p udp -m udp --dport 67 -m comment --comment "no DHCP" -j DROP', True),
+        ("-i cvd-+ -p udp -j DROP", True),
+        ("-p udp -m udp --dport 53 -j DROP", False),
+        ("-i eth0 -p udp -j DROP", False),
+        ("! -i lo -p udp -j DROP", False),
+        ("-s 10.0.0.0/8 -p udp -j DROP", False),
+        ("-p tcp -m tcp --dport 67 -j DROP", False),
+        ("-p udp -j LOG", False),
+        ("-p udp -m udp --dport 67 -j ACCEPT", False),
+        ("-p udp -m udp ! --dport 67 -j DROP", False),
+    ],
+)
+def test_a_drop_of_dhcp_in_iptables(rule: str, *, named: bool) -> None:
+    before = "-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+    before += "-A INPUT -s 10.0.0.0/8 -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n"
+    chains = filtertable.parse("iptables-legacy", f"-P INPUT DROP\n{before}-A INPUT {rule}\n")
+    assert firewall.shut(chains, NEEDS) == ([f"iptables-legacy filter INPUT: {rule}"] if named else [])

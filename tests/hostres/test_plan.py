@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfctl.hostres import desired, dnsmasq, nft, plan
+from cfctl.hostres import backends, desired, dnsmasq, nft, plan
 from cfctl.hostres.desired import External, State
 from cfctl.hostres.observed import FoundLink, Observed
 from cfctl.hostres.safety import Uplink
@@ -191,6 +191,19 @@ def test_a_doubled_rule_goes_once() -> None:
     assert [found.handle for _, found in plan.superfluous(STATE.tables[nft.NAT], twice)] == [99]
 
 
+def test_why_a_table_goes() -> None:
+    def gone(there: State, wanted: State) -> set[str]:
+        changed = compute(hosts.ready(there), wanted)
+        return {reason for action, name, reason in changed if action == "remove" and name.startswith("table")}
+
+    for before in backends.ALL:
+        there = desired.build(3, backend=before)
+        for now in backends.ALL:
+            said = set() if now is before else {f"the rules are made with {now.NAME} now"}
+            assert gone(there, desired.build(3, backend=now)) == said
+        assert gone(there, desired.build(3, backend=before, guest_isolation=False)) == {"guests may reach each other"}
+
+
 def test_rules_that_could_not_be_read_are_not_judged() -> None:
     assert compute(replace(READY, tables=None)) == []
 
@@ -212,7 +225,19 @@ EBR, WBR = READY.servers
         (_servers(EBR, replace(EBR, pid=7), WBR), ("change", "dnsmasq cvd-ebr", "2 of them run")),
         (
             _servers(replace(EBR, argv=(*EBR.argv, "--quiet-dhcp")), WBR),
-            ("change", "dnsmasq cvd-ebr", "its options differ: --quiet-dhcp"),
+            ("change", "dnsmasq cvd-ebr", "its options differ: --quiet-dhcp is too much"),
+        ),
+        (
+            _servers(replace(EBR, argv=tuple(o for o in EBR.argv if o != "--port=0")), WBR),
+            ("change", "dnsmasq cvd-ebr", "its options differ: --port=0 is missing"),
+        ),
+        (
+            _servers(replace(EBR, argv=tuple(o.replace("port=0", "port=5 3") for o in EBR.argv)), WBR),
+            ("change", "dnsmasq cvd-ebr", "its options differ: '--port=5 3' instead of --port=0"),
+        ),
+        (
+            _servers(replace(EBR, argv=(EBR.argv[0], *reversed(EBR.argv[1:]))), WBR),
+            ("change", "dnsmasq cvd-ebr", "its options differ: their order"),
         ),
         (
             replace(READY, pid_files={**READY.pid_files, "cvd-ebr": None}),

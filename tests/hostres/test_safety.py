@@ -71,6 +71,44 @@ def test_what_a_clash_says(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+ADDRESSES = [("192.168.98.7/24", "lan0"), ("fd00:96::7/64", "lan0"), ("192.168.96.1/24", "down0"), ("8.8.8.8/0", "x")]
+
+
+def test_the_routes_of_an_address_are_the_address() -> None:
+    there = [
+        Route(IPv4Network("192.168.98.0/24"), "lan0"),
+        Route(IPv4Network("192.168.98.7/32"), "lan0"),
+        Route(IPv6Network("fd00:96::/64"), "lan0"),
+        Route(IPv6Network("fd00:96::7/128"), "lan0"),
+        # Not of the address: another interface, other subnets, and a gateway.
+        Route(IPv4Network("192.168.98.0/24"), "lan1"),
+        Route(IPv4Network("192.168.98.0/25"), "lan0"),
+        Route(IPv4Network("192.168.98.0/24"), "lan0", "192.168.98.9"),
+    ]
+    assert [str(route) for route in safety.with_addresses(there, ADDRESSES)] == [
+        "address 192.168.98.7/24 on lan0",
+        "address fd00:96::7/64 on lan0",
+        "address 192.168.96.1/24 on down0",
+        "192.168.98.0/24 on lan1",
+        "192.168.98.0/25 on lan0",
+        "192.168.98.0/24 via 192.168.98.9 on lan0",
+    ]
+
+
+def test_a_clash_with_an_address_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _answers(
+        monkeypatch, '[{"dst":"192.168.98.0/24","dev":"lan0"},{"type":"local","dst":"192.168.98.7","dev":"lan0"}]'
+    )
+    with pytest.raises(SubnetClash) as caught:
+        safety.require_free([IPv4Network("192.168.98.0/24")], ADDRESSES, ours=(), settings={})
+    said = str(caught.value)
+    assert said.count("is needed, and") == 1
+    assert "192.168.98.0/24 is needed, and address 192.168.98.7/24 on lan0 is there." in said
+    assert said.endswith(
+        "Or take the address away while the host serves devices: ip addr del 192.168.98.7/24 dev lan0"
+    )
+
+
 def test_what_is_proposed_where_everything_is_taken() -> None:
     nets: dict[str, safety.Network] = {
         "host.wifi_subnet": IPv4Network("192.168.96.0/24"),

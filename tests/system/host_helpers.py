@@ -14,7 +14,7 @@ from tests.schemas import conforms
 from tests.system.sandbox import INSIDE, REPO, Sandbox
 
 #: Stays on purpose: all holders of the lock must lock the same inode.
-LOCK = ["/run/cfctl", "/run/cfctl/host.lock"]
+LOCK = ["/run/cfctl", "/run/cfctl/host.lock", "/run/cfctl/watcher.lock"]
 
 
 def snapshot(box: Sandbox) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_a_set_up_host_is_no_clash_with_itself(sandbox: Sandbox) -> None:
     sandbox.run("ip", "link", "add", "lan0", "type", "bridge")
     sandbox.run("ip", "addr", "add", "192.168.97.200/24", "dev", "lan0")
     sandbox.run("ip", "link", "set", "lan0", "up")
-    assert doctor(sandbox)["subnets"]["found"] == "taken: 192.168.97.0/24 on lan0"
+    assert doctor(sandbox)["subnets"]["found"] == "taken: address 192.168.97.200/24 on lan0"
     carry_out_text = doctor(sandbox)["subnets"]["help"].rpartition("sudo ")[2]
     sandbox.run("sh", "-c", carry_out_text)
     assert doctor(sandbox)["subnets"]["result"] == "ok"
@@ -89,6 +89,20 @@ def test_what_an_administrators_own_table_drops(sandbox: Sandbox) -> None:
     assert "forward drop" not in found
 
 
+def test_what_iptables_drops_is_opened_by_hand_as_by_the_set_up(sandbox: Sandbox) -> None:
+    rules = ["-P INPUT DROP", "-A INPUT -i lo -j ACCEPT", "-A INPUT -s 203.0.113.9 -j DROP"]
+    rules += ["-P FORWARD DROP", "-A FORWARD -d 203.0.113.3 -j DROP", "-A FORWARD -j LOG"]
+    for rule in rules:
+        sandbox.run("iptables-legacy", *rule.split())
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    made = sandbox.run("iptables-legacy", "-S").stdout.replace("-m comment --comment cfctl ", "")
+    sandbox.cfctl("host", "setup", env=LEAVE)
+    found = doctor(sandbox, env=LEAVE)
+    for check in ("input drop", "forward drop"):
+        carry_out(sandbox, found[check])
+    assert sandbox.run("iptables-legacy", "-S").stdout == made
+
+
 def test_what_the_set_up_opens(sandbox: Sandbox) -> None:
     sandbox.run(
         "nft", "-f", "-", stdin="table inet mine { chain input { type filter hook input priority 0; policy drop; }; }"
@@ -100,6 +114,20 @@ def test_what_the_set_up_opens(sandbox: Sandbox) -> None:
     assert found["firewall rules"]["found"] == "what drops by default lets guests through (cfctl's rules)"
     sandbox.run("nft", "insert rule inet mine input iifname cvd-ebr drop")
     assert doctor(sandbox)["drop for guests"]["found"].endswith('inet mine input: iifname "cvd-ebr" drop')
+
+
+def test_what_drops_dhcp_is_named(sandbox: Sandbox) -> None:
+    """Before the opening that the set-up has made: nft prints the rule, and so does iptables."""
+    sandbox.run("nft", "add table ip mine; add chain ip mine in { type filter hook input priority 0; policy drop; }")
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    assert "drop of DHCP" not in doctor(sandbox)
+    sandbox.run("nft", "insert rule ip mine in udp dport { 67, 68 } drop")
+    assert doctor(sandbox)["drop of DHCP"]["found"].endswith("ip mine in: udp dport { 67, 68 } drop")
+    sandbox.run("nft", "delete table ip mine")
+    sandbox.run("iptables-legacy", "-A", "INPUT", "-p", "udp", "-j", "DROP")
+    said = doctor(sandbox)["drop of DHCP"]
+    assert said["found"].endswith("iptables-legacy filter INPUT: -p udp -j DROP")
+    assert said["result"] == "warn"
 
 
 def test_a_port_that_is_taken(sandbox: Sandbox) -> None:

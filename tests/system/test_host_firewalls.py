@@ -423,6 +423,8 @@ def test_managers_are_told_to_leave_the_interfaces_alone(sandbox: Sandbox) -> No
     sandbox.run("sh", "-ec", "cat >/run/bin/busctl; chmod 755 /run/bin/busctl; touch /run/busctl.log", stdin=_BUSCTL)
     sandbox.env["PATH"] = f"/run/bin:{os.environ['PATH']}"
     sandbox.run("touch", "/run/systemd/network/80-mine.network", "/run/NetworkManager/conf.d/mine.conf")
+    # Without it, networkd is installed and has never been started.
+    sandbox.run("touch", "/run/systemd/netif/state")
     before = snapshot(sandbox)
     told = [("create", "manager NetworkManager"), ("create", "manager systemd-networkd")]
     assert openings(sandbox, "host", "setup", "--instances", "1") == told

@@ -128,6 +128,9 @@ def test_another_program_takes_over_and_leaves_nothing(sandbox: Sandbox, variant
     before = snapshot(sandbox)
     with_iptables = {"CFCTL_HOST_RULES": "iptables"}
     sandbox.cfctl("host", "setup", "--instances", "2")
+    planned = sandbox.json("host", "plan", env=with_iptables, check=False)["changes"]
+    reasons = {change["reason"] for change in planned if change["action"] == "remove"}
+    assert reasons == {f"the rules are made with iptables-{variant} now"}
     done = changes(sandbox, "host", "setup", env=with_iptables)
     assert ("remove", "table ip cuttlefish_nat") in done
     assert ("create", f"table iptables-{variant} nat") in done

@@ -290,7 +290,7 @@ def test_a_service_that_was_killed_is_followed_by_another(sandbox: Sandbox) -> N
     with watching(sandbox) as watch:
         assert watch.of("mended", "waiting") == []
         assert ask(sandbox, "life", "1") == ["done", "done"]
-    assert sandbox.run("ls", "/run/cfctl").stdout.split() == ["host", "host.lock", "lazy.json"]
+    assert sandbox.run("ls", "/run/cfctl").stdout.split() == ["host", "host.lock", "lazy.json", "watcher.lock"]
 
 
 def test_a_subnet_that_is_taken_is_found_at_the_set_up(sandbox: Sandbox) -> None:

@@ -154,7 +154,18 @@ def test_clashing_route(sandbox: Sandbox, route: str, there: str) -> None:
 def test_clashing_address_of_an_interface_that_is_down(sandbox: Sandbox) -> None:
     sandbox.run("sh", "-c", "ip link add lan0 type bridge && ip addr add 192.168.96.7/24 dev lan0")
     with unchanged(sandbox):
-        assert "192.168.96.0/24 on lan0" in fails(sandbox, 1, "host", "setup", "--instances", "1")
+        assert "address 192.168.96.7/24 on lan0" in fails(sandbox, 1, "host", "setup", "--instances", "1")
+
+
+def test_what_mends_a_clash_with_an_address(sandbox: Sandbox) -> None:
+    sandbox.run(
+        "sh", "-ec", "ip link add lan0 type bridge; ip addr add 192.168.98.7/24 dev lan0; ip link set lan0 up"
+    )
+    with unchanged(sandbox):
+        said = fails(sandbox, 1, "host", "setup", "--instances", "1")
+    assert said.count("is needed, and") == 1
+    sandbox.run("sh", "-c", said[said.index("ip addr del") :].splitlines()[0])
+    sandbox.cfctl("host", "setup", "--instances", "1")
 
 
 def test_default_routes_dead_ends_and_subnets_of_other_numbers_do_not_clash(sandbox: Sandbox) -> None:

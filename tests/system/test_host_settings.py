@@ -148,7 +148,7 @@ def test_devices_that_are_up_do_not_move(sandbox: Sandbox) -> None:
         with unchanged(sandbox):
             said = fails(sandbox, 1, "host", "setup", "--bridge", "br0")
             assert "devices are up: cvd-2\n  In use: cvd-wtap-02." in said
-            assert "cut them off: cfctl host setup --instances 2 --bridge br0 --force" in said
+            assert "cut them off: cfctl host setup --bridge br0 --force" in said
             # The tap itself stays as it is, but its guest would lose the gateway.
             wifi = {"CFCTL_HOST_WIFI_SUBNET": "10.193.96.0/24"}
             assert "devices are up: cvd-2" in fails(sandbox, 1, "host", "setup", env=wifi)
@@ -324,7 +324,7 @@ def test_an_ipv6_prefix_that_the_host_uses(sandbox: Sandbox) -> None:
     env = {"CFCTL_HOST_WIFI_IPV6_PREFIX": "fd00:96::", "CFCTL_HOST_ETHERNET_IPV6_PREFIX": "2001:db8::"}
     with unchanged(sandbox):
         said = fails(sandbox, 1, "host", "setup", "--instances", "1", env=env)
-    assert "fd00:96::/64 is needed, and fd00:96::/64 on up0 is there." in said
+    assert "fd00:96::/64 is needed, and address fd00:96::7/64 on up0 is there." in said
     assert 'wifi_ipv6_prefix = "..."' in said
     assert "2001:db8" not in said, "what leads everywhere does not count"
 
@@ -363,3 +363,26 @@ def test_the_hosts_dns_servers_are_told_to_guests(sandbox: Sandbox) -> None:
     # The host has moved to another network.
     resolvers(sandbox, "/run/systemd/resolve/resolv.conf", "10.2.2.2")
     assert changes(sandbox, "host", "setup", env=host) == [("change", f"dnsmasq {b}") for b in ("cvd-ebr", "cvd-wbr")]
+
+
+def test_guests_that_are_told_no_dns_server(sandbox: Sandbox) -> None:
+    """Not the host's own address either, where nobody would answer."""
+    none = {"CFCTL_HOST_DNS_SERVERS": "", "CFCTL_HOST_DNS6_SERVERS": ""}
+    sandbox.cfctl("host", "setup", "--instances", "1", env=none)
+    assert [arg for arg in read_host(sandbox)["servers"]["cvd-ebr"]["argv"] if "dns-server" in arg] == []
+    guest(sandbox, "g1", "00:1a:11:e1:cf:00")
+    assert lease(sandbox, "g1") == ["192.168.98.2", "255.255.255.0", "192.168.98.255", "192.168.98.1"]
+    assert changes(sandbox, "host", "setup", env=none) == []
+
+
+def test_the_command_that_mends_repeats_what_was_asked(sandbox: Sandbox) -> None:
+    """sudo would hand on neither variables nor this user's file."""
+    settings(sandbox, "[host]\nguest_isolation = false\n")
+    env = {"CFCTL_HOST_DNS": "servers"}
+    shown = sandbox.cfctl("host", "status", "--instances", "2", check=False, env=env).stdout
+    command = "cfctl host setup --instances 2 --config /run/etc/config.toml"
+    assert f"Mend it with: sudo CFCTL_HOST_DNS=servers {command}\n" in shown
+    del sandbox.env["CFCTL_PATHS_CONFIG"]
+    sandbox.cfctl(*command.split()[1:], env=env)
+    settings(sandbox, "[host]\nguest_isolation = false\n")
+    assert sandbox.cfctl("host", "status", "--instances", "2", env=env).returncode == 0

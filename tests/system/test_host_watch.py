@@ -152,9 +152,13 @@ def test_what_is_not_ours_is_waited_for(sandbox: Sandbox) -> None:
         (waiting,) = watch.of("waiting")
         assert waiting["error"]["code"] == "foreign-object"
         assert "cvd-ebr" in waiting["text"]
+        # Whoever asks is told again.
+        watch.signal("HUP")
+        watch.until(lambda: len(watch.of("waiting")) == 2, "it still waits")
+        assert [event["event"] for event in watch.events()] == ["waiting", "reloaded", "waiting"]
         sandbox.run("ip", "link", "del", "cvd-ebr")
         watch.until(lambda: watch.of("ready"), "it goes on")
-        assert len(watch.of("waiting")) == 1
+        assert len(watch.of("waiting")) == 2
 
 
 def test_a_host_that_was_taken_down_stays_down(sandbox: Sandbox) -> None:
@@ -260,7 +264,16 @@ def test_refusals(sandbox: Sandbox) -> None:
     assert "host run must run as root" in fails(sandbox, 4, "host", "run", user="tester")
     assert "a pod has one address" in fails(sandbox, 2, "host", "run", "--pod", "--lazy")
     assert "--netns goes with --pod" in fails(sandbox, 2, "host", "run", "--netns", "/proc/1/ns/net")
-    with watching(sandbox, "--lazy", "--instances", "1"), watching(sandbox, "--lazy", "--instances", "1") as second:
-        (waiting,) = second.of("waiting")
-        assert waiting["text"] == "another tap service is running"
-    assert changes(sandbox, "host", "setup") == []
+    with watching(sandbox, "--instances", "1") as watch:
+        for args in (["--instances", "2"], ["--lazy", "--instances", "1"]):
+            said = fails(sandbox, 1, "host", "run", *args)
+            assert f"another cfctl host run watches this host, pid {watch.pid}\n" in said
+            assert f"kill {watch.pid}\n" in said
+        assert [event["event"] for event in watch.events()] == ["mended", "ready"]
+        # One that sets up by hand is told that it will not last.
+        said = sandbox.cfctl("host", "setup", "--instances", "2").stderr
+        assert f"cfctl host run (pid {watch.pid}) watches this host" in said
+        watch.until(lambda: sandbox.json("host", "status", check=False)["served"] == 1, "its settings count")
+    assert "watches" not in sandbox.cfctl("host", "setup", "--instances", "2").stderr
+    with watching(sandbox, "--instances", "2"):
+        assert changes(sandbox, "host", "setup") == []

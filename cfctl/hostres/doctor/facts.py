@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING
 
 from cfctl import distro, paths, process
 from cfctl.errors import CfctlError
-from cfctl.hostres import neighbours, safety
+from cfctl.hostres import commands, host, neighbours, observed, safety
+from cfctl.hostres.firewall import Needs
+from cfctl.instance import BRIDGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cfctl.config import Settings
     from cfctl.hostres.firewall import Chain
     from cfctl.hostres.safety import Network, Route
 
@@ -49,6 +52,11 @@ _PROBES = {
         "ether type ip meta broute set 1 accept; }; }"
     ),
 }
+
+
+#: Of a host with nothing in its settings.
+_NEEDS = Needs(tuple(bridge.name for bridge in BRIDGES))
+_SETUP = "sudo cfctl host setup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +98,11 @@ class Facts:
     :param year: of the clock.
     :param free_mb: free space where devices are kept.
     :param devices: that directory.
-    :param routes: of the host; None if they could not be read.
+    :param routes: and addresses of the host; None if they could not be read.
     :param chains: of other people's firewalls; None if they could not be read.
     :param firewall: the setting ``host.firewall``.
+    :param needs: what firewalls are to let through.
+    :param setup: the command that sets the host up.
     :param probes: what the kernel says to rules that the network needs, empty for yes; None if it was not asked.
     :param programs: where programs are.
     """
@@ -115,6 +125,8 @@ class Facts:
     routes: tuple[Route, ...] | None = None
     chains: tuple[Chain, ...] | None = None
     firewall: str = "open"
+    needs: Needs = _NEEDS
+    setup: str = _SETUP
     probes: Mapping[str, str] | None = None
     programs: Mapping[str, Path] = field(default_factory=dict)
 
@@ -208,12 +220,30 @@ class Facts:
         return frozenset(file.rpartition("/")[2].partition(".ko")[0].replace("-", "_") for file in files if file)
 
 
+def of_settings(settings: Settings, kvm: Kvm) -> Facts:
+    """Look at this host as the settings want it; changes nothing.
+
+    :param kvm: what a trial boot said; the caller has made it.
+    """
+    expected = host.expected(settings)
+    return gather(
+        kvm,
+        instances=expected.instances,
+        subnets=expected.subnets,
+        firewall=settings["host.firewall"],
+        needs=expected.needs,
+        setup=commands.set_up(settings),
+    )
+
+
 def gather(
     kvm: Kvm,
     *,
     instances: int,
     subnets: tuple[Network, ...] | None = None,
     firewall: str = "open",
+    needs: Needs = _NEEDS,
+    setup: str = _SETUP,
     sysroot: Path = Path("/"),
 ) -> Facts:
     """Look at this host; changes nothing.
@@ -222,6 +252,8 @@ def gather(
     :param instances: how many devices the host is to serve.
     :param subnets: those that they take.
     :param firewall: the setting ``host.firewall``.
+    :param needs: what firewalls are to let through.
+    :param setup: the command that sets the host up.
     """
     uname = os.uname()
     devices = paths.current().devices
@@ -245,6 +277,8 @@ def gather(
         routes=_routes(),
         chains=_chains() if root else None,
         firewall=firewall,
+        needs=needs,
+        setup=setup,
         probes=_probe() if root else None,
         programs={name: found for name in PROGRAMS if (found := process.find(name))},
     )
@@ -309,7 +343,7 @@ def _free_mb(directory: Path) -> int | None:
 
 def _routes() -> tuple[Route, ...] | None:
     try:
-        return tuple(safety.routes())
+        return tuple(safety.with_addresses(safety.routes(), observed.addresses(observed.interfaces())))
     except (CfctlError, ValueError, KeyError):
         return None
 

@@ -8,6 +8,7 @@ unless it is to leave firewalls alone; then the commands are shown.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cfctl.hostres import firewall
@@ -15,7 +16,7 @@ from cfctl.hostres.doctor.finding import Finding
 from cfctl.instance import BRIDGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cfctl.hostres.doctor.facts import Facts
     from cfctl.hostres.firewall import Chain, Edit
@@ -24,7 +25,6 @@ _WHY_INPUT = "Guests ask the host for their address by DHCP (UDP port 67 on the 
 _WHY_FORWARD = "Guests reach the outside through the host."
 _WHY = {"input": _WHY_INPUT, "forward": _WHY_FORWARD}
 _BRIDGES = " ".join(bridge.name for bridge in BRIDGES)
-_NEEDS = firewall.Needs(tuple(bridge.name for bridge in BRIDGES))
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def _rules(facts: Facts) -> Iterator[Finding]:
             found = f"not known: only root may read them.{docker}"
             yield Finding("firewall rules", "warn", found, _WHY_FORWARD, "sudo cfctl host doctor")
         return
-    rules = [*_openings(facts, facts.chains), *_meant(facts.chains), *_bridges(facts.chains)]
+    rules = [*_openings(facts, facts.chains), *_meant(facts.chains, facts.needs), *_bridges(facts.chains)]
     yield from rules
     if not rules:
         ours = any(line.marked for chain in facts.chains for line in chain.rules)
@@ -106,29 +106,42 @@ def _rules(facts: Facts) -> Iterator[Finding]:
 def _openings(facts: Facts, chains: tuple[Chain, ...]) -> Iterator[Finding]:
     """Check what drops by default, and has no opening for guests yet."""
     several: dict[str, list[Edit]] = {}
-    for edit in firewall.edits(chains, _NEEDS):
+    interfaces = facts.path("sys/class/net")
+    names = [path.name for path in interfaces.iterdir()] if interfaces.is_dir() else []
+    for edit in firewall.edits(chains, facts.needs, firewall.like_docker(names)):
         if edit.add:
             several.setdefault(edit.opening.reason, []).append(edit)
     for reason, edits in several.items():
         hook = "input" if "get an address" in reason else "forward"
-        by_hand = "\n".join(line for edit in edits for line in _by_hand(edit, chains))
+        by_hand = "\n".join(_by_hand(edits, chains))
         yield Finding(f"{hook} drop", "warn", reason, _WHY[hook], _help(facts, by_hand))
 
 
-def _by_hand(edit: Edit, chains: tuple[Chain, ...]) -> Iterator[str]:
-    chain, rule = edit.chain, edit.opening.rule
-    at = firewall.end(chain, chains)
-    if chain.backend != firewall.NFT:
-        yield f"sudo {chain.backend} -I {chain.name} {at + 1} {rule}"
-    elif at < len(chain.rules):
-        yield f"sudo nft insert rule {chain} position {chain.rules[at].at} '{rule}'"
-    else:
-        yield f"sudo nft add rule {chain} '{rule}'"
+def _by_hand(edits: Iterable[Edit], chains: tuple[Chain, ...]) -> Iterator[str]:
+    """Yield commands that make openings in their order, typed one after another."""
+    made: Counter[Chain] = Counter()
+    for edit in edits:
+        chain, rule = edit.chain, edit.opening.rule
+        at = firewall.end(chain, chains)
+        if chain.backend != firewall.NFT:
+            # iptables counts: what was put in before has moved the place.
+            yield f"sudo {chain.backend} -I {chain.name} {at + 1 + made[chain]} {rule}"
+            made[chain] += 1
+        elif at < len(chain.rules):
+            yield f"sudo nft insert rule {chain} position {chain.rules[at].at} '{rule}'"
+        else:
+            yield f"sudo nft add rule {chain} '{rule}'"
 
 
-def _meant(chains: tuple[Chain, ...]) -> Iterator[Finding]:
-    """Name the drops that somebody has written for guests."""
-    for said in firewall.meant(chains):
+def _meant(chains: tuple[Chain, ...], needs: firewall.Needs) -> Iterator[Finding]:
+    """Name the drops that somebody has written for guests, or that keep their DHCP from the host."""
+    meant = firewall.meant(chains)
+    for said in firewall.shut(chains, needs):
+        if said in meant:
+            continue
+        found = f"somebody drops DHCP, and cfctl leaves that as it is; guests get no address: {said}"
+        yield Finding("drop of DHCP", "warn", found, _WHY_INPUT, "Look at it: sudo nft -a list ruleset")
+    for said in meant:
         found = f"somebody drops what guests send, and cfctl leaves that as it is: {said}"
         yield Finding("drop for guests", "warn", found, _WHY_FORWARD, "Look at it: sudo nft -a list ruleset")
 
@@ -152,4 +165,4 @@ def _bridges(chains: tuple[Chain, ...]) -> Iterator[Finding]:
 
 def _help(facts: Facts, by_hand: str) -> str:
     """Return what opens a firewall: the set-up, or commands where cfctl is to leave firewalls alone."""
-    return "sudo cfctl host setup" if facts.firewall == "open" else by_hand
+    return facts.setup if facts.firewall == "open" else by_hand

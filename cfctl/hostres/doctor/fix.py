@@ -24,7 +24,9 @@ def require_root() -> None:
     :raises NeedsRoot: for an ordinary user.
     """
     if os.geteuid() != 0:
-        raise NeedsRoot("host doctor --fix")
+        raise NeedsRoot(
+            "host doctor --fix", "It loads kernel modules, makes groups, and sets who may open device files."
+        )
 
 
 def until_done(look: Callable[[], Report]) -> tuple[Report, list[str]]:

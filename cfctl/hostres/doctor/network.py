@@ -62,7 +62,7 @@ def _elsewhere(route: Route) -> str:
         return f"Give Docker other networks, in /etc/docker/daemon.json: {pool}; then make its network anew."
     if route.device.startswith("virbr"):
         return "Change the network's <ip address=...>: sudo virsh net-edit default"
-    return f"Move that network, or while the host serves devices: sudo ip route del {route.subnet} dev {route.device}"
+    return f"Move that network, or while the host serves devices: sudo {route.removal}"
 
 
 # -- ports ---------------------------------------------------------------------------------------------------
