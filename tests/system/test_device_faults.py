@@ -7,7 +7,8 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
+from typing import IO, Any
 
 import pytest
 
@@ -247,17 +248,28 @@ def test_a_damaged_record_of_a_running_device(host: Sandbox, package: Package) -
     leaves_nothing(host)
 
 
+def said(stream: IO[str] | None, text: str) -> None:
+    """Read what a program says until it says ``text``."""
+    assert stream is not None
+    assert any(text in line for line in iter(stream.readline, ""))
+
+
 def test_rm_looks_at_the_device_only_when_nobody_else_works_on_it(host: Sandbox, package: Package) -> None:
     host.cfctl("launch", "phone", "--host-package", package("none"))
     host.cfctl("stop", "phone")
-    holder = host.start("flock", "/var/lib/cfctl/devices/phone", "sleep", "1.5")
-    time.sleep(0.3)
-    restart = host.start(*host.cfctl_argv("restart", "phone", "--no-wait"))
-    time.sleep(0.4)
-    done = host.cfctl("rm", "phone", check=False)
-    assert holder.wait(10) == 0
-    assert restart.wait(10) == 0
-    assert done.returncode == 2, done.stderr
+    # It says when it has the device.
+    holder = host.start("flock", "/var/lib/cfctl/devices/phone", "sh", "-c", "echo; exec sleep 60", stdout=PIPE)
+    said(holder.stdout, "")
+    restart = host.start(*host.cfctl_argv("restart", "phone", "--no-wait"), stderr=PIPE)
+    said(restart.stderr, "Waiting for another cfctl")
+    rm = host.start(*host.cfctl_argv("rm", "phone"), stderr=PIPE)
+    said(rm.stderr, "Waiting for another cfctl")
+    host.run("pkill", "-f", "^sleep 60$")
+    holder.communicate(timeout=60)
+    restart.communicate(timeout=60)
+    assert restart.returncode == 0
+    told = rm.communicate(timeout=60)[1]
+    assert rm.returncode == 2, told
     host.cfctl("rm", "--force", "phone")
     leaves_nothing(host)
 
