@@ -20,7 +20,9 @@ def test_packages_of_debian() -> None:
     assert not {"seabios", "qemu-system-x86"} & set(Recipe(arch="aarch64").packages)
 
 
-@pytest.mark.parametrize("base", ["rockylinux:9", "registry.example.com/mirror/fedora:42", "registry.example.com/centos/stream9"])
+@pytest.mark.parametrize(
+    "base", ["rockylinux:9", "registry.example.com/mirror/fedora:42", "registry.example.com/centos/stream9"]
+)
 def test_packages_of_rhel(base: str) -> None:
     packages = Recipe(base=base, vendor="amd").packages
     assert {"iproute", "dnsmasq", "qemu-kvm", "mesa-vulkan-drivers", "vulkan-loader"} <= set(packages)
