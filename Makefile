@@ -2,7 +2,7 @@
 # the Debian packages that tools/system-packages names before it installs them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock docs clean system-run system-test
+.PHONY: help setup demo test lint bench lock docs protos clean system-run system-test
 
 BIN := .venv/bin
 # What pytest is called with: make test ARGS='-k gpu'. Two files at once: much of a test is waiting.
@@ -34,6 +34,9 @@ bench: system-test .venv/.dev ## Measure what docs and tests promise about speed
 
 docs: .venv/.dev ## Write the generated pages again.
 	@$(BIN)/python tools/config_page.py
+
+protos: .venv/.dev ## Write cfctl/v1/ from proto/cfctl/v1/.
+	@tools/protos
 
 lock: ## Choose the newest versions that fit, and write the lock files.
 	@tools/lock
