@@ -80,6 +80,11 @@ def test_a_fleet_of_four(engine: Engine) -> None:
     host.cfctl("docker", "login", "tablet", "--", "ls", "kept")
     assert up(host)["changes"] == []
 
+    # Two who boot a device at once do not stop each other: the second waits for the first.
+    host.cfctl("docker", "stop", "phone-1")
+    starts = [host.start(*host.cfctl_argv("docker", "start", "phone-1")) for _ in range(2)]
+    assert [one.wait(120) for one in starts] == [0, 0]
+
     # What somebody has done by hand is seen, and mended.
     host.cfctl("docker", "stop", "phone-1")
     host.cfctl("docker", "unpublish", "phone-2")
