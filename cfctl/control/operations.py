@@ -150,7 +150,6 @@ class Spec:
     :param reaches_host: it gives the caller more of the host than the VM: never relayed.
     :param cannot: the VM managers that cannot do it.
     :param needs: what the device must have been launched with, by VM manager.
-    :param feature: a word of crosvm's protocol that must be known to it (crosvm_protocol.py); empty for none.
     :param control: a verb below ``cfctl control``; the others have verbs of their own.
     :param seconds: how long it may take, unless the caller says.
     """
@@ -162,7 +161,6 @@ class Spec:
     reaches_host: bool = False
     cannot: Mapping[Manager, Cannot] = field(default_factory=dict)
     needs: Mapping[Manager, str] = field(default_factory=dict)
-    feature: str = ""
     control: bool = True
     seconds: float = 15.0
 
@@ -332,7 +330,7 @@ TABLE: Final = {
             "swap the guest's memory in again",
             Argument("slow-file-cleanup", "give the file's blocks back slowly", bool, default=False),
         ),
-        Spec("vcpus", "the host's threads that are the guest's processors", Role.VIEWER, feature="VcpuPidTid"),
+        Spec("vcpus", "the host's threads that are the guest's processors", Role.VIEWER),
         Spec(
             "key",
             "press keys together and let them go",
@@ -373,7 +371,6 @@ TABLE: Final = {
                 Argument("refresh-rate", "pictures per second", int, default=60, least=1, most=1000),
             ),
             cannot=_NO_HOTPLUG,
-            feature="AddDisplays",
             control=False,
         ),
         Spec(
@@ -382,7 +379,6 @@ TABLE: Final = {
             Role.OPERATOR,
             (Argument("display", "its number", int, most=SCANOUTS - 1),),
             cannot=_NO_HOTPLUG,
-            feature="RemoveDisplays",
             control=False,
         ),
         Spec(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cfctl import gpu
 from cfctl.control import launcher_actions
+from cfctl.control.displays import Display, read
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import census, lifecycle, manage, tools
 
@@ -29,21 +29,6 @@ SCREENSHOT_S = 30.0
 #: crosvm's limit of scanouts (vm_control.md section 1.4).
 _MOST = 16
 _SUFFIXES = (".png", ".jpg", ".webp")
-
-
-@dataclass(frozen=True, slots=True)
-class Display:
-    """A display as the VM manager tells of it; what it does not tell is None."""
-
-    id: int
-    width: int | None
-    height: int | None
-    dpi: int | None
-    refresh_rate_hz: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the ``--json`` contract shows it."""
-        return asdict(self)
 
 
 def displays(target: str) -> list[Display]:
@@ -122,27 +107,7 @@ def parse(raw: str) -> list[Display]:
 
     :raises ValueError: if it is none.
     """
-    found = json.loads(raw)
-    if not isinstance(found, dict) or not isinstance(found.get("displays"), dict):
-        raise ValueError("it has no displays")  # noqa: TRY004 (whatever is wrong with a text is one error)
-    return sorted((_display(*item) for item in found["displays"].items()), key=lambda display: display.id)
-
-
-def _display(number: str, told: Any) -> Display:
-    told = told if isinstance(told, dict) else {}
-    mode = told.get("mode")
-    sizes = next(iter(mode.values()), None) if isinstance(mode, dict) else None
-    width, height = _pair(sizes)
-    return Display(int(number), width, height, _pair(told.get("dpi"))[0], _number(told.get("refresh-rate")))
-
-
-def _pair(raw: Any) -> tuple[int | None, int | None]:
-    pair = raw if isinstance(raw, list) and len(raw) == 2 else [None, None]
-    return _number(pair[0]), _number(pair[1])
-
-
-def _number(raw: Any) -> int | None:
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+    return read(json.loads(raw))
 
 
 # -- the program ------------------------------------------------------------------------------------------
