@@ -16,6 +16,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from cfctl.control import waiting
 from cfctl.control.faults import VmBusy, VmRefused, VmSilent, VmUnreachable
 from cfctl.control.operations import LONGEST_PACKET
 from cfctl.errors import UsageError
@@ -149,7 +150,7 @@ async def _send(connection: socket.socket, packet: bytes, fds: Sequence[int]) ->
         try:
             connection.sendmsg([packet], extra)
         except BlockingIOError:
-            await _ready(connection, to_write=True)
+            await waiting.ready(connection.fileno(), to_write=True)
         else:
             return
 
@@ -161,7 +162,7 @@ async def _receive(connection: socket.socket) -> bytes:
             # The kernel tells how long the next packet is without taking it (recv(2), MSG_TRUNC).
             length = connection.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
         except BlockingIOError:
-            await _ready(connection, to_write=False)
+            await waiting.ready(connection.fileno(), to_write=False)
             continue
         if length == 0:
             raise VmRefused(
@@ -182,20 +183,3 @@ async def _receive(connection: socket.socket) -> bytes:
         if flags & socket.MSG_TRUNC:
             raise VmRefused("crosvm's answer was cut off", None, reply=None)
         return packet
-
-
-async def _ready(connection: socket.socket, *, to_write: bool) -> None:
-    """Wait until a socket can be read from, or written to."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    fd = connection.fileno()
-    (loop.add_writer if to_write else loop.add_reader)(fd, wake)
-    try:
-        await ready
-    finally:
-        (loop.remove_writer if to_write else loop.remove_reader)(fd)

@@ -449,13 +449,13 @@ def from_words(words: Sequence[str]) -> Operation:
         elif free:
             values[free.pop(0).name] = word
         else:
-            raise UsageError(f"{' '.join(spec.words)} takes no {word!r}", _usage(spec))
+            raise UsageError(f"{' '.join(spec.words)} takes no {word!r}", usage(spec))
     return operation(spec.name, values)
 
 
 def _unknown(words: Sequence[str]) -> UsageError:
     known = [spec for spec in TABLE.values() if spec.control]
-    below = [_usage(spec) for spec in known if words and spec.words[0] == words[0]]
+    below = [usage(spec) for spec in known if words and spec.words[0] == words[0]]
     if below:
         return UsageError(f"{' '.join(words)!r} is not whole", "\n".join(below))
     names = ", ".join(dict.fromkeys(spec.words[0] for spec in known))
@@ -464,15 +464,27 @@ def _unknown(words: Sequence[str]) -> UsageError:
     )
 
 
-def _usage(spec: Spec) -> str:
-    """Return how an operation is written."""
-    parts = [f"{a.name.upper()}" if a.required else f"[{a.name}={a.default}]" for a in spec.arguments]
-    return " ".join((*spec.words, *parts))
+def completions(words: Sequence[str]) -> list[str]:
+    """Return what can follow some words of people's."""
+    specs = [spec for spec in TABLE.values() if spec.control]
+    longer = [spec for spec in specs if len(spec.words) > len(words) and _begins(spec, words)]
+    following = {spec.words[len(words)]: None for spec in longer}
+    for spec in specs:
+        position = len(words) - len(spec.words)
+        if position >= 0 and tuple(words[: len(spec.words)]) == spec.words and position < len(spec.arguments):
+            argument = spec.arguments[position]
+            following |= dict.fromkeys(argument.choices or (("true", "false") if argument.kind is bool else ()))
+    return list(following)
+
+
+def _begins(spec: Spec, words: Sequence[str]) -> bool:
+    return spec.words[: len(words)] == tuple(words)
 
 
 def usage(spec: Spec) -> str:
     """Return how an operation is written below ``cfctl control NAME``."""
-    return _usage(spec)
+    parts = [f"{a.name.upper()}" if a.required else f"[{a.name}={a.default}]" for a in spec.arguments]
+    return " ".join((*spec.words, *parts))
 
 
 def refusal(spec: Spec, manager: Manager, name: str) -> VmCannot | None:

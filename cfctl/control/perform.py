@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from cfctl.control.operations import Operation
     from cfctl.control.target import VmTarget
 
-_ACTIONS = {"suspend": launcher_actions.SUSPEND, "resume": launcher_actions.RESUME}
-
 
 async def perform(target: VmTarget, operation: Operation, *, seconds: float | None = None) -> dict[str, Any]:
     """Do an operation of the table.
@@ -68,7 +66,7 @@ def check(target: VmTarget, operation: Operation) -> None:
 
 async def _by_run_cvd(target: VmTarget, operation: Operation, seconds: float) -> bool:
     """Ask run_cvd, where it has an action and is there; return whether it has done it."""
-    action = _ACTIONS.get(operation.name)
+    action = launcher_actions.BY_NAME.get(operation.name)
     return action is not None and await _asked(target, action, seconds)
 
 
