@@ -1,8 +1,8 @@
 """The guest's serial console: a terminal that the launcher links at ``<instance directory>/console``.
 
 Upstream's forwarder makes the terminal anew when whoever had it open goes away, and a guest that boots again may do
-so too: it is opened again by its link (vm_control.md section 4.4). A byte goes to one reader only, so one client has it
-at a time.
+so too: it is opened again by its link (vm_control.md section 4.4). A byte goes to one reader only, so one client has
+it at a time.
 """
 
 from __future__ import annotations

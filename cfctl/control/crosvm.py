@@ -53,11 +53,10 @@ async def perform(target: VmTarget, operation: Operation, *, seconds: float) -> 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     program = await find(target, seconds=seconds)
-    word = crosvm_protocol.NEEDED.get(operation.name)
-    if word is not None and program.age.knows(word) is False:
+    if crosvm_protocol.too_old(operation, program.age):
         raise VmCannot(
             f"the crosvm of {target.name} is too old for {' '.join(operation.spec.words)}",
-            f"It does not know {word}. Nothing was changed.",
+            "Its program does not have the word for it. Nothing was changed.",
             "Launch the device with a newer host package.",
         )
     reply = await _by_program(target, operation, program, deadline - loop.time())
@@ -79,11 +78,14 @@ def _running(pid: int) -> Program | None:
     """Return the program of a process; None if it cannot be seen, or is not crosvm."""
     exe = f"/proc/{pid}/exe"
     try:
-        if not pid or not Path(os.readlink(exe)).name.startswith("crosvm"):  # noqa: PTH115 (may name a deleted file)
+        path = Path(exe).readlink()
+        if not pid or not path.name.startswith("crosvm"):
             return None
         # In a container its libraries are not ours: it is not run, but its words can be read.
-        here = os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")  # noqa: PTH115
-        return Program(exe if here else None, _age(exe))
+        here = os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")  # noqa: PTH115 (no path)
+        # Under its own name while the file is still the one that runs.
+        own = os.fspath(path) if path.exists() and path.samefile(exe) else exe
+        return Program(own if here else None, _age(exe))
     except OSError:
         return None
 

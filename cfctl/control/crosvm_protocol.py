@@ -34,6 +34,7 @@ class Word(StrEnum):
     SWAP_DISABLE = "slow_file_cleanup"
     #: 2023-08-01: working set size (WSS) became working set (WS).
     WORKING_SET = "BalloonWS"
+    OLD_WORKING_SET = "BalloonWSS"
     #: 2023-08-16: a balloon can be waited for.
     BALLOON_WAIT = "wait_for_success"
     #: 2022-10-11.
@@ -45,13 +46,10 @@ class Word(StrEnum):
     FAKE_BATTERY = "SetFakeBatConfig"
 
 
-#: The older word that has WORKING_SET in it.
-_OLD_WORKING_SET = b"BalloonWSS"
-
 #: In every crosvm with a control socket since 2021: a program without it is none, or hides its words.
 _ANY_AGE = b"BalloonCommand"
 
-_WORDS = frozenset((*(word.encode() for word in Word), _OLD_WORKING_SET, _ANY_AGE))
+_WORDS = frozenset((*(word.encode() for word in Word), _ANY_AGE))
 _LONGEST_WORD = max(map(len, _WORDS))
 
 
@@ -83,7 +81,8 @@ def age_of(chunks: Iterable[bytes]) -> Age:
         end = text[-_LONGEST_WORD:]
     if _ANY_AGE not in found:
         return UNKNOWN
-    if _OLD_WORKING_SET in found:
+    if Word.OLD_WORKING_SET.encode() in found:
+        # It has the newer word in it.
         found.discard(Word.WORKING_SET.encode())
     return Age(frozenset(word.decode() for word in found) & {word.value for word in Word})
 
@@ -131,15 +130,22 @@ _RENAMED: Mapping[str, tuple[Word, Any, Any]] = {
     ),
 }
 
-#: What an operation that cannot be done at every age needs.
-NEEDED: Mapping[str, Word] = {
-    "vcpus": Word.VCPUS,
-    "display.add": Word.ADD_DISPLAYS,
-    "display.list": Word.ADD_DISPLAYS,
-    "display.remove": Word.REMOVE_DISPLAYS,
-    "battery.fake": Word.FAKE_BATTERY,
-    "battery.cancel-fake": Word.FAKE_BATTERY,
+#: Of which words an operation that cannot be done at every age needs one.
+NEEDED: Mapping[str, tuple[Word, ...]] = {
+    "vcpus": (Word.VCPUS,),
+    "balloon.working-set": (Word.WORKING_SET, Word.OLD_WORKING_SET),
+    "display.add": (Word.ADD_DISPLAYS,),
+    "display.list": (Word.ADD_DISPLAYS,),
+    "display.remove": (Word.REMOVE_DISPLAYS,),
+    "battery.fake": (Word.FAKE_BATTERY,),
+    "battery.cancel-fake": (Word.FAKE_BATTERY,),
 }
+
+
+def too_old(operation: Operation, age: Age) -> bool:
+    """Tell whether a crosvm of a known age cannot be asked for an operation."""
+    words = NEEDED.get(operation.name, ())
+    return bool(words) and age.words is not None and not age.words.intersection(words)
 
 
 def requests(operation: Operation, age: Age) -> list[Request]:
