@@ -31,7 +31,6 @@ def look(engine: Engine, image: str) -> Machine:
             nvidia=nvidia,
             nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             lock_directories=_lock_directories(),
-            operator=Path(names.OPERATOR).is_dir(),
         )
     nofile, *nodes = _look_around(engine, image)
     return Machine(nodes=frozenset(nodes), nvidia=nvidia, nofile=int(nofile) if nofile.isdecimal() else None)

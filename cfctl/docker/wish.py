@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 RESTART = ("no", "on-failure", "always")
 
 #: Said by cfctl to the inside; two masters would contradict each other.
-_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_INSTANCES")
+_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_NUMBERS")
 
 #: Places inside that a share would hide.
 _KEPT = ("/", "/home", names.HOME, "/etc", "/opt", "/opt/cfctl", "/run", "/tmp", "/usr", "/dev", "/proc", "/sys")  # noqa: S108

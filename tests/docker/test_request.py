@@ -28,7 +28,6 @@ EVERYTHING = Machine(
         }
     ),
     nofile=1_000_000,
-    operator=True,
 )
 LITTLE = Machine(nodes=frozenset({"/dev/net/tun"}), nofile=4096)
 
@@ -44,7 +43,7 @@ def nodes(body: dict[str, Any]) -> list[str]:
 def test_the_whole_request() -> None:
     body = built(Wish(), EVERYTHING)
     assert set(body) == {"Image", "Hostname", "Env", "Labels", "StopTimeout", "HostConfig"}
-    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_INSTANCES=3"]
+    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_NUMBERS=3"]
     labels = body["Labels"]
     assert (labels["cf_instance"], labels["n_cf_instances"], labels["vsock_guest_cid"]) == ("3", "1", "true")
     config = body["HostConfig"]
@@ -76,7 +75,7 @@ def test_the_whole_request() -> None:
         "Binds": [
             "/var/tmp/cvd/lock:/run/host-numbers/0",
             "/run/s:/tmp/cf_avd_1000",
-            "/run/cuttlefish:/run/cuttlefish",
+            "/run/cuttlefish:/run/cuttlefish:ro",
         ],
         "Mounts": [{"Type": "volume", "Source": "cfctl-phone", "Target": "/home/vsoc-01"}],
     }
@@ -122,7 +121,7 @@ def test_images_shares_and_several_instances() -> None:
     )
     body = built(wish, LITTLE, (5, 6))
     assert body["Labels"]["n_cf_instances"] == "2"
-    assert body["Env"][:2] == ["CFCTL_LAUNCH_NUMBERS=5,6", "CFCTL_HOST_INSTANCES=6"]
+    assert body["Env"][:2] == ["CFCTL_LAUNCH_NUMBERS=5,6", "CFCTL_HOST_NUMBERS=5,6"]
     assert body["HostConfig"]["Mounts"][1:] == [
         {"Type": "volume", "Source": "cfctl-phone-package", "Target": names.HOST_PACKAGE},
         {"Type": "volume", "Source": "cfctl-phone-images", "Target": names.IMAGES},
