@@ -169,8 +169,8 @@ KEYS: dict[str, Key] = {
             "host.numbers",
             (),
             _numbers,
-            "The instances that the host serves, such as 3,4, instead of 1 to host.instances; empty: those. Of no effect "
-            "with host.lazy. In a container they are the container's.",
+            "The instances that the host serves, such as 3,4, instead of 1 to host.instances; empty: those. Of no "
+            "effect with host.lazy. In a container they are the container's.",
         ),
         Key(
             "host.lazy",

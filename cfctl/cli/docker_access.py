@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -125,10 +124,11 @@ def push_images(
     *,
     name: Name,
     host_package: Annotated[
-        Path | None, typer.Option(help="A host package, packed or not.", metavar="DIR|TAR", show_default=False)
+        str | None,
+        typer.Option(help="A host package: archive, directory or name.", metavar="TAR|DIR|NAME", show_default=False),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="The guest's images.", metavar="DIR|ZIP", show_default=False)
+        str | None, typer.Option(help="The guest's images, likewise.", metavar="ZIP|DIR|NAME", show_default=False)
     ] = None,
     engine: EngineOption = None,
 ) -> Answer:
@@ -138,13 +138,14 @@ def push_images(
     Examples:
       cfctl docker push-images phone --host-package cvd-host_package.tar.gz --images aosp_cf_x86_64_phone-img.zip
     """
-    from cfctl.docker import container
+    from cfctl.docker import container, wares
     from cfctl.docker import push as pushing
 
     if host_package is None and images is None:
         raise UsageError("there is nothing to push", "Give --host-package, --images or both.")
     found = container.running(connect(engine), name)
-    sent = pushing.push(found, host_package=host_package, images=images)
+    package, guest = wares.to_push(host_package, "host-package"), wares.to_push(images, "images")
+    sent = pushing.push(found, host_package=package, images=guest)
     document = {"pushed": [{"name": one.name, "size": one.size, "sent": one.sent} for one in sent]}
 
     def show() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,12 +49,15 @@ def create(
         typer.Option(help="A directory that it sees too.", metavar="SOURCE:TARGET[:ro]", show_default=False),
     ] = None,
     host_package: Annotated[
-        Path | None,
-        typer.Option(help="An unpacked host package [default: the embedded Linux guest].", metavar="DIR"),
+        str | None,
+        typer.Option(
+            help="A host package: archive, directory or name in the cache [default: the embedded Linux guest].",
+            metavar="TAR|DIR|NAME",
+        ),
     ] = None,
     images: Annotated[
-        Path | None,
-        typer.Option(help="Directory with the guest's images [default: the host package's].", metavar="DIR"),
+        str | None,
+        typer.Option(help="The guest's images, likewise [default: the host package's].", metavar="ZIP|DIR|NAME"),
     ] = None,
     singleshot: Annotated[
         bool, typer.Option("--singleshot", help="Log in at once, and remove it afterwards.", show_default=False)
@@ -66,18 +67,20 @@ def create(
 ) -> Answer | None:
     """Make a container and start it. Boot its device with: cfctl docker start NAME.
 
-    Host package and images are mounted with a writable layer over them, and stay as they are. On another
-    machine's engine they are directories of that machine; or push them.
+    Host package and images are mounted from the cache, or the directory, with a writable layer over them, and stay
+    as they are. On another machine's engine they are directories of that machine; or push them.
 
     \b
     Examples:
       cfctl docker create phone
-      cfctl docker create phone --cpus 4 --memory-mb 4096 --host-package ~/cf --images ~/cf
+      cfctl docker create phone --cpus 4 --memory-mb 4096 --host-package cvd-host_package.tar.gz --images nightly
       cfctl docker create farm --num-instances 4 --restart always --engine ssh://me@rack1
       cfctl docker create try --singleshot
     """
+    from msgspec import structs
+
     from cfctl.docker import create as create_
-    from cfctl.docker import remove, terminal
+    from cfctl.docker import remove, terminal, wares
     from cfctl.docker.wish import Share, Wish
 
     if singleshot and json_:
@@ -93,10 +96,9 @@ def create(
         restart=restart,
         env=pairs(env or [], "--env"),
         shares=tuple(map(Share.parse, share or [])),
-        host_package=_directory(host_package),
-        images=_directory(images),
     )
-    made = create_.create(where, name, wish)
+    with wares.chosen(where, host_package, images) as chosen:
+        made = create_.create(where, name, structs.replace(wish, host_package=chosen[0], images=chosen[1]))
     if not singleshot:
         return Answer(document(made, []), lambda: show_made(made))
     try:
@@ -202,7 +204,3 @@ def _mode(gpu: str) -> str:
 
     modes.check(gpu)
     return gpu
-
-
-def _directory(path: Path | None) -> str | None:
-    return None if path is None else os.fspath(path.expanduser().absolute())

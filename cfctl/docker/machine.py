@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import locks, paths
-from cfctl.docker import names
 from cfctl.docker.engine import asking
 from cfctl.docker.request import NEEDED, WELCOME, Machine
 from cfctl.errors import HostLacks

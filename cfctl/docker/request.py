@@ -149,8 +149,8 @@ def build(
             "Binds": [
                 *(f"{path}:{names.HOST_LOCKS}/{index}" for index, path in enumerate(machine.lock_directories)),
                 f"{sockets}:{names.SOCKETS}",
-                # Read-only: a socket in it can be connected to, and not be replaced. It is made where it is not there,
-                # so that an operator or relay that begins to listen later is found.
+                # Read-only: a socket in it can be connected to, and not be replaced. The engine makes it where it is
+                # not there, so that an operator or relay that begins to listen later is found.
                 f"{names.OPERATOR}:{names.OPERATOR}:ro",
             ],
             "Mounts": _mounts(name, wish),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -106,6 +107,14 @@ def check(wish: Wish) -> None:
     for what, value in (("--cpus", wish.cpus), ("--memory-mb", wish.memory_mb)):
         if value is not None and value < 1:
             raise UsageError(f"{what} must be 1 or more, not {value}")
+    for what, directory in (("--host-package", wish.host_package), ("--images", wish.images)):
+        # It becomes an option of a mount, in which these are separators (overlayfs, "lowerdir=").
+        if directory is not None and any(mark in directory for mark in ",:\\"):
+            raise UsageError(
+                f"{what} {directory} cannot be mounted with a layer over it",
+                "A comma, colon or backslash in its path would be taken for the end of it.",
+                f"Give a link to it: ln -s {shlex.quote(directory)} /srv/images",
+            )
     if wish.restart not in RESTART:
         raise UsageError(f"--restart is one of {', '.join(RESTART)}, not {wish.restart!r}")
     if wish.network in ("host", "none") or wish.network.startswith("container:"):

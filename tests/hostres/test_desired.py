@@ -156,7 +156,9 @@ def test_settings_become_a_state() -> None:
         subnets=replace(UPSTREAM, wifi_ap_high=IPv4Network("10.0.0.0/24")),
         external=External("br0", ipv6=False),
     )
-    assert desired.state(settings(numbers="3,4"), active=()).links.keys() == desired.build(4, only=(3, 4)).links.keys()
+    assert (
+        desired.state(settings(numbers="3,4"), active=()).links.keys() == desired.build(4, only=(3, 4)).links.keys()
+    )
     prefixes = desired.state(settings(wifi_ipv6_prefix="fd00:96::", ethernet_ipv6_prefix="fd00:98::"))
     assert [prefixes.links[name].addresses[1].cidr for name in ("cvd-ebr", "cvd-wbr")] == [
         "fd00:98::1/64",
