@@ -263,14 +263,14 @@ def test_a_push_that_finds_no_room(engine: Engine) -> None:
 
 
 def test_the_cache_is_mounted_with_a_writable_layer(engine: Engine, host_package: Path) -> None:
-    """An archive, and a name: unpacked once, mounted, never written to, and not pruned while a container is there."""
+    """An archive: unpacked once, mounted, never written to, and not pruned while a container is there."""
     host = engine.box
     before = programs(host)
     host.env["CFCTL_PATHS_CACHE"] = "/tmp/cache"
     host.run("tar", "-C", host_package, "-czf", "/tmp/cvd-host_package.tar.gz", ".")
     host.run("sh", "-c", "mkdir /tmp/images; echo x >/tmp/images/super.img")
-    [added] = host.json("images", "add", "/tmp/images", "--name", "nightly")["images"]
-    given = ("--host-package", "/tmp/cvd-host_package.tar.gz", "--images", "nightly")
+    host.cfctl("images", "add", "/tmp/images", "--name", "nightly")
+    given = ("--host-package", "/tmp/cvd-host_package.tar.gz")
     assert "does not exist" in fails(host, 2, "create", "phone", "--host-package", "/nowhere")["brief"]
     assert "nor in the cache" in fails(host, 2, "create", "phone", "--images", "weekly")["brief"]
     host.cfctl("docker", "create", "phone", *given, "--share", "/tmp:/mnt/tmp:ro")
@@ -279,9 +279,7 @@ def test_the_cache_is_mounted_with_a_writable_layer(engine: Engine, host_package
         return host.cfctl("docker", "login", "phone", "--", "sh", "-c", command, check=False).stdout
 
     assert inside("echo x >/mnt/host-package/new; cat /mnt/host-package/new") == "x\n"
-    assert inside("cat /mnt/images/super.img; rm -f /mnt/images/super.img; ls /mnt/images") == "x\n"
     assert inside("touch /mnt/tmp/x || echo refused") == "refused\n"
-    assert host.run("cat", f"{added['path']}/super.img").stdout == "x\n"
     assert host.run("find", "/tmp/cache/artifacts", "-name", "new").stdout == ""
     device = host.json("docker", "start", "phone", timeout=300)
     assert device["host_package"] == "/mnt/host-package"
@@ -291,7 +289,7 @@ def test_the_cache_is_mounted_with_a_writable_layer(engine: Engine, host_package
         conforms(document, "images-pruned")
         return sorted(entry["name"] or "package" for entry in document["removed"])
 
-    assert prune() == []
+    assert prune() == ["nightly"]
     host.cfctl("docker", "stop", "--container", "phone")
     assert prune() == []
     engine.stop()
@@ -302,7 +300,7 @@ def test_the_cache_is_mounted_with_a_writable_layer(engine: Engine, host_package
     assert "Nothing was removed" in error["details"]
     engine.process = dockerd.start(host).process
     host.cfctl("docker", "rm", "phone")
-    assert prune() == ["nightly", "package"]
+    assert prune() == ["package"]
     leaves_nothing(engine, before)
 
 

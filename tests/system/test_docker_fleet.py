@@ -133,7 +133,10 @@ def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
     host.run("sh", "-c", "echo 2 >/tmp/images/super.img")
     host.json("images", "add", "/tmp/images", "--name", "nightly")
     assert shown(up(host)) == [("replace", "cc")]
-    assert host.cfctl("docker", "login", "cc", "--", "cat", "/mnt/images/super.img").stdout == "2\n"
+    written = "cat /mnt/images/super.img; rm -f /mnt/images/super.img; ls /mnt/images"
+    assert host.cfctl("docker", "login", "cc", "--", "sh", "-c", written).stdout == "2\n"
+    kept = host.run("sh", "-c", "cat /tmp/cache/artifacts/*/tree/super.img")
+    assert sorted(kept.stdout.split()) == ["1", "2"]
     host.cfctl("docker", "down", "/tmp/farm.toml")
 
     engine.docker("create", "--name", "b-good", dockerd.BASE, "true")
