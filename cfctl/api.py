@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import config
 from cfctl.artifacts import choose, store
+from cfctl.docker import contained
 from cfctl.errors import CfctlError
 from cfctl.hostres import host
 from cfctl.hostres.doctor.facts import Kvm
@@ -147,8 +148,11 @@ class Host:
         return {str(family): list(found) for family, found in doctor.examine(gathered, host_package=package).items()}
 
     def devices(self) -> list[dict[str, Any]]:
-        """Return every device on this host, whoever started it, as ``cfctl ps --json`` does; none in containers."""
-        return [device.as_dict() for device in census.everything()]
+        """Return every device on this host, whoever started it, and those in this user's containers.
+
+        As ``cfctl ps --json`` does. A container's engine that does not answer is a note for the reporter.
+        """
+        return [*(device.as_dict() for device in census.everything()), *contained.devices()]
 
 
 def _state(work: Plan, state: str) -> HostState:

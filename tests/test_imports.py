@@ -31,7 +31,7 @@ FOUNDATION = {
 MIDDLE = {"artifacts", "hostres", "gpu", "control"}
 MAY_IMPORT = {
     "cli": {"api", "docker", "relay", "launch", "guest"} | MIDDLE | FOUNDATION,
-    "api": {"launch", "guest"} | MIDDLE | FOUNDATION,
+    "api": {"docker", "launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
     "relay": {"launch"} | MIDDLE | FOUNDATION,
     "launch": MIDDLE | FOUNDATION,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl.cli import contained
 from cfctl.cli.common import Answer, print_json
+from cfctl.docker import contained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
