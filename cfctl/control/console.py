@@ -182,7 +182,10 @@ async def _show(console: Console, sink: int) -> None:
 async def _type(console: Console, source: int) -> None:
     while True:
         await waiting.ready(source, to_write=False)
-        data = os.read(source, _CHUNK)
+        try:
+            data = os.read(source, _CHUNK)
+        except OSError:
+            return
         before, detach, _ = data.partition(DETACH)
         await console.write(before)
         if detach or not data:
@@ -197,7 +200,9 @@ def raw(terminal: int) -> Iterator[None]:
         tty.setraw(terminal)
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        # It may have been closed meanwhile.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager
