@@ -197,7 +197,8 @@ def raw(terminal: int) -> Iterator[None]:
     """Have every key handed on by a terminal for the block, Ctrl-C too."""
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal)
+        # What was typed already is not lost.
+        tty.setraw(terminal, termios.TCSADRAIN)
         yield
     finally:
         # It may have been closed meanwhile.

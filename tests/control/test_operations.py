@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +173,23 @@ def test_a_required_argument_comes_before_one_that_need_not_be_given() -> None:
         needed = [argument.required for argument in spec.arguments]
         assert needed == sorted(needed, reverse=True), spec.name
         assert all(isinstance(argument, Argument) for argument in spec.arguments)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "control.md"
+
+
+def rows() -> list[str]:
+    """Return the table of docs/control.md, made from the code."""
+    found = []
+    for spec in TABLE.values():
+        verb, *rest = spec.words
+        written = operations.usage(spec) if spec.control else " ".join(["cfctl", verb, "NAME", *rest])
+        cells = ["yes" if spec.can(manager) else "no" for manager in (Manager.CROSVM, Manager.QEMU)]
+        relayed = spec.role.name.lower() if spec.relayed else f"{spec.role.name.lower()}, never relayed"
+        found.append(f"| `{written}` | {spec.summary} | {' | '.join(cells)} | {relayed} |")
+    return found
+
+
+def test_the_page_has_the_table() -> None:
+    lines = PAGE.read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")][: len(TABLE)] == rows()
