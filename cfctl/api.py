@@ -370,6 +370,28 @@ class Device:
         """
         manage.remove_device(self.name, force=force)
 
+    def control(
+        self, operation: str, *, position: int = 1, timeout: float | None = None, **values: object
+    ) -> dict[str, Any]:
+        """Ask the VM of an instance for something, as ``cfctl control`` does (docs/control.md).
+
+        ::
+
+            phone.control("balloon.set", bytes=512 << 20, wait=True)
+
+        :param operation: its words with dots between them.
+        :param values: by the names of the table; an underscore is a dash.
+        :return: what came of it.
+        :raises UsageError: if there is no such operation, or a value makes no sense; nothing was sent.
+        :raises VmCannot: if the VM manager cannot do it; nothing was sent.
+        :raises CfctlError: if it was not done (cfctl/control/faults.py).
+        """
+        from cfctl.control import operations
+        from cfctl.launch import vm
+
+        wanted = operations.operation(operation, {name.replace("_", "-"): value for name, value in values.items()})
+        return vm.do(f"{self.name}/{position}", wanted, seconds=timeout)
+
     def adb(self, *args: str, position: int = 1, timeout: float = _ADB_S) -> str:
         """Run ``adb`` against an instance and return what it printed.
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfctl import Device
 from cfctl.control import crosvm_cli, crosvm_protocol, operations, qemu
 from cfctl.control.crosvm_protocol import UNKNOWN, Age, Word
 from cfctl.control.faults import VmCannot
@@ -173,6 +174,13 @@ def test_a_required_argument_comes_before_one_that_need_not_be_given() -> None:
         needed = [argument.required for argument in spec.arguments]
         assert needed == sorted(needed, reverse=True), spec.name
         assert all(isinstance(argument, Argument) for argument in spec.arguments)
+
+
+def test_the_python_api_names_values_as_python_does() -> None:
+    with pytest.raises(UsageError, match="takes no bites"):
+        Device("phone").control("balloon.set", bytes=1, bites=2)
+    with pytest.raises(UsageError, match="it must be 1 to 10000"):
+        Device("phone").control("key", keys="a", hold_ms=0)
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "control.md"
