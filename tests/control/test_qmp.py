@@ -203,6 +203,7 @@ def test_run_cvd_is_asked_before_qemu(tmp_path: Path) -> None:
         with monitor(tmp_path, lambda *_: returns({})) as (target, asked), socket.socket(socket.AF_UNIX) as run_cvd:
             run_cvd.bind(str(target.monitor))
             run_cvd.listen()
+            run_cvd.settimeout(PATIENCE_S)
             got: list[bytes] = []
 
             def serve(answer: bytes = answer, got: list[bytes] = got, run_cvd: socket.socket = run_cvd) -> None:
