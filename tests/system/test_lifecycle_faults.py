@@ -146,6 +146,9 @@ def test_programs_that_fail_or_lie(host: Sandbox, package: Package) -> None:
     error = refused(host, "display", "phone", "add", "640x480", code=4)
     assert "cannot add displays" in error["brief"]
     config = inside(host, "/var/lib/cfctl/devices/phone/.cuttlefish_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "vm_manager": "qemu_cli"}))
+    error = refused(host, "snapshot", "phone", "take", "/tmp/q", code=4)
+    assert error["brief"] == "the launcher of phone cannot save a VM of QEMU's"
     config.write_text(json.dumps({**json.loads(config.read_text()), "vm_manager": "crosvm"}))
     assert refused(host, "display", "phone", "add", "640x480", code=1)["details"] == "displays updated"
     inside(host, f"{directory}/obeys").touch()
