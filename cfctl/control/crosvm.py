@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.control import crosvm_cli, crosvm_protocol, crosvm_socket
+from cfctl.control import crosvm_cli, crosvm_protocol, crosvm_socket, waiting
 from cfctl.control.crosvm_protocol import UNKNOWN, Age
 from cfctl.control.faults import VmCannot, VmRefused, VmSilent
 from cfctl.errors import CfctlError, CommandFailed, DeadlinePassed, MissingCommand
@@ -125,7 +125,12 @@ async def _by_program(target: VmTarget, operation: Operation, program: Program, 
     if not program.path or not argv:
         return None
     try:
-        done = await _ran([program.path, *argv], seconds=max(seconds, 0.1))
+        # Also if whoever asked is cancelled: until it has ended nobody else may ask the VM.
+        done = await waiting.to_its_end(
+            asyncio.to_thread(
+                process.run, [program.path, *argv], timeout=max(seconds, 0.1), success=None, cwd=Path("/")
+            )
+        )
     except DeadlinePassed as exc:
         raise VmSilent(
             f"crosvm did not answer within {seconds:g} s", f"{exc.details} Whether it is still done is not known."
@@ -135,20 +140,6 @@ async def _by_program(target: VmTarget, operation: Operation, program: Program, 
     if done.returncode in _NOT_RUN:
         return None
     return crosvm_cli.reply(operation, done.returncode, done.stdout, done.stderr)
-
-
-async def _ran(argv: list[str], *, seconds: float) -> process.Result:
-    """Run a program to its end, also if whoever asked is cancelled: until then nobody else may ask the VM."""
-    running = asyncio.ensure_future(
-        asyncio.to_thread(process.run, argv, timeout=seconds, success=None, cwd=Path("/"))
-    )
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        # Nobody wants to know how it ended.
-        running.exception()
-        raise
 
 
 async def _by_protocol(target: VmTarget, operation: Operation, age: Age, deadline: float) -> Any:

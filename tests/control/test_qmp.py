@@ -236,6 +236,33 @@ def test_run_cvd_is_asked_before_qemu(tmp_path: Path) -> None:
             assert (got, asked) == ([bytes.fromhex("41020000002a00")], expected)
 
 
+def test_an_answer_of_run_cvds_is_never_abandoned(tmp_path: Path) -> None:
+    """A client that closes before its answer kills the VM of older launchers."""
+    (tmp_path / "internal").mkdir()
+    target = VmTarget("phone", Manager.QEMU, tmp_path)
+    with socket.socket(socket.AF_UNIX) as run_cvd:
+        run_cvd.bind(str(target.monitor))
+        run_cvd.listen()
+        run_cvd.setblocking(False)
+
+        async def cancelled() -> bytes:
+            loop = asyncio.get_running_loop()
+            asking = asyncio.create_task(perform.perform(target, operations.operation("suspend"), seconds=PATIENCE_S))
+            client, _ = await loop.sock_accept(run_cvd)
+            with client:
+                assert await loop.sock_recv(client, 100)
+                asking.cancel()
+                still_there = asyncio.create_task(loop.sock_recv(client, 100))
+                await asyncio.wait({still_there}, timeout=0.2)
+                assert not still_there.done(), "it closed the connection"
+                await loop.sock_sendall(client, b"S")
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                return await still_there
+
+        assert asyncio.run(cancelled()) == b""
+
+
 def test_what_info_usb_prints() -> None:
     # Recorded from QEMU 7.2.
     text = (
