@@ -27,6 +27,7 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
     :raises HostLacks: if the host network serves fewer instances, or none; or if taps are made on request, and nobody
         makes them.
     :raises NumberTaken: if it serves enough, but they are in use.
+    :raises CfctlError: if the lock files cannot be written: the disk is full.
     """
     recorded = lazy.recorded()
     served = sorted(_served(recorded))
@@ -47,10 +48,9 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 continue
             try:
                 taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
-            except HostLacks:
-                raise  # the directory: the next number would fare no better
-            except CfctlError as error:
-                refused.append(f"{number}: {error.details}")
+            except (NumberTaken, locks.UnusableLock) as error:
+                # Not what is wrong with the directory or its disk: the next number would fare no better.
+                refused.append(f"{number}: {error.details or error.brief}")
             if len(taken) == count:
                 break
         else:
