@@ -17,7 +17,7 @@ from cfctl.control.faults import VmSilent
 from cfctl.control.launcher_actions import Extended
 from cfctl.control.launcher_monitor import MonitorRefused
 from cfctl.errors import CfctlError, DeadlinePassed, LaunchFailed, NotRunning
-from cfctl.launch import afterboot, census, manage, observe, registry, tools, vm
+from cfctl.launch import afterboot, census, manage, observe, procs, registry, tools, vm
 from cfctl.launch.observe import Device, State
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def powerwash(name: str, *, down: float = POWERWASH_DOWN_S, seconds: float = POW
         up(name)
         commands = afterboot.of(record.request)
         # A record that is written after the disks were made blank would say too little if we were killed before.
-        record.suspended_at, record.getting_ready = None, bool(commands)
+        record.suspended_at, record.getting_ready, record.follower = None, bool(commands), procs.identity()
         registry.save(record)
         try:
             codes = sync.run(_powerwash(record, down, seconds))

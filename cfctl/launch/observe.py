@@ -92,7 +92,11 @@ class Device:
     def as_dict(self) -> dict[str, Any]:
         """Return the device as the ``--json`` contract shows it."""
         record = self.record
-        failure = {"failure": msgspec.to_builtins(record.failure)} if record.failure else {}
+        failure = record.failure
+        if failure is None and self.processes and is_abandoned(record):
+            failure = registry.Failure(
+                "after-boot", f"nobody does any more what --after-boot says: cfctl restart {record.name}"
+            )
         return {
             "name": record.name,
             "state": self.state.value,
@@ -113,7 +117,7 @@ class Device:
             "memory_mb": self.usage.memory_mb,
             "guest_memory_mb": _same(record.request.memory_mb),
             "instances": [self._instance(instance) for instance in record.instances],
-            **failure,
+            **({"failure": msgspec.to_builtins(failure)} if failure else {}),
         }
 
     def _instance(self, instance: Instance) -> dict[str, Any]:
@@ -203,6 +207,11 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look
             return State.UNREACHABLE
         return State.SUSPENDED if record.suspended_at else State.RUNNING
     return State.BOOTING
+
+
+def is_abandoned(record: Record) -> bool:
+    """Tell whether a device waits for what is to be done after its boot, and nobody is there any more to do it."""
+    return record.getting_ready and not (record.follower and procs.is_alive(record.follower))
 
 
 def _remember_boot(record: Record, *, held: bool) -> None:

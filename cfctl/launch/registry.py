@@ -87,6 +87,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param stopped_at: when it was last stopped; None while it should be up.
     :param suspended_at: when cfctl suspended it; None while its processors run, as far as cfctl has done it.
     :param getting_ready: its launcher says that it has booted, but what is to be done after that is not done yet.
+    :param follower: the process that follows its boot (:func:`procs.identity`); None if none does, or it is over.
     :param boot_id: the boot of the host (``/proc/sys/kernel/random/boot_id``) in which it was last started.
     :param restarts: how often in a row it was booted again without being asked.
     :param tried_at: when that was last tried, whether it came to a start or not.
@@ -106,6 +107,7 @@ class Record(msgspec.Struct, kw_only=True):
     stopped_at: str | None = None
     suspended_at: str | None = None
     getting_ready: bool = False
+    follower: str | None = None
     boot_id: str | None = None
     restarts: int = 0
     tried_at: str | None = None
