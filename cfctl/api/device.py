@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import config
 from cfctl.api.wares import chosen
+from cfctl.errors import UsageError
 from cfctl.launch import flagpaths, launcher, lifecycle, manage, observe, snapshot, waiting
 from cfctl.launch.registry import Request
 
@@ -101,6 +102,9 @@ class Device:
             ``failed``, with its logs).
         :raises DeadlinePassed: it did not boot in time; it is left ``failed``, with its logs.
         """
+        if isinstance(flags, str):
+            raise UsageError("flags are a list, such as ['--x_res=1080'], and not one text")
+        limit = _boot_timeout(timeout)
         with chosen(host_package, images) as (package, guest):
             request = Request(
                 host_package=package,
@@ -113,7 +117,7 @@ class Device:
                 restart=restart,
                 after_boot=None if after_boot is None else os.fspath(Path(after_boot).expanduser().absolute()),
             )
-            launched = launcher.launch(name, request, timeout=_boot_timeout(timeout), wait=wait, force=force)
+            launched = launcher.launch(name, request, timeout=limit, wait=wait, force=force)
         return cls(launched.name)
 
     @classmethod
@@ -177,7 +181,7 @@ class Device:
         :raises DeadlinePassed: it has not booted by then, and boots on.
         :raises NotRunning: it is not up any more.
         """
-        waiting.until_booted(self.name, _boot_timeout(timeout))
+        waiting.until_booted(self.name, _boot_timeout(None) if timeout is None else timeout)
 
     def stop(self) -> Sequence[str]:
         """Stop it; its disks and logs are kept. Stopping a stopped device does nothing.
@@ -257,5 +261,7 @@ class Device:
 
 def _boot_timeout(seconds: float | None) -> float:
     if seconds is not None:
+        if not seconds > 0:
+            raise UsageError(f"a timeout must be more than 0 seconds, not {seconds:g}")
         return seconds
     return float(config.load()["launch.timeout"])

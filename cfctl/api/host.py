@@ -65,10 +65,10 @@ class Host:
     """
 
     def __init__(
-        self, *, instances: int | None = None, bridge: str | None = None, config_file: Path | None = None
+        self, *, instances: int | None = None, bridge: str | None = None, config_file: Path | str | None = None
     ) -> None:
         self._flags = {"host.instances": instances, "host.bridge": bridge}
-        self._config_file = config_file
+        self._config_file = None if config_file is None else Path(config_file).expanduser()
 
     def _settings(self) -> Settings:
         return config.load(config_file=self._config_file, flags=self._flags)

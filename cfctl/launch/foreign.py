@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
-from cfctl.errors import UsageError
 from cfctl.instance import MAX_INSTANCES, Instance
 from cfctl.launch import boot, procs, registry
 from cfctl.launch.observe import State, open_ports
@@ -179,9 +178,7 @@ def one_instance(device: Foreign, position: int) -> Foreign:
 
     :raises UsageError: if it has fewer instances.
     """
-    if not 1 <= position <= len(device.numbers):
-        raise UsageError(f"device {device.name} has {len(device.numbers)} instance(s), no {position}")
-    number = device.numbers[position - 1]
+    number = at_position(device.name, device.numbers, position)
     part = tuple(seen for seen in device.processes if seen.number in (number, None))
     usage = procs.usage((seen.pid, seen.is_vm) for seen in part)
     return replace(device, numbers=(number,), processes=part, usage=usage)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import process, signals
 from cfctl.errors import DamagedRecord, NoSuchDevice, NotRunning, UsageError
+from cfctl.instance import Instance, at_position
 from cfctl.launch import adb, boot, census, observe, registry, stop
 from cfctl.launch.observe import Device, State
 from cfctl.launch.procs import Usage
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfctl.control.console import Console
-    from cfctl.instance import Instance
     from cfctl.launch.census import Listed
 
 #: Names that ``cfctl logs --which`` takes, and the file below the instance's directory.
@@ -41,10 +41,7 @@ def instance_of(device: Device, position: int) -> Instance:
 
     :raises UsageError: if the device has fewer.
     """
-    instances = device.record.instances
-    if position > len(instances):
-        raise UsageError(f"device {device.record.name} has {len(instances)} instance(s), no {position}")
-    return instances[position - 1]
+    return Instance(at_position(device.record.name, device.record.numbers, position))
 
 
 def stop_device(name: str) -> tuple[Listed, list[str]]:
@@ -166,8 +163,10 @@ def log_lines(name: str, which: str | None, *, last: int | None = None, position
     """Return the lines of one of a device's logs.
 
     :param last: only so many of them, empty ones left out; None is all.
-    :raises UsageError: for a log that there is not, or not yet.
+    :raises UsageError: for a log that there is not, or not yet, or fewer lines than none.
     """
+    if last is not None and last < 0:
+        raise UsageError(f"last={last}: a log has no fewer lines than none")
     log = existing_log(name, which, position=position)
     return boot.last_lines(log, last) if last is not None else log.read_text(errors="replace").splitlines()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cfctl import config, locks, paths, steps
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.hostres import lazy, tap, tap_client
-from cfctl.instance import Instance
+from cfctl.instance import Instance, counted
 from cfctl.launch import registry
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
         served = [number for number in served if number in allowed]
     if len(served) < count:
         raise HostLacks(
-            "the host network is not set up" if not served else f"the host serves {len(served)} instances only",
-            f"{count} instance(s) need {count} set(s) of taps (cvd-etap-NN and others).",
+            "the host network is not set up" if not served else f"the host serves {counted(len(served))} only",
+            f"Each instance needs taps of its own (cvd-etap-NN and others). Wanted: {counted(count)}.",
             f"Make them: sudo cfctl host setup --instances {max(count, 10)}",
         )
     busy = tap.busy_numbers()

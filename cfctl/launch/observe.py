@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cfctl import paths
-from cfctl.errors import CfctlError, UsageError
+from cfctl.errors import CfctlError
+from cfctl.instance import at_position
 from cfctl.launch import boot, procs, registry, runtime_config
 from cfctl.launch.procs import INSTANCE, Look, Usage
 
@@ -256,9 +257,7 @@ def one_instance(name: str, position: int) -> Device:
     :raises UsageError: if the device has fewer instances.
     """
     record = registry.load(name)
-    if not 1 <= position <= len(record.numbers):
-        raise UsageError(f"device {name} has {len(record.numbers)} instance(s), no {position}")
-    number = record.numbers[position - 1]
+    number = at_position(name, record.numbers, position)
     at = Look()
     alive = [p for p in processes([record.home], at)[record.home] if p.instance in (number, None)]
     part = msgspec.structs.replace(record, numbers=(number,))
