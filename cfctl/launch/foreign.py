@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
-from cfctl.instance import MAX_INSTANCES, Instance
+from cfctl.instance import MAX_INSTANCES, Instance, at_position
 from cfctl.launch import boot, procs, registry
 from cfctl.launch.observe import State, open_ports
 from cfctl.launch.procs import INSTANCE, MARK, Seen, Usage

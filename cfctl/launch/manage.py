@@ -116,19 +116,36 @@ def remove_device(name: str, *, force: bool) -> list[str]:
 def running(name: str, device: Device | None = None) -> Device:
     """Return a device that can be talked to.
 
+    :param name: what to call it.
     :param device: as it is now, if the caller has looked.
     :raises NotRunning: if it is in any other state.
     """
     device = device or census.reachable(name)
-    if device.state not in (State.RUNNING, State.BOOTING):
-        raise NotRunning(
-            f"{name} is {device.state.value}",
-            device.record.failure.brief if device.record.failure else None,
-            f"Let it go on: cfctl resume {name}"
-            if device.state is State.SUSPENDED
-            else f"Boot it: cfctl restart {name}",
-        )
-    return device
+    if device.state in (State.RUNNING, State.BOOTING):
+        return device
+    whole = device.record.name
+    details = device.record.failure.brief if device.record.failure else None
+    help_ = f"Boot it: cfctl restart {whole}"
+    if device.state is State.SUSPENDED:
+        help_ = f"Let it go on: cfctl resume {whole}"
+    elif device.state is State.UNREACHABLE:
+        details = "\n".join(observe.silent(device))
+    raise NotRunning(f"{name} is {device.state.value}", details, help_)
+
+
+def reached(name: str, position: int) -> Instance:
+    """Return an instance that can be talked to; the others of its device may be down.
+
+    :raises UsageError: if the device has fewer.
+    :raises NotRunning: if it is not up.
+    """
+    device = census.reachable(name)
+    instance = instance_of(device, position)
+    if len(device.record.numbers) == 1:
+        running(name, device)
+    else:
+        running(f"{name}/{position}", census.reachable(name, position))
+    return instance
 
 
 def log_file(device: Device, position: int, which: str | None) -> Path:
@@ -206,7 +223,7 @@ def run_adb(name: str, args: list[str]) -> None:
     :raises NotRunning: if the device is not up.
     """
     device_name, position = target(name)
-    serial = instance_of(running(device_name), position).adb
+    serial = reached(device_name, position).adb
     adb.connect(serial)
     process.replace(["adb", "-s", serial, *(args or ["shell"])])
 
@@ -218,6 +235,6 @@ def adb_output(name: str, args: list[str], *, position: int = 1, timeout: float)
     :raises NotRunning: if the device is not up.
     :raises CommandFailed, DeadlinePassed: if adb ends badly, or not in time.
     """
-    serial = instance_of(running(name), position).adb
+    serial = reached(name, position).adb
     adb.connect(serial)
     return process.run(["adb", "-s", serial, *args], timeout=timeout).stdout

@@ -210,6 +210,19 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look
     return State.BOOTING
 
 
+def silent(device: Device) -> list[str]:
+    """Return which instances do not answer, and what is known of them, for people."""
+    record, sockets = device.record, Look().sockets
+    said = []
+    for position, instance in enumerate(record.instances, start=1):
+        if os.fspath(monitor_socket(record, instance)) in sockets:
+            continue
+        name = f"{record.name}/{position} ({instance.id})" if len(record.numbers) > 1 else instance.id
+        alive = any(process.instance == instance.number for process in device.processes)
+        said.append(f"{name}: {'its launcher monitor does not listen' if alive else 'nothing of it runs any more'}.")
+    return said
+
+
 def is_abandoned(record: Record) -> bool:
     """Tell whether a device waits for what is to be done after its boot, and nobody is there any more to do it."""
     return record.getting_ready and not (record.follower and procs.is_alive(record.follower))
@@ -249,10 +262,11 @@ def device(name: str, *, held: bool = False) -> Device:
     return look(record, processes([record.home], at)[record.home], held=held, at=at)
 
 
-def one_instance(name: str, position: int) -> Device:
+def one_instance(name: str, position: int, *, held: bool = False) -> Device:
     """Return one instance of a device, as if it were all of it: its state, its processes, what they take.
 
     :param position: the first is 1.
+    :param held: the caller itself holds the device.
     :raises NoSuchDevice: if there is no device of that name.
     :raises UsageError: if the device has fewer instances.
     """
@@ -261,7 +275,7 @@ def one_instance(name: str, position: int) -> Device:
     at = Look()
     alive = [p for p in processes([record.home], at)[record.home] if p.instance in (number, None)]
     part = msgspec.structs.replace(record, numbers=(number,))
-    return look(part, alive, at=at)
+    return look(part, alive, held=held, at=at)
 
 
 def salvaged(name: str) -> Device:
