@@ -321,16 +321,22 @@ def show_up(device: Device) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
-    instances = document.pop("instances")
+    instances, name = document.pop("instances"), document["name"]
     failure = document.pop("failure", None)
     for key, value in document.items():
         if value not in (None, ""):
             print(f"{_TITLES.get(key, key.replace('_', ' ')):<13} {_for_people(key, value)}")
     if failure:
         print(f"{'failure':<13} {failure['brief']}")
-    for instance in instances:
+    for position, instance in enumerate(instances, start=1):
+        called, number = f"instance {instance['number']}", ""
+        if len(instances) > 1:
+            # What the verbs call it, which is not its number.
+            called, number = f"{name}/{position}", f"instance {instance['number']}, "
         vm = f"VM process {instance['vm_pid']}" if instance["vm_pid"] else "no VM process"
-        print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        print(f"{called:<13} {number}adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        if document.get("guest_memory_mb") is None and instance.get("guest_memory_mb"):
+            print(f"{'  memory':<13} {size(instance['guest_memory_mb'])}")
         if instance["ports"]:
             print(f"{'  listens on':<13} {', '.join(f'{port} ({what})' for what, port in instance['ports'].items())}")
 

@@ -1,4 +1,4 @@
-"""What run_cvd writes into its log when it refuses something: the reason, for which its one-byte answer has no room."""
+"""What run_cvd writes into its log when it refuses something: the reason, which its one-byte answer cannot hold."""
 
 from __future__ import annotations
 

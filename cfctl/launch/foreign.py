@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cfctl import paths
 from cfctl.instance import MAX_INSTANCES, Instance, at_position
 from cfctl.launch import boot, procs, registry
-from cfctl.launch.observe import State, open_ports
+from cfctl.launch.observe import State, open_ports, same
 from cfctl.launch.procs import INSTANCE, MARK, Seen, Usage
 from cfctl.launch.runtime_config import InstanceConfig, RuntimeConfig
 
@@ -144,7 +144,7 @@ class Foreign:
             "booted_at": None,
             "uptime_s": self.usage.uptime_s,
             "memory_mb": self.usage.memory_mb,
-            "guest_memory_mb": first.memory_mb,
+            "guest_memory_mb": same([self._config(number).memory_mb for number in self.numbers]),
             "instances": [self._instance(number) for number in self.numbers],
         }
 
@@ -162,6 +162,7 @@ class Foreign:
             "vsock_cid": config.vsock_cid or instance.vsock_cid,
             "vm_pid": vms[0] if vms else None,
             "ports": open_ports(instance, self.ports, adb=adb) if self.state.is_up else {},
+            "guest_memory_mb": config.memory_mb,
         }
 
 

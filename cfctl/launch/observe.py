@@ -93,6 +93,7 @@ class Device:
     def as_dict(self) -> dict[str, Any]:
         """Return the device as the ``--json`` contract shows it."""
         record = self.record
+        memory = registry.spread(record.request.memory_mb, len(record.numbers))
         failure = record.failure
         if failure is None and self.processes and is_abandoned(record):
             failure = registry.Failure(
@@ -116,8 +117,11 @@ class Device:
             "restart": record.request.restart,
             "uptime_s": self.usage.uptime_s,
             "memory_mb": self.usage.memory_mb,
-            "guest_memory_mb": _same(record.request.memory_mb),
-            "instances": [self._instance(instance) for instance in record.instances],
+            "guest_memory_mb": same(memory),
+            "instances": [
+                {**self._instance(instance), "guest_memory_mb": given}
+                for instance, given in zip(record.instances, memory, strict=True)
+            ],
             **({"failure": msgspec.to_builtins(failure)} if failure else {}),
         }
 
@@ -133,9 +137,9 @@ class Device:
         }
 
 
-def _same(given: registry.PerInstance) -> int | None:
-    """Return the value that all instances have; None if nobody gave one, or they differ."""
-    return given if not isinstance(given, tuple) else given[0] if len(set(given)) == 1 else None
+def same(values: Sequence[int | None]) -> int | None:
+    """Return the value that all instances have; None if they differ."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def open_ports(instance: Instance, listening: frozenset[int], **other: int) -> dict[str, int]:
@@ -274,7 +278,7 @@ def one_instance(name: str, position: int, *, held: bool = False) -> Device:
     number = at_position(name, record.numbers, position)
     at = Look()
     alive = [p for p in processes([record.home], at)[record.home] if p.instance in (number, None)]
-    part = msgspec.structs.replace(record, numbers=(number,))
+    part = msgspec.structs.replace(record, numbers=(number,), request=registry.narrowed(record.request, position))
     return look(part, alive, held=held, at=at)
 
 

@@ -76,6 +76,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     after_boot: str | None = None
 
 
+def spread(given: PerInstance, count: int) -> list[int | None]:
+    """Return the value of each instance: the first also serves those that have none (launcher.md section 2.1)."""
+    if given is None or isinstance(given, int):
+        return [given] * count
+    return [*given[:count], *[given[0]] * (count - len(given))]
+
+
+def narrowed(request: Request, position: int) -> Request:
+    """Return what one instance of a request was given, as if it were all of it.
+
+    :param position: the first is 1.
+    """
+    cpus, memory = (spread(given, request.num_instances)[position - 1] for given in (request.cpus, request.memory_mb))
+    return msgspec.structs.replace(request, num_instances=1, cpus=cpus, memory_mb=memory)
+
+
 class Record(msgspec.Struct, kw_only=True):
     """One device.
 
