@@ -376,7 +376,7 @@ def find(word: str) -> Entry:
     names = ", ".join(entry.name or entry.short for entry in known)
     raise UsageError(
         f"{word!r} is neither a file or directory, nor in the cache",
-        f"The cache holds: {names}." if names else "The cache is empty.",
+        f"The cache holds: {names}. Of a hash, 6 digits are needed." if names else "The cache is empty.",
         "Add it: cfctl images add FILE --name NAME",
     )
 

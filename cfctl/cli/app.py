@@ -34,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    # click does it already.
+    suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -174,12 +174,12 @@ def check_name(name: str) -> str:
 
     :raises UsageError: otherwise.
     """
-    if "/" in name:
-        whole = name.partition("/")[0]
+    whole, slash, position = name.partition("/")
+    if slash and position.isdecimal() and _NAME.fullmatch(whole):
         raise UsageError(
             f"{name!r} names an instance, and this takes whole devices",
-            "Only adb and logs take NAME/2, the second instance of device NAME.",
-            f"Name the device: {whole}" if whole else None,
+            "adb, display, logs, powerbtn, screen-record and status take NAME/2, the second instance of device NAME.",
+            f"Name the device: {whole}",
         )
     if not _NAME.fullmatch(name):
         raise UsageError(

@@ -224,3 +224,18 @@ def test_memory_of_each_guest(given: registry.PerInstance, each: list[int | None
     assert document["guest_memory_mb"] == all_
     for position, memory in enumerate(each, start=1):
         assert observe.one_instance("farm", position).as_dict()["guest_memory_mb"] == memory
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a/2", "'a/2' names an instance, and this takes whole devices"),
+        ("a/b", "'a/b' is not a name for a device"),
+        ("../2", "'../2' is not a name for a device"),
+        ("/2", "'/2' is not a name for a device"),
+    ],
+)
+def test_what_is_no_name(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        registry.check_name(name)
+    assert refused.value.brief == said
