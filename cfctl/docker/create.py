@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths, signals, steps
 from cfctl.docker import container as containers
-from cfctl.docker import execute, image, machine, names, remove, request, ssh
+from cfctl.docker import execute, helper, image, machine, names, remove, request, ssh
 from cfctl.docker.container import Container
 from cfctl.docker.engine import asking
 from cfctl.docker.wish import Wish, check, check_name
@@ -52,7 +52,7 @@ def create(
     image.require(engine, wish.image)
     _check_free(engine, name)
     _check_directories(engine, wish)
-    has = machine.look(engine, wish.image)
+    has = machine.look(engine, wish.image, name)
     refused: set[int] = set()
     for _ in range(_ATTEMPTS):
         numbers = _free_numbers(engine, wish.num_instances, refused, prefer)
@@ -201,14 +201,10 @@ def _make_layers(engine: Engine, name: str, wish: Wish) -> None:
     labels = {names.REQUEST: name}
     with asking("make a writable layer over the images"):
         scratch = engine.api.volumes.create(request.scratch_volume(name), labels=labels)
-        engine.api.containers.run(
-            wish.image,
-            ["-p", *(f"/layers/{kind}/{part}" for kind, _, _ in layers for part in ("upper", "work"))],
-            entrypoint="mkdir",
-            volumes={scratch.name: {"bind": "/layers", "mode": "rw"}},
-            network_mode="none",
-            remove=True,
-        )
+        # Written through a container that is never started.
+        with helper.made(engine, wish.image, [], of=name, binds=[f"{scratch.name}:/layers"]) as container:
+            places = [f"{kind}/{part}" for kind, _, _ in layers for part in ("upper", "work")]
+            container.put_archive("/layers", helper.directories(places))
         above = scratch.attrs["Mountpoint"]
         for kind, source, _ in layers:
             options = f"lowerdir={source},upperdir={above}/{kind}/upper,workdir={above}/{kind}/work"

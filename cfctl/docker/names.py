@@ -24,6 +24,8 @@ VERSION: Final = "cfctl.version"
 FLEET: Final = "cfctl.fleet"
 VENDOR: Final = "cfctl.gpu-vendor"
 IMAGE_KEY: Final = "cfctl.image-key"
+#: A container that lives for a moment, to do something on the engine's machine for the container that it names.
+HELPER: Final = "cfctl.helper"
 
 #: Places inside a container.
 HOST_PACKAGE: Final = "/mnt/host-package"

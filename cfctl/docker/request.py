@@ -68,12 +68,15 @@ class Machine:
     :param nodes: device nodes.
     :param nvidia: the engine can give containers NVIDIA's driver by itself.
     :param nofile: the hard limit of open files that the engine may give; None if unknown.
+    :param podman: the engine is podman, which reads a filter of system calls from a file of that machine only; its
+        own one allows AF_VSOCK.
     :param lock_directories: where bare-metal devices of that machine lock their numbers.
     """
 
     nodes: frozenset[str]
     nvidia: bool = False
     nofile: int | None = None
+    podman: bool = False
     lock_directories: tuple[str, ...] = ("/var/tmp/cvd/lock",)  # noqa: S108 (upstream's place)
 
 
@@ -143,7 +146,7 @@ def build(
             "Sysctls": dict(SYSCTLS),
             "Ulimits": [{"Name": "nofile", "Soft": nofile, "Hard": nofile}],
             "PidsLimit": PIDS_LIMIT,
-            "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.profile()}"],
+            "SecurityOpt": ["no-new-privileges", *([] if machine.podman else [f"seccomp={seccomp.profile()}"])],
             "NetworkMode": wish.network,
             "RestartPolicy": {"Name": "unless-stopped" if wish.restart == "always" else wish.restart},
             "Binds": [

@@ -101,6 +101,11 @@ def test_nvidia_by_the_engine_instead_of_nodes() -> None:
     assert "DeviceRequests" not in built(Wish(gpu="none"), machine)["HostConfig"]
 
 
+def test_podman_has_a_filter_of_its_own() -> None:
+    """It takes no profile over its socket, only a file of its machine; its default allows AF_VSOCK."""
+    assert built(Wish(), Machine(LITTLE.nodes, podman=True))["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+
+
 def test_a_machine_that_has_little() -> None:
     body = built(Wish(), LITTLE)
     assert nodes(body) == ["/dev/net/tun"]
@@ -186,6 +191,8 @@ def test_shares() -> None:
         Wish(memory_mb=0),
         Wish(restart="sometimes"),
         Wish(network="host"),
+        Wish(images="/srv/a,b"),
+        Wish(host_package="/srv/a:b"),
         Wish(network="container:x"),
         Wish(env={"CFCTL_LAUNCH_NUMBERS": "1"}),
     ],

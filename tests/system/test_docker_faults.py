@@ -181,6 +181,11 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)
 
+    # One that was killed while it made the layers over the images has left a container that holds them.
+    engine.docker("create", "-l", "cfctl.helper=phone", "-v", "cfctl-phone-layers:/layers", dockerd.BASE, "true")
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
     # The engine asks a container to end once, here before its Python can hear, and waits a minute before it kills.
     host.run("mkdir", "/tmp/slow")
     slow = "import pathlib, time\npathlib.Path('/slow/begun').touch()\ntime.sleep(3)\n"
