@@ -29,9 +29,10 @@ NO_GPU = "none"
 _SOURCE = Path(cfctl.__file__).parent
 _CONTEXT = Path(__file__).with_name("context")
 
-#: What a device needs beside the GPU's libraries: package of Debian's family -> of RHEL's.
+#: What a device needs beside the GPU's libraries: package of Debian's family -> of RHEL's. The first that the base's
+#: mirrors have of several: RHEL 8 and 9 have a newer Python beside their own, 10 and Fedora have none but their own.
 _RUNTIME = {
-    "python3": "python3.11",
+    "python3": "python3.11|python3",
     "python3-venv": None,
     "iproute2": "iproute",
     "nftables": "nftables",
@@ -41,6 +42,9 @@ _RUNTIME = {
     "openssh-server": "openssh-server",
     "procps": "procps-ng",
 }
+
+#: What images of Debian always have, and small ones of RHEL's family need not: users, setpriv, pushed archives.
+_RPM_BASICS = ("shadow-utils", "util-linux", "tar", "gzip", "findutils")
 
 #: What the code that runs inside imports (pyproject.toml, ``dependencies``, without those of `cfctl docker`).
 _LIBRARIES = ("typer", "click", "rich", "msgspec")
@@ -79,7 +83,7 @@ class Recipe:
     @property
     def packages(self) -> list[str]:
         """The packages that the base must have."""
-        own = [rpm if self.rpm else debian for debian, rpm in _RUNTIME.items()]
+        own = [*_RUNTIME.values(), *_RPM_BASICS] if self.rpm else list(_RUNTIME)
         if self.arch == "aarch64":
             own = ["qemu-system-arm" if name == "qemu-system-x86" else name for name in own if name != "seabios"]
         profile = vendors.load().get(self.vendor)
