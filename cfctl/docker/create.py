@@ -31,6 +31,9 @@ _UNTIL_READY = (
 #: Somebody else may take the numbers between our look and our start; that often in a row is no accident.
 _ATTEMPTS = 20
 
+#: Every engine has it; podman by another name.
+_DEFAULT_NETWORK = "bridge"
+
 #: How long the engine may take to see that a container has ended.
 _ENDING_S = 10.0
 
@@ -48,10 +51,8 @@ def create(
     :raises CfctlError: if it does not come up; nothing is left then.
     """
     check_name(name)
-    check(wish)
-    image.require(engine, wish.image)
+    check_possible(engine, wish)
     _check_free(engine, name)
-    _check_directories(engine, wish)
     has = machine.look(engine, wish.image, name)
     refused: set[int] = set()
     for _ in range(_ATTEMPTS):
@@ -62,6 +63,33 @@ def create(
             return container
         refused.update(numbers)
     raise NumberTaken("no instance number could be had", f"Tried: {', '.join(map(str, sorted(refused)))}.")
+
+
+def check_possible(engine: Engine, wish: Wish) -> None:
+    """Make sure that the engine has what a container is to be made from; nothing is changed.
+
+    :raises UsageError, ImageUnavailable: otherwise.
+    """
+    check(wish)
+    image.require(engine, wish.image)
+    _check_directories(engine, wish)
+    _check_network(engine, wish.network)
+
+
+def _check_network(engine: Engine, name: str) -> None:
+    from docker.errors import NotFound
+
+    if name == _DEFAULT_NETWORK:
+        return
+    with asking(f"look for the network {name}"):
+        try:
+            engine.api.api.inspect_network(name)
+        except NotFound:
+            raise UsageError(
+                f"the engine has no network {name!r}",
+                None,
+                f"See which it has: docker network ls\nOr make it: docker network create {name}",
+            ) from None
 
 
 def _check_free(engine: Engine, name: str) -> None:
@@ -270,7 +298,7 @@ def start(engine: Engine, name: str) -> Container:
     :raises NoSuchContainer: if there is none of that name.
     :raises NumberTaken: if another device of its machine has its number by now.
     """
-    container = containers.find(engine, name)
+    container = containers.thaw(containers.find(engine, name))
     if not container.is_running:
         with steps.step(f"start container {name}"):
             if not _bring_up(container):

@@ -121,10 +121,12 @@ def user_environment() -> dict[str, str]:
 
 def boot_again() -> Child | None:
     """Boot the device again if it was up when the container ended; what it says goes to the container's log."""
-    if not inside.WANTED.exists():
+    wanted = inside.WANTED.read_text() if inside.WANTED.exists() else ""
+    # Empty: somebody starts the container to boot the device, and would come second.
+    if not wanted:
         return None
     return process.start(
-        as_user(names.PYTHON, "-m", "cfctl.docker.inside", inside.WANTED.read_text()),
+        as_user(names.PYTHON, "-m", "cfctl.docker.inside", wanted),
         output=Path("/proc/self/fd/2"),
         env=user_environment(),
     )

@@ -74,10 +74,8 @@ def all_of(engine: Engine, name: str, container: Container | None = None, *, kee
         for volume in leftovers(engine, name):
             if not (keep_home and volume.name == request.home_volume(name)):
                 volume.remove()
-    if (
-        container is not None
-        and engine.is_local
-        and (sockets := containers.mounted(container, names.SOCKETS)) is not None
-    ):
+    record = store.load(engine.url, name)
+    sockets = containers.mounted(container, names.SOCKETS) if container else record.sockets if record else None
+    if engine.is_local and sockets is not None:
         shutil.rmtree(sockets, ignore_errors=True)
     store.remove(engine.url, name)
