@@ -230,7 +230,7 @@ def _make_layers(engine: Engine, name: str, wish: Wish) -> None:
     with asking("make a writable layer over the images"):
         scratch = engine.api.volumes.create(request.scratch_volume(name), labels=labels)
         # Written through a container that is never started.
-        with helper.made(engine, wish.image, [], of=name, binds=[f"{scratch.name}:/layers"]) as container:
+        with helper.made(engine, wish.image, ["true"], of=name, binds=[f"{scratch.name}:/layers"]) as container:
             places = [f"{kind}/{part}" for kind, _, _ in layers for part in ("upper", "work")]
             container.put_archive("/layers", helper.directories(places))
         above = scratch.attrs["Mountpoint"]
@@ -252,6 +252,11 @@ def _bring_up(container: Container) -> bool:
     """
     with asking(f"start container {container.name}"):
         container.engine.api.api.start(container.id)
+    return _until_up(container)
+
+
+def _until_up(container: Container) -> bool:
+    """Wait until the first process of a container that was started has got everything up; see :func:`_bring_up`."""
     said = ""
     try:
         done = execute.run(container, ["sh", "-c", _UNTIL_READY], user="root")
@@ -299,13 +304,16 @@ def start(engine: Engine, name: str) -> Container:
     :raises NumberTaken: if another device of its machine has its number by now.
     """
     container = containers.thaw(containers.find(engine, name))
-    if not container.is_running:
+    if container.is_running:
+        # The engine may have started it again just now.
+        up = _until_up(container)
+    else:
         with steps.step(f"start container {name}"):
-            if not _bring_up(container):
-                raise NumberTaken(
-                    f"instance {', '.join(map(str, container.numbers))} of {name} is another device's by now",
-                    execute.log(container.again(), lines=5),
-                    f"Stop that device (cfctl ps), or make the container anew: cfctl docker rm {name}",
-                )
-        container = container.again()
-    return container
+            up = _bring_up(container)
+    if not up:
+        raise NumberTaken(
+            f"instance {', '.join(map(str, container.numbers))} of {name} is another device's by now",
+            execute.log(container.again(), lines=5),
+            f"Stop that device (cfctl ps), or make the container anew: cfctl docker rm {name}",
+        )
+    return container.again()
