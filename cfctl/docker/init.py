@@ -57,6 +57,20 @@ def take_numbers(numbers: tuple[int, ...]) -> list[NumberLock]:
     return [locks.NumberLock.take(Instance(number), directories, mark=False) for number in numbers]
 
 
+def prepare_group(file: Path = Path("/etc/group")) -> None:
+    """Give group cvdnetwork the number that it has on the engine's machine, which sees the sockets' directory too."""
+    number = os.environ.get(names.GROUP_NUMBER, "")
+    if not number.isdecimal():
+        return
+    lines = [line.split(":") for line in file.read_text().splitlines()]
+    for fields in lines:
+        if fields[0] == names.GROUP:
+            fields[2] = number
+    text = "".join(f"{':'.join(fields)}\n" for fields in lines)
+    if text != file.read_text():
+        file.write_text(text)
+
+
 def prepare_nodes() -> None:
     """Let the container's user have the devices that the container was given."""
     import grp
@@ -186,6 +200,7 @@ def main() -> int:
         settings = config.load()
         numbers = settings["launch.numbers"]
         held += take_numbers(numbers)
+        prepare_group()
         prepare_directories()
         prepare_nodes()
         host.setup(settings)

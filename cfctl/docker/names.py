@@ -39,6 +39,10 @@ READY: Final = "/run/container-ready"
 SOCKETS: Final = f"/tmp/cf_avd_{UID}"  # noqa: S108 (upstream's place)
 OPERATOR: Final = "/run/cuttlefish"
 
+#: The group that may use taps and sockets of devices, and the variable with its number on the engine's machine.
+GROUP: Final = "cvdnetwork"
+GROUP_NUMBER: Final = "CVDNETWORK_GID"
+
 #: How the first process ends if the host's other devices have its numbers (sysexits.h, EX_TEMPFAIL).
 NUMBER_TAKEN: Final = 75
 SSH_PORT: Final = 22

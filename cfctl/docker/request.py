@@ -70,6 +70,7 @@ class Machine:
     :param nofile: the hard limit of open files that the engine may give; None if unknown.
     :param podman: the engine is podman, which reads a filter of system calls from a file of that machine only; its
         own one allows AF_VSOCK.
+    :param group: the number of group cvdnetwork there; None if there is none.
     :param lock_directories: where bare-metal devices of that machine lock their numbers.
     """
 
@@ -77,6 +78,7 @@ class Machine:
     nvidia: bool = False
     nofile: int | None = None
     podman: bool = False
+    group: int | None = None
     lock_directories: tuple[str, ...] = ("/var/tmp/cvd/lock",)  # noqa: S108 (upstream's place)
 
 
@@ -116,7 +118,13 @@ def build(
     :raises HostLacks: see :func:`devices`.
     """
     own = ",".join(map(str, numbers))
-    words = {"CFCTL_LAUNCH_NUMBERS": own, "CFCTL_HOST_NUMBERS": own}
+    words = {
+        "CFCTL_LAUNCH_NUMBERS": own,
+        "CFCTL_HOST_NUMBERS": own,
+        # A launcher opens its sockets to the group, and they can be reached out there too: by the same group,
+        # or where there is none by nobody but the container's user.
+        names.GROUP_NUMBER: str(machine.group or names.UID),
+    }
     nodes = devices(wish, machine)
     nvidia = wants_gpu(wish) and machine.nvidia
     if nvidia:

@@ -28,6 +28,7 @@ EVERYTHING = Machine(
         }
     ),
     nofile=1_000_000,
+    group=970,
 )
 LITTLE = Machine(nodes=frozenset({"/dev/net/tun"}), nofile=4096)
 
@@ -43,7 +44,7 @@ def nodes(body: dict[str, Any]) -> list[str]:
 def test_the_whole_request() -> None:
     body = built(Wish(), EVERYTHING)
     assert set(body) == {"Image", "Hostname", "Env", "Labels", "StopTimeout", "HostConfig"}
-    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_NUMBERS=3"]
+    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_NUMBERS=3", "CVDNETWORK_GID=970"]
     labels = body["Labels"]
     assert (labels["cf_instance"], labels["n_cf_instances"], labels["vsock_guest_cid"]) == ("3", "1", "true")
     config = body["HostConfig"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cfctl.docker import device, image, inside, names, publish, used
+from cfctl.docker import device, image, init, inside, machine, names, publish, used
 from cfctl.docker.store import Port
 from cfctl.errors import HostLacks, UsageError
 from cfctl.launch.hostpackage import HostPackage
@@ -92,6 +92,18 @@ def test_vsock_without_the_kernels_help(tmp_path: Path) -> None:
         inside.vsock_flags(package(tmp_path / "b"), (), vhost=False)
     assert "modprobe vhost_vsock" in str(error.value)
     assert inside.vsock_flags(package(tmp_path / "c", "etc/cfctl-guest.json"), (), vhost=False) == ()
+
+
+def test_the_group_has_the_number_of_the_engines_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "group"
+    file.write_text("root:x:0:\nkvm:x:104:vsoc-01\ncvdnetwork:x:997:vsoc-01\n")
+    init.prepare_group(file)
+    assert "cvdnetwork:x:997:" in file.read_text()
+    monkeypatch.setenv(names.GROUP_NUMBER, "970")
+    init.prepare_group(file)
+    assert file.read_text() == "root:x:0:\nkvm:x:104:vsoc-01\ncvdnetwork:x:970:vsoc-01\n"
+    assert machine._group(file.read_text()) == 970
+    assert machine._group("root:x:0:\n") is None
 
 
 def test_which_host_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
