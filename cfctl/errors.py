@@ -28,7 +28,11 @@ The tree (a test holds it equal to the code)::
     ├── ContainerNameTaken               a container of that name is there already, ours or not
     ├── ImageUnavailable                 the image of the containers is not there, or cannot be built
     ├── LoginFailed                      the container's sshd cannot be reached, or is not the one that was pinned
-    └── GuestImageUnavailable            the embedded guest cannot be built here
+    ├── GuestImageUnavailable            the embedded guest cannot be built here
+    ├── RelayUnreachable                 no relay answers at an address
+    ├── RelayUntrusted                   a relay's certificate is not the one that was pinned
+    ├── NoSuchContext                    no context has that name
+    └── FromElsewhere                    what a relay's host said, with its own code and exit status
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
 ``resolution`` (the command that mends it). The command line prints all three and exits with ``exit_code``;
@@ -38,7 +42,7 @@ Each error says three things: ``brief`` (what happened, one line), ``details`` (
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +56,8 @@ class CfctlError(Exception):
     :param resolution: what mends it, with the exact command.
     """
 
-    exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "failed"
+    exit_code: int = 1
+    code: str = "failed"
 
     def __init__(self, brief: str, details: str | None = None, resolution: str | None = None) -> None:
         super().__init__(brief)
@@ -367,3 +371,66 @@ class GuestImageUnavailable(CfctlError):
     """The embedded guest's image can neither be found nor built on this host."""
 
     code = "guest-image-unavailable"
+
+
+class RelayUnreachable(CfctlError):
+    """No relay answers at an address, or the connection to it broke; what it was asked to do may have been done.
+
+    :param address: where it should be.
+    :param why: what was tried, and what came of it.
+    """
+
+    code = "relay-unreachable"
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(
+            f"no relay answers at {address}",
+            why,
+            "See on its host whether it runs: cfctl relay status\nSee which contexts there are: cfctl context list",
+        )
+
+
+class RelayUntrusted(CfctlError):
+    """A relay's certificate is not the one that was pinned, or none is pinned yet; nothing was sent to it."""
+
+    code = "relay-untrusted"
+
+
+class NoSuchContext(CfctlError):
+    """No context of that name is known to this user.
+
+    :param name: the name asked for.
+    :param known: the names that exist.
+    """
+
+    code = "no-such-context"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"there is no context {name!r}",
+            f"Contexts: {', '.join(known)}." if known else "There are no contexts.",
+            f"List them: cfctl context list\nOr make it: cfctl context add {name} HOST:PORT",
+        )
+
+
+class FromElsewhere(CfctlError):
+    """What a relay's host said about a call that failed there.
+
+    :param code: the word of the error there.
+    :param exit_code: what the same verb ends with there.
+    """
+
+    code = "from-elsewhere"
+
+    def __init__(
+        self,
+        brief: str,
+        details: str | None = None,
+        resolution: str | None = None,
+        *,
+        code: str = "failed",
+        exit_code: int = 1,
+    ) -> None:
+        super().__init__(brief, details, resolution)
+        self.code = code
+        self.exit_code = exit_code

@@ -38,6 +38,10 @@ CONTRACT = {
     "ImageUnavailable": (1, "image-unavailable"),
     "LoginFailed": (1, "login-failed"),
     "GuestImageUnavailable": (1, "guest-image-unavailable"),
+    "RelayUnreachable": (1, "relay-unreachable"),
+    "RelayUntrusted": (1, "relay-untrusted"),
+    "NoSuchContext": (1, "no-such-context"),
+    "FromElsewhere": (1, "from-elsewhere"),
 }
 
 
