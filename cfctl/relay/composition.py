@@ -14,11 +14,14 @@ from cfctl.relay.devices import Devices
 from cfctl.relay.front import Front
 from cfctl.relay.gate import Gate
 from cfctl.relay.host import Host
+from cfctl.relay.itself import Relay
 from cfctl.relay.lists import Lists
+from cfctl.relay.metrics import Metrics
 from cfctl.relay.worker import Worker
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc
+from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc, relay_pb2, relay_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cfctl.relay.audit import Audit
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
     host_pb2.DESCRIPTOR.services_by_name["Host"].full_name,
+    relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name,
 )
 
 
@@ -43,27 +47,34 @@ class Composition:
     def __init__(
         self, *, own: User, inside: Path, nowhere: Path, tokens: Store, audit: Audit, limits: Limits
     ) -> None:
-        self._inside = inside
+        self.own = own
+        self.tokens = tokens
+        self.metrics = Metrics()
+        #: Where callers are heard; whoever opens a listener says so here.
+        self.listeners: list[Mapping[str, str]] = []
         self.worker = Worker(limits.children, nowhere)
         self.lists = Lists(self.worker)
-        self.front = Front(inside, limits, lambda _in, _out: None)
+        self.front = Front(inside, limits, self.metrics.heard)
         self.gate = Gate(
             self.front.connection,
             own=own,
             tokens=tokens,
             audit=audit,
             limits=limits,
-            done=lambda _method, _outcome, _seconds: None,
+            done=self.metrics.call_ended,
         )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(interceptors=[self.gate], options=limits.grpc_options())
         devices_pb2_grpc.add_DevicesServicer_to_server(
-            Devices(self.worker, self.lists, lambda _phase, _took: None), self._server
+            Devices(self.worker, self.lists, self.metrics.phase), self._server
         )
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
+        itself = Relay(store=tokens, front=self.front, gate=self.gate, worker=self.worker, listeners=self.listeners)
+        relay_pb2_grpc.add_RelayServicer_to_server(itself, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         self._server.add_insecure_port(f"unix:{inside}")
+        self._measure()
         self._looking: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -74,6 +85,25 @@ class Composition:
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._looking = asyncio.create_task(self.gate.watch())
+
+    def _measure(self) -> None:
+        """Have the metrics show what the parts count themselves."""
+        show = self.metrics.gauge
+        show("cfctl_relay_connections", "Connections that are open.", lambda: len(self.front))
+        show("cfctl_relay_calls_open", "Calls that are being answered.", lambda: self.gate.calls)
+        show("cfctl_relay_children", "Programs that calls have started and that run.", lambda: self.worker.children)
+        self.metrics.counters(
+            "cfctl_relay_refused", "Connections turned away or ended.", "reason", lambda: self.front.refused
+        )
+
+    async def metrics_text(self) -> bytes:
+        """Return the metrics as Prometheus reads them."""
+        return self.metrics.text(await self.lists.of(self.own))
+
+    def may_measure(self, secret: str) -> bool:
+        """Tell whether a token may see the metrics: they are about all devices of the relay's own user."""
+        token = self.tokens.recognize(secret)
+        return token is not None and token.user == self.own.name and token.devices == "*"
 
     async def stop(self, seconds: float) -> None:
         """Come to an end: no new calls, what goes on for ever ends with a reason, the rest has some time.

@@ -101,7 +101,9 @@ class Gate(grpc.aio.ServerInterceptor):
         else:
             caller = self._remote(connection, call)
         if call.rule is None:
-            raise NotAllowed(f"the relay does not serve {call.method}")
+            raise NotAllowed(f"the relay does not serve {call.method[:100]}")
+        if call.rule.here and caller.token is not None:
+            raise NotAllowed(f"{call.method} is for callers on the relay's own host", None, "Log in there first.")
         if caller.role < call.rule.role:
             raise NotAllowed(
                 f"a {caller.role.word} may not do that: {call.method.rpartition('/')[2]}",

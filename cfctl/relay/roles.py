@@ -39,11 +39,13 @@ class Rule:
     :param role: the least that he must be.
     :param recorded: each call is an action, and gets a line in the audit log; refusals always do.
     :param endless: it goes on until the caller ends it: a relay that leaves ends it at once.
+    :param here: for callers on the relay's own host alone, whatever token is shown.
     """
 
     role: Role
     recorded: bool = False
     endless: bool = False
+    here: bool = False
 
 
 _LOOK = Rule(Role.VIEWER)
@@ -74,6 +76,10 @@ RULES = {
         )
     },
     "/cfctl.v1.Tunnel/Open": Rule(Role.OPERATOR, recorded=True, endless=True),
+    "/cfctl.v1.Relay/Status": Rule(Role.VIEWER, here=True),
+    "/cfctl.v1.Relay/ListTokens": Rule(Role.VIEWER, here=True),
+    "/cfctl.v1.Relay/CreateToken": Rule(Role.ADMIN, recorded=True, here=True),
+    "/cfctl.v1.Relay/RevokeToken": Rule(Role.ADMIN, recorded=True, here=True),
     "/grpc.health.v1.Health/Check": _LOOK,
     "/grpc.health.v1.Health/Watch": _FOLLOW,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _FOLLOW,
