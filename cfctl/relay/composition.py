@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from cfctl.relay.controls import Control
 from cfctl.relay.devices import Devices
 from cfctl.relay.front import Front
 from cfctl.relay.gate import Gate
@@ -18,7 +19,16 @@ from cfctl.relay.itself import Relay
 from cfctl.relay.lists import Lists
 from cfctl.relay.metrics import Metrics
 from cfctl.relay.worker import Worker
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc, relay_pb2, relay_pb2_grpc
+from cfctl.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    devices_pb2,
+    devices_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    relay_pb2,
+    relay_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
     host_pb2.DESCRIPTOR.services_by_name["Host"].full_name,
+    control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
     relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name,
 )
 
@@ -68,6 +79,7 @@ class Composition:
         devices_pb2_grpc.add_DevicesServicer_to_server(
             Devices(self.worker, self.lists, self.metrics.phase), self._server
         )
+        control_pb2_grpc.add_ControlServicer_to_server(Control(self.worker, self.lists), self._server)
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
         itself = Relay(store=tokens, front=self.front, gate=self.gate, worker=self.worker, listeners=self.listeners)
         relay_pb2_grpc.add_RelayServicer_to_server(itself, self._server)
