@@ -21,7 +21,7 @@ import grpc
 from cfctl.relay import people, tokens
 from cfctl.relay.certificates import NAME
 from cfctl.relay.roles import role
-from cfctl.v1 import device_pb2
+from cfctl.v1 import device_pb2, relay_pb2, relay_pb2_grpc
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -81,6 +81,13 @@ class Relay:
             options=[("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)],
         )
 
+    def status(self) -> relay_pb2.RelayStatus:
+        """Return how it is; this question's own connection is among the counted."""
+        with self.here() as channel:
+            call: Any = relay_pb2_grpc.RelayStub(channel).Status
+            answer: relay_pb2.RelayStatus = call(relay_pb2.RelayStatusRequest(), timeout=PATIENCE_S)
+            return answer
+
     def audit(self) -> list[dict[str, Any]]:
         """Return the audit log."""
         return [json.loads(line) for line in (self.root / "state/relay/audit.log").read_text().splitlines()]
@@ -113,7 +120,8 @@ def bearer(secret: str) -> tuple[tuple[str, str], ...]:
 
 def told(failed: grpc.RpcError) -> device_pb2.Error:
     """Return the whole error of a call that failed."""
-    for key, value in failed.trailing_metadata():  # type: ignore[attr-defined]
+    trailing: Any = failed
+    for key, value in trailing.trailing_metadata():
         if key == "cfctl-error-bin":
             return device_pb2.Error.FromString(value)
     raise AssertionError(f"no error of ours: {failed}")
@@ -172,7 +180,7 @@ def running(*, environment: Mapping[str, str] | None = None, **options: Any) -> 
 
 def _listeners(process: subprocess.Popen[str]) -> dict[str, dict[str, str]]:
     """Return where a relay listens, once it does."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     assert process.stdout is not None
     for line in process.stdout:
         document = json.loads(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -24,11 +25,10 @@ def devices(relay: Relay) -> Iterator[devices_pb2_grpc.DevicesStub]:
         yield devices_pb2_grpc.DevicesStub(channel)
 
 
-def refused(call: object, request: object, secret: str | None) -> tuple[grpc.StatusCode, str]:
+def refused(call: Any, request: Any, secret: str | None) -> tuple[grpc.StatusCode, str]:
     """Make a call that must be refused; return the status, and the word for programs."""
     with pytest.raises(grpc.RpcError) as caught:
-        answer = call(request, metadata=bearer(secret) if secret else None, timeout=PATIENCE_S)  # type: ignore[operator]
-        list(answer)
+        list(call(request, metadata=bearer(secret) if secret else None, timeout=PATIENCE_S))
     return caught.value.code(), told(caught.value).code
 
 
@@ -52,7 +52,7 @@ def test_a_connection_that_shows_wrong_tokens_is_closed(relay: Relay) -> None:
         stub = devices_pb2_grpc.DevicesStub(channel)
         for _ in range(5):
             refused(stub.List, devices_pb2.ListRequest(), "wrong")
-        assert wait(lambda: _connections(relay) == 1, "the connection's end") is True
+        assert wait(lambda: relay.status().connections == 1, "the connection's end") is True
 
 
 def test_a_viewer_looks_and_does_nothing(relay: Relay, devices: devices_pb2_grpc.DevicesStub) -> None:
@@ -120,7 +120,7 @@ def test_what_is_for_this_host_alone_is_not_for_tokens(relay: Relay) -> None:
 
 def test_a_method_that_there_is_not(relay: Relay) -> None:
     with relay.elsewhere() as channel:
-        call = channel.unary_unary("/cfctl.v1.Devices/Reboot")
+        call: Any = channel.unary_unary("/cfctl.v1.Devices/Reboot")
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", metadata=None, timeout=PATIENCE_S)
         assert caught.value.code() is Code.UNAUTHENTICATED
@@ -138,10 +138,3 @@ def test_a_token_that_is_revoked_ends_its_calls(relay: Relay, devices: devices_p
         list(stream)
     assert caught.value.code() is Code.UNAUTHENTICATED
     assert told(caught.value).details == "The token has expired, or was revoked."
-
-
-def _connections(relay: Relay) -> int:
-    """Return how many there are, this question's own among them."""
-    with relay.here() as channel:
-        status = relay_pb2_grpc.RelayStub(channel).Status(relay_pb2.RelayStatusRequest(), timeout=PATIENCE_S)
-        return int(status.connections)

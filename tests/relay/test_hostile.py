@@ -8,13 +8,15 @@ import socket
 import ssl
 import struct
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
 
 from cfctl.relay.splice import PREFACE
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, relay_pb2, relay_pb2_grpc
+from cfctl.v1 import devices_pb2, devices_pb2_grpc
+from tests.relay import certificates
 from tests.relay.relays import PATIENCE_S, Relay, bearer, wait
 
 #: KiB that a relay may have grown by after it was harmed: allocators keep some of what they once had.
@@ -34,19 +36,14 @@ def unharmed(relay: Relay) -> Iterator[None]:
         yield
         # A connection that was there before goes on, and so do new ones, both ways in.
         stub.List(devices_pb2.ListRequest(), metadata=bearer(secret), timeout=PATIENCE_S)
-        assert _status(relay).version
-        wait(lambda: _status(relay).connections <= 2, "the end of all other connections")
+        assert relay.status().version
+        wait(lambda: relay.status().connections <= 2, "the end of all other connections")
         wait(lambda: relay.descriptors() <= files, "their descriptors to be closed")
         assert relay.rss() - memory < _GROWTH_KIB
 
 
-def _status(relay: Relay) -> relay_pb2.RelayStatus:
-    with relay.here() as channel:
-        return relay_pb2_grpc.RelayStub(channel).Status(relay_pb2.RelayStatusRequest(), timeout=PATIENCE_S)
-
-
 def _refused(relay: Relay) -> dict[str, int]:
-    return dict(_status(relay).refused)
+    return dict(relay.status().refused)
 
 
 def _connect(relay: Relay, source: str = "127.0.0.1") -> socket.socket:
@@ -118,13 +115,11 @@ def test_a_frame_that_claims_to_be_huge(relay: Relay) -> None:
 @pytest.mark.usefixtures("unharmed")
 def test_a_thousand_idle_connections(relay: Relay) -> None:
     before = _refused(relay)
-    open_: list[socket.socket] = []
-    try:
+    with contextlib.ExitStack() as stack:
         # From twenty-five addresses, forty each: what one address may have.
-        for number in range(1000):
-            open_.append(_connect(relay, f"127.0.1.{1 + number // 40}"))
+        open_ = [stack.enter_context(_connect(relay, f"127.0.1.{1 + number // 40}")) for number in range(1000)]
         # Strangers push strangers out, nobody else.
-        assert _status(relay).connections <= 102
+        assert relay.status().connections <= 102
         with relay.elsewhere() as channel:
             request = devices_pb2.ListRequest()
             metadata = bearer(relay.token())
@@ -132,9 +127,6 @@ def test_a_thousand_idle_connections(relay: Relay) -> None:
         for sock in open_:
             sock.settimeout(PATIENCE_S)
             assert _ended(sock) == b""
-    finally:
-        for sock in open_:
-            sock.close()
     assert _refused(relay)["strangers"] - before.get("strangers", 0) >= 800
 
 
@@ -191,11 +183,11 @@ def test_slowloris(relay: Relay, begin: Callable[[Relay], socket.socket], drops:
 
 @pytest.mark.usefixtures("unharmed")
 def test_somebody_elses_certificate_is_not_ours(relay: Relay) -> None:
-    from tests.relay import certificates
-
-    with relay.elsewhere(pem=certificates.other()) as channel, pytest.raises(grpc.RpcError) as caught:
+    metadata = bearer(relay.token())
+    with relay.elsewhere(pem=certificates.other()) as channel:
         call = devices_pb2_grpc.DevicesStub(channel).List
-        call(devices_pb2.ListRequest(), metadata=bearer(relay.token()), timeout=PATIENCE_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(devices_pb2.ListRequest(), metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -205,7 +197,8 @@ def test_old_tls_is_not_spoken(relay: Relay) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)), _connect(relay) as sock:
@@ -214,18 +207,21 @@ def test_old_tls_is_not_spoken(relay: Relay) -> None:
 
 @pytest.mark.usefixtures("unharmed")
 def test_a_message_that_is_too_long(relay: Relay) -> None:
-    with relay.elsewhere() as channel, pytest.raises(grpc.RpcError) as caught:
-        request = devices_pb2.GetRequest(name="x" * (17 << 20))
-        devices_pb2_grpc.DevicesStub(channel).Get(request, metadata=bearer(relay.token()), timeout=PATIENCE_S)
+    request, metadata = devices_pb2.GetRequest(name="x" * (17 << 20)), bearer(relay.token())
+    with relay.elsewhere() as channel:
+        call = devices_pb2_grpc.DevicesStub(channel).Get
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.usefixtures("unharmed")
 def test_metadata_without_end(relay: Relay) -> None:
-    with relay.elsewhere() as channel, pytest.raises(grpc.RpcError) as caught:
-        metadata = (*bearer(relay.token()), *((f"x-{number}", "y" * 1000) for number in range(64)))
+    metadata = (*bearer(relay.token()), *((f"x-{number}", "y" * 1000) for number in range(64)))
+    with relay.elsewhere() as channel:
         call = devices_pb2_grpc.DevicesStub(channel).List
-        call(devices_pb2.ListRequest(), metadata=metadata, timeout=PATIENCE_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(devices_pb2.ListRequest(), metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -233,7 +229,9 @@ def test_nobody_reaches_what_is_behind_the_front(relay: Relay) -> None:
     """The inner socket is for the front alone: a call that comes another way is nobody's."""
     inner = relay.root / "run/relay/api.sock"
     assert inner.parent.stat().st_mode & 0o777 == 0o700
-    with grpc.insecure_channel(f"unix:{inner}") as channel, pytest.raises(grpc.RpcError) as caught:
+    metadata = bearer(relay.token())
+    with grpc.insecure_channel(f"unix:{inner}") as channel:
         call = devices_pb2_grpc.DevicesStub(channel).List
-        call(devices_pb2.ListRequest(), metadata=bearer(relay.token()), timeout=PATIENCE_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(devices_pb2.ListRequest(), metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

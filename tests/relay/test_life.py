@@ -20,7 +20,7 @@ import grpc
 import pytest
 
 from cfctl.relay import certificates
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, relay_pb2, relay_pb2_grpc
+from cfctl.v1 import devices_pb2, devices_pb2_grpc
 from tests.relay.relays import PATIENCE_S, REPO, Relay, bearer, running, told, wait
 
 #: A caller that watches devices until it is killed.
@@ -47,8 +47,7 @@ def _watching(relay: Relay) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_caller_that_dies_leaves_nothing(relay: Relay) -> None:
-    with relay.here() as channel:
-        relay_pb2_grpc.RelayStub(channel).Status(relay_pb2.RelayStatusRequest(), timeout=PATIENCE_S)
+    assert relay.status().pid == relay.process.pid
     wait(lambda: relay.children() == [], "nothing to run")
     files = relay.descriptors()
     with _watching(relay) as watcher:
@@ -62,17 +61,12 @@ def test_many_viewers_cost_one_child(relay: Relay) -> None:
         channel = stack.enter_context(relay.here())
         stub = devices_pb2_grpc.DevicesStub(channel)
         streams = [stub.Watch(devices_pb2.WatchRequest(), timeout=PATIENCE_S) for _ in range(10)]
-        wait(lambda: _status(relay).calls >= 10, "ten viewers")
+        wait(lambda: relay.status().calls >= 10, "ten viewers")
         wait(lambda: relay.children(), "the watch to begin")
         assert len([child for child in relay.children() if "--watch" in child]) == 1
         for stream in streams:
             stream.cancel()
     wait(lambda: relay.children() == [], "the watch to end with the last viewer")
-
-
-def _status(relay: Relay) -> relay_pb2.RelayStatus:
-    with relay.here() as channel:
-        return relay_pb2_grpc.RelayStub(channel).Status(relay_pb2.RelayStatusRequest(), timeout=PATIENCE_S)
 
 
 def test_it_leaves_with_a_reason() -> None:
@@ -109,7 +103,7 @@ def test_one_relay_at_a_time(relay: Relay) -> None:
     )
     assert done.returncode == 1
     assert f"another cfctl relay serve runs, pid {relay.process.pid}" in done.stderr
-    assert _status(relay).pid == relay.process.pid
+    assert relay.status().pid == relay.process.pid
 
 
 def _fingerprint(relay: Relay) -> str:
