@@ -32,7 +32,12 @@ The tree (a test holds it equal to the code)::
     ├── RelayUnreachable                 no relay answers at an address
     ├── RelayUntrusted                   a relay's certificate is not the one that was pinned
     ├── NoSuchContext                    no context has that name
-    └── FromElsewhere                    what a relay's host said, with its own code and exit status
+    ├── FromElsewhere                    what a relay's host said, with its own code and exit status
+    ├── TokenRefused                     a call over the network without a token that counts
+    ├── NotAllowed                       the caller's role does not go that far
+    ├── RelayBusy                        a limit of the relay is reached
+    ├── RelayLeaving                     the relay is being stopped
+    └── AlreadyServed                    another relay of this user runs
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
 ``resolution`` (the command that mends it). The command line prints all three and exits with ``exit_code``;
@@ -434,3 +439,55 @@ class FromElsewhere(CfctlError):
         super().__init__(brief, details, resolution)
         self.code = code
         self.exit_code = exit_code
+
+
+class TokenRefused(CfctlError):
+    """A call over the network has no token, or one that is unknown, expired or revoked: which is not said.
+
+    :param why: what may be told to somebody who has not shown who he is.
+    """
+
+    code = "token-refused"
+
+    def __init__(self, why: str = "The relay does not know the token, or it has expired or was revoked.") -> None:
+        super().__init__(
+            "the relay takes no calls without a valid token",
+            why,
+            "Have one made, on the relay's host: cfctl relay token create --role viewer",
+        )
+
+
+class NotAllowed(CfctlError):
+    """The caller is known, and may not do that."""
+
+    code = "not-allowed"
+
+
+class RelayBusy(CfctlError):
+    """A limit of the relay is reached: calls at once, connections, or what one user may have open."""
+
+    code = "relay-busy"
+
+
+class RelayLeaving(CfctlError):
+    """The relay is being stopped; nothing is said about the devices, which run on."""
+
+    code = "relay-leaving"
+
+
+class AlreadyServed(CfctlError):
+    """Another relay of this user (as root: of the host) runs; nothing was changed.
+
+    :param pid: the other's; 0 if it cannot be seen.
+    """
+
+    code = "already-served"
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            f"another cfctl relay serve runs{f', pid {pid}' if pid else ''}",
+            "Both would listen on the same socket, and write to the same log. Nothing was changed.",
+            f"See it: cfctl relay status\nHave it read its settings again: kill -HUP {pid}\nEnd it: kill {pid}"
+            if pid
+            else "See it: cfctl relay status",
+        )

@@ -42,6 +42,11 @@ CONTRACT = {
     "RelayUntrusted": (1, "relay-untrusted"),
     "NoSuchContext": (1, "no-such-context"),
     "FromElsewhere": (1, "from-elsewhere"),
+    "TokenRefused": (1, "token-refused"),
+    "NotAllowed": (1, "not-allowed"),
+    "RelayBusy": (1, "relay-busy"),
+    "RelayLeaving": (1, "relay-leaving"),
+    "AlreadyServed": (1, "already-served"),
 }
 
 

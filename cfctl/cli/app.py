@@ -10,7 +10,7 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, clean, common, demo, device, display, docker, gpu, guest, host, images, lifecycle
+from cfctl.cli import access, clean, common, demo, device, display, docker, gpu, guest, host, images, lifecycle, relay
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
 app.add_typer(host.app, name="host")
 app.add_typer(images.app, name="images")
+app.add_typer(relay.app, name="relay")
 
 
 def run(argv: list[str]) -> int:

@@ -45,6 +45,10 @@ _SORTS: dict[type[CfctlError], grpc.StatusCode] = {
     errors.NumberTaken: _Code.RESOURCE_EXHAUSTED,
     errors.DevicesUp: _Code.FAILED_PRECONDITION,
     errors.LaunchFailed: _Code.ABORTED,
+    errors.TokenRefused: _Code.UNAUTHENTICATED,
+    errors.NotAllowed: _Code.PERMISSION_DENIED,
+    errors.RelayBusy: _Code.RESOURCE_EXHAUSTED,
+    errors.RelayLeaving: _Code.UNAVAILABLE,
 }
 
 #: What a call ends with that failed without an error of ours: by another server's word, or gRPC's own.

@@ -1,0 +1,95 @@
+"""What answers behind the front, put together: one worker, one gate, every service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cfctl.relay.devices import Devices
+from cfctl.relay.front import Front
+from cfctl.relay.gate import Gate
+from cfctl.relay.host import Host
+from cfctl.relay.lists import Lists
+from cfctl.relay.worker import Worker
+from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cfctl.relay.audit import Audit
+    from cfctl.relay.limits import Limits
+    from cfctl.relay.people import User
+    from cfctl.relay.tokens import Store
+
+_SERVICES = (
+    devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
+    host_pb2.DESCRIPTOR.services_by_name["Host"].full_name,
+)
+
+
+class Composition:
+    """All parts of a relay but its sockets.
+
+    :param own: the user that the relay runs as.
+    :param inside: the unix socket that gRPC listens on; nobody else can reach it.
+    :param nowhere: an empty directory.
+    """
+
+    def __init__(
+        self, *, own: User, inside: Path, nowhere: Path, tokens: Store, audit: Audit, limits: Limits
+    ) -> None:
+        self._inside = inside
+        self.worker = Worker(limits.children, nowhere)
+        self.lists = Lists(self.worker)
+        self.front = Front(inside, limits, lambda _in, _out: None)
+        self.gate = Gate(
+            self.front.connection,
+            own=own,
+            tokens=tokens,
+            audit=audit,
+            limits=limits,
+            done=lambda _method, _outcome, _seconds: None,
+        )
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[self.gate], options=limits.grpc_options())
+        devices_pb2_grpc.add_DevicesServicer_to_server(
+            Devices(self.worker, self.lists, lambda _phase, _took: None), self._server
+        )
+        host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        self._server.add_insecure_port(f"unix:{inside}")
+        self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Begin to answer; nobody can call before the front listens."""
+        await self._server.start()
+        # Everybody may connect who may enter the directory: nobody else.
+        for name in ("", *_SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._looking = asyncio.create_task(self.gate.watch())
+
+    async def stop(self, seconds: float) -> None:
+        """Come to an end: no new calls, what goes on for ever ends with a reason, the rest has some time.
+
+        :param seconds: for calls that come to an end by themselves.
+        """
+        if self._stopped:
+            return
+        self.front.leave()
+        await self._health.enter_graceful_shutdown()
+        await self.gate.leave(seconds)
+        await self.worker.settle()
+        self._stopped = True
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
+        await self._server.stop(0.5)
+        await self.front.close()
