@@ -31,7 +31,7 @@ def logs(
     which: Annotated[
         str | None,
         typer.Option(
-            help="kernel (the guest's console), launcher (run_cvd) or launch (launch_cvd) "
+            help="kernel, console (what cfctl console shows), launcher (run_cvd) or launch (launch_cvd) "
             "[default: the first that has something in it].",
             autocompletion=log_names,
         ),

@@ -10,7 +10,22 @@ import click
 import typer
 
 import cfctl
-from cfctl.cli import access, clean, common, demo, device, display, docker, gpu, guest, host, images, lifecycle, relay
+from cfctl.cli import (
+    access,
+    clean,
+    common,
+    control,
+    demo,
+    device,
+    display,
+    docker,
+    gpu,
+    guest,
+    host,
+    images,
+    lifecycle,
+    relay,
+)
 from cfctl.errors import UsageError
 
 app = typer.Typer(
@@ -45,6 +60,7 @@ device.register(app)
 lifecycle.register(app)
 display.register(app)
 access.register(app)
+control.register(app)
 clean.register(app)
 demo.register(app)
 app.add_typer(docker.app, name="docker")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import click
+
 
 def device_names() -> list[str]:
     """Return the names of this user's devices."""
@@ -22,3 +24,10 @@ def log_names() -> list[str]:
     from cfctl.launch import manage
 
     return list(manage.LOGS)
+
+
+def operation_words(ctx: click.Context) -> list[str]:
+    """Return the words that `control NAME` takes next."""
+    from cfctl.control import operations
+
+    return operations.completions(ctx.params.get("words") or [])

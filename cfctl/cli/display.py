@@ -12,7 +12,7 @@ from cfctl.cli.lifecycle import Target
 from cfctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from cfctl.launch.display import Display
+    from cfctl.control.displays import Display
 
 _ACTIONS = ("list", "add", "remove", "screenshot")
 

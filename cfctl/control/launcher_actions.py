@@ -40,6 +40,9 @@ RESUME = Extended("RESUME", b"\x32\x00")
 START_RECORDING = Extended("START_RECORDING", b"\x3a\x00")
 STOP_RECORDING = Extended("STOP_RECORDING", b"\x42\x00")
 
+#: Those that the table of operations has too (operations.py).
+BY_NAME = {"suspend": SUSPEND, "resume": RESUME}
+
 
 def screenshot(display: int, path: Path) -> Extended:
     """Return the action that saves what a display shows.

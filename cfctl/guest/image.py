@@ -37,7 +37,7 @@ _MADE_BY = ("cpio.py", "debian.py", "../elf.py", "image.py", "init", "kernel.py"
 #: What init loads, with what they depend on: before it looks for network cards, and when the guest is up.
 _EARLY_MODULES = ("virtio_pci", "virtio_net", "virtio_blk")
 #: The power button is ACPI's on x86 and a pin of the machine on ARM.
-_LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev")
+_LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev", "virtio_balloon", "virtio_input")
 
 #: What the guest cannot do without.
 _APPLETS = {

@@ -34,6 +34,9 @@ _SOURCE = Path(cfctl.__file__).parent
 MODULES = (
     "__init__.py",
     "arch.py",
+    "control/__init__.py",
+    "control/picture.py",
+    "control/qmp.py",
     "disk.py",
     "distro.py",
     "elf.py",

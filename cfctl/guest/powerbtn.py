@@ -6,8 +6,9 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from cfctl.control import qmp
 from cfctl.errors import CfctlError
-from cfctl.guest import gflags, qmp
+from cfctl.guest import gflags
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.options import default_number
 from cfctl.instance import Instance

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
+from cfctl.control import qmp
 from cfctl.errors import CfctlError, UsageError
-from cfctl.guest import disk, qmp
+from cfctl.guest import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

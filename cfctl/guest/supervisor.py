@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import arch, process
+from cfctl.control import qmp
 from cfctl.errors import CfctlError
-from cfctl.guest import disk, forward, gflags, qmp, screen, snapshot, vm
+from cfctl.guest import disk, forward, gflags, screen, snapshot, vm
 from cfctl.guest.bootlog import Event, Hit, LauncherLog, Lines
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.monitor import Server

@@ -95,6 +95,7 @@ def command(
     :param incoming: a descriptor to read a saved VM from, instead of booting.
     """
     internal = places.instance(instance) / "internal"
+    log = places.instance(instance) / "console_log"
     arguments = [
         machine.cmdline(),
         f"cfctl.mobile={network.guest}/{network.network.prefixlen},{network.gateway.ip}",
@@ -113,13 +114,17 @@ def command(
         *("-append", " ".join(filter(None, arguments))),
         *("-chardev", f"file,id=kernel,path={_escaped(internal / 'kernel-log-pipe')}"),
         *("-serial", "chardev:kernel"),
-        *("-chardev", f"pipe,id=console,path={_escaped(internal / 'console')}"),
+        *("-chardev", f"pipe,id=console,path={_escaped(internal / 'console')},logfile={_escaped(log)},logappend=on"),
         *("-device", "virtio-serial-pci,id=ports,max_ports=1,addr=5"),
         *("-device", "virtconsole,bus=ports.0,chardev=console"),
         *_tap("ethernet", instance.ethernet_tap, instance.ethernet_mac, 3),
         *_tap("mobile", network.tap, instance.mobile_mac, 4),
         *("-drive", f"if=none,id=disk,format=raw,file={_escaped(places.disk(instance))}"),
         *("-device", "virtio-blk-pci,drive=disk,addr=6"),
+        # As upstream's: what the VM's monitor is asked for by these names (cfctl/control/qemu.py).
+        *("-device", "virtio-balloon-pci,id=balloon0,addr=7"),
+        *("-device", "virtio-keyboard-pci,addr=8"),
+        *("-device", "qemu-xhci,id=xhci,addr=9"),
         *("-qmp", f"unix:{_escaped(places.qmp(instance))},server=on,wait=off"),
     ]
     if part["gpu_mode"] != "none":

@@ -6,20 +6,24 @@ afterwards. Displays come and go only where the VM manager can do that while a g
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cfctl import gpu
 from cfctl.control import launcher_actions
+from cfctl.control.displays import Display, read
+from cfctl.control.faults import VmCannot
+from cfctl.control.launcher_monitor import MonitorRefused
+from cfctl.control.operations import Manager
 from cfctl.errors import CfctlError, UsageError
-from cfctl.launch import census, lifecycle, manage, tools
+from cfctl.launch import census, lifecycle, manage, tools, vm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cfctl.control.target import VmTarget
     from cfctl.instance import Instance
     from cfctl.launch.registry import Record
 
@@ -29,21 +33,6 @@ SCREENSHOT_S = 30.0
 #: crosvm's limit of scanouts (vm_control.md section 1.4).
 _MOST = 16
 _SUFFIXES = (".png", ".jpg", ".webp")
-
-
-@dataclass(frozen=True, slots=True)
-class Display:
-    """A display as the VM manager tells of it; what it does not tell is None."""
-
-    id: int
-    width: int | None
-    height: int | None
-    dpi: int | None
-    refresh_rate_hz: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the ``--json`` contract shows it."""
-        return asdict(self)
 
 
 def displays(target: str) -> list[Display]:
@@ -61,16 +50,20 @@ def displays(target: str) -> list[Display]:
 def add(target: str, width: int, height: int, *, dpi: int = 320, refresh_rate_hz: int = 60) -> list[Display]:
     """Add a display to an instance; return all that it has then.
 
-    :raises UsageError: if the VM manager cannot; nothing was asked of it.
+    :raises VmCannot: if the VM manager cannot; nothing was asked of it.
     :raises CfctlError: if it did not.
     """
     if min(width, height, dpi, refresh_rate_hz) < 1:
         raise UsageError("width, height, dpi and refresh rate must be 1 or more")
     with _opened(target) as (record, instance):
-        _require_hotplug(record, "add")
+        target_vm = _require_hotplug(record, instance, "add")
         before = _displays(record, instance)
         if len(before) >= _MOST:
             raise UsageError(f"{target} has {len(before)} displays, and a VM can have {_MOST}")
+        if target_vm is not None:
+            values = {"width": width, "height": height, "dpi": dpi, "refresh-rate": refresh_rate_hz}
+            vm.simple(target_vm, "display.add", **values)
+            return _displays(record, instance)
         words = f"--display=width={width},height={height},dpi={dpi},refresh_rate_hz={refresh_rate_hz}"
         said = _tool(record, instance, "add", words)
         after = _displays(record, instance)
@@ -82,12 +75,15 @@ def add(target: str, width: int, height: int, *, dpi: int = 320, refresh_rate_hz
 def remove(target: str, number: int) -> list[Display]:
     """Remove a display from an instance; return all that it has then.
 
-    :raises UsageError: if the VM manager cannot, or there is no such display; nothing was asked of it.
+    :raises VmCannot, UsageError: if the VM manager cannot, or there is no such display; nothing was asked of it.
     :raises CfctlError: if it did not.
     """
     with _opened(target) as (record, instance):
-        _require_hotplug(record, "remove")
+        target_vm = _require_hotplug(record, instance, "remove")
         _require(target, _displays(record, instance), number)
+        if target_vm is not None:
+            vm.simple(target_vm, "display.remove", display=number)
+            return _displays(record, instance)
         said = _tool(record, instance, "remove", f"--display={number}")
         after = _displays(record, instance)
         if any(display.id == number for display in after):
@@ -111,7 +107,15 @@ def screenshot(target: str, path: Path, *, number: int = 0, seconds: float = SCR
         raise UsageError(f"{path.parent} is not a directory")
     with _opened(target) as (record, instance):
         before = _stamp(path)
-        lifecycle.ask(record, instance, launcher_actions.screenshot(number, path), seconds=seconds)
+        try:
+            lifecycle.ask(record, instance, launcher_actions.screenshot(number, path), seconds=seconds)
+        except MonitorRefused:
+            # Upstream's run_cvd has no pictures without its streamer; QEMU has its own.
+            found = vm.find(record, instance)
+            if found is None or found.manager is not Manager.QEMU or path.suffix.lower() != ".png":
+                raise
+            taken = vm.simple(found, "display.screenshot", display=number, seconds=seconds)
+            path.write_bytes(base64.b64decode(taken["picture"]))
     if (after := _stamp(path)) is None or after == before or not after[1]:
         raise CfctlError(f"{path} was not written", "run_cvd said that it had done it.")
     return after[1]
@@ -122,27 +126,7 @@ def parse(raw: str) -> list[Display]:
 
     :raises ValueError: if it is none.
     """
-    found = json.loads(raw)
-    if not isinstance(found, dict) or not isinstance(found.get("displays"), dict):
-        raise ValueError("it has no displays")  # noqa: TRY004 (whatever is wrong with a text is one error)
-    return sorted((_display(*item) for item in found["displays"].items()), key=lambda display: display.id)
-
-
-def _display(number: str, told: Any) -> Display:
-    told = told if isinstance(told, dict) else {}
-    mode = told.get("mode")
-    sizes = next(iter(mode.values()), None) if isinstance(mode, dict) else None
-    width, height = _pair(sizes)
-    return Display(int(number), width, height, _pair(told.get("dpi"))[0], _number(told.get("refresh-rate")))
-
-
-def _pair(raw: Any) -> tuple[int | None, int | None]:
-    pair = raw if isinstance(raw, list) and len(raw) == 2 else [None, None]
-    return _number(pair[0]), _number(pair[1])
-
-
-def _number(raw: Any) -> int | None:
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+    return read(json.loads(raw))
 
 
 # -- the program ------------------------------------------------------------------------------------------
@@ -159,6 +143,10 @@ def _opened(target: str) -> Iterator[tuple[Record, Instance]]:
 
 
 def _displays(record: Record, instance: Instance) -> list[Display]:
+    found = vm.find(record, instance)
+    # crosvm knows best; QEMU knows less of its screens than the launcher has written down.
+    if found is not None and (found.manager is Manager.CROSVM or tools.find(record, tools.DISPLAY) is None):
+        return [Display(**display) for display in vm.simple(found, "display.list")["displays"]]
     said = _tool(record, instance, "list")
     try:
         return parse(said)
@@ -172,14 +160,20 @@ def _tool(record: Record, instance: Instance, *words: str) -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
-def _require_hotplug(record: Record, what: str) -> None:
-    manager = tools.vm_manager(record)
-    if manager != gpu.CROSVM:
-        raise UsageError(
+def _require_hotplug(record: Record, instance: Instance, what: str) -> VmTarget | None:
+    """Return the VM, if displays can come and go; None if only the host package's program reaches it.
+
+    :raises VmCannot: if they cannot.
+    """
+    found = vm.find(record, instance)
+    manager = found.manager if found else tools.vm_manager(record)
+    if manager != Manager.CROSVM:
+        raise VmCannot(
             f"the VM manager of {record.name} ({manager or 'unknown'}) cannot {what} displays while a guest runs",
             "Only crosvm can. Nothing was changed.",
             "Give the displays at the launch: cfctl launch NAME -- --display0=width=1280,height=800",
         )
+    return found
 
 
 def _require(target: str, found: list[Display], number: int) -> None:

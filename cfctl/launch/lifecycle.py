@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from cfctl import steps
 from cfctl.control import launcher_actions, sync
+from cfctl.control.faults import VmSilent
 from cfctl.control.launcher_actions import Extended
 from cfctl.control.launcher_monitor import MonitorRefused
 from cfctl.errors import CfctlError, DeadlinePassed, LaunchFailed, NotRunning
-from cfctl.launch import afterboot, census, manage, observe, registry, tools
+from cfctl.launch import afterboot, census, manage, observe, registry, tools, vm
 from cfctl.launch.observe import Device, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cfctl.instance import Instance
     from cfctl.launch.registry import Record
 
@@ -62,12 +65,12 @@ def suspend_held(record: Record, *, seconds: float) -> None:
     done: list[Instance] = []
     try:
         for instance in record.instances:
-            ask(record, instance, launcher_actions.SUSPEND, seconds=seconds)
+            _pause(record, instance, "suspend", seconds)
             done.append(instance)
     except BaseException:
         for instance in done:
             with contextlib.suppress(CfctlError):
-                ask(record, instance, launcher_actions.RESUME, seconds=seconds)
+                _pause(record, instance, "resume", seconds)
         raise
     record.suspended_at = registry.now()
     registry.save(record)
@@ -76,9 +79,18 @@ def suspend_held(record: Record, *, seconds: float) -> None:
 def resume_held(record: Record, *, seconds: float) -> None:
     """Resume every instance of a device that is held."""
     for instance in record.instances:
-        ask(record, instance, launcher_actions.RESUME, seconds=seconds)
+        _pause(record, instance, "resume", seconds)
     record.suspended_at = None
     registry.save(record)
+
+
+def _pause(record: Record, instance: Instance, name: str, seconds: float) -> None:
+    """Suspend or resume one instance: by run_cvd, or by QEMU where run_cvd cannot."""
+    if (target := vm.find(record, instance)) is None:
+        ask(record, instance, launcher_actions.BY_NAME[name], seconds=seconds)
+        return
+    with _explained(record, instance):
+        vm.simple(target, name, seconds=seconds)
 
 
 def powerwash(name: str, *, down: float = POWERWASH_DOWN_S, seconds: float = POWERWASH_UP_S) -> Device:
@@ -130,7 +142,8 @@ def powerbtn(target: str, *, seconds: float = POWERBTN_S) -> Device:
 
     :param target: ``NAME`` or ``NAME/2``.
     :raises NotRunning: if it is not running: a suspended guest does not see it.
-    :raises HostLacks: if the host package has no program for it.
+    :raises VmRefused, VmSilent: if the VM does not do it.
+    :raises HostLacks: if its VM has no socket, and the host package no program for it.
     :raises CommandFailed, DeadlinePassed: if that could not do it.
     """
     name, position = manage.target(target)
@@ -138,7 +151,10 @@ def powerbtn(target: str, *, seconds: float = POWERBTN_S) -> Device:
         device = up(name)
         running(device)
         instance = manage.instance_of(device, position)
-        tools.run(record, instance, tools.require(record, tools.POWERBTN), seconds=seconds)
+        if (found := vm.find(record, instance)) is not None:
+            vm.simple(found, "powerbtn", seconds=seconds)
+        else:
+            tools.run(record, instance, tools.require(record, tools.POWERBTN), seconds=seconds)
     return observe.device(name)
 
 
@@ -173,15 +189,23 @@ def ask(record: Record, instance: Instance, action: Extended, *, seconds: float)
 
     :raises MonitorRefused, DeadlinePassed: with what helps.
     """
+    with _explained(record, instance), steps.step(f"{action.name.lower().replace('_', ' ')} {instance.id}"):
+        sync.run(launcher_actions.ask(observe.monitor_socket(record, instance), action, seconds=seconds))
+
+
+@contextlib.contextmanager
+def _explained(record: Record, instance: Instance) -> Iterator[None]:
+    """Say of which instance an error of the block is, and what helps."""
     try:
-        with steps.step(f"{action.name.lower().replace('_', ' ')} {instance.id}"):
-            sync.run(launcher_actions.ask(observe.monitor_socket(record, instance), action, seconds=seconds))
+        yield
     except MonitorRefused as error:
         raise MonitorRefused(
             f"{instance.id}: {error.brief}",
             error.details or "Its log says why, if anything does.",
             f"See: cfctl logs {record.name} --which launcher -n 20",
         ) from error
+    except VmSilent:
+        raise
     except DeadlinePassed as error:
         raise DeadlinePassed(
             f"{instance.id}: {error.brief}",

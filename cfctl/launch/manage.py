@@ -17,11 +17,12 @@ from cfctl.launch.procs import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cfctl.control.console import Console
     from cfctl.instance import Instance
     from cfctl.launch.census import Listed
 
 #: Names that ``cfctl logs --which`` takes, and the file below the instance's directory.
-LOGS = {"kernel": "logs/kernel.log", "launcher": "logs/launcher.log", "launch": None}
+LOGS = {"kernel": "logs/kernel.log", "launcher": "logs/launcher.log", "launch": None, "console": "console_log"}
 
 
 def target(text: str) -> tuple[str, int]:
@@ -183,6 +184,19 @@ def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Itera
     while home.exists():
         yield from tail.lines()
         time.sleep(seconds)
+
+
+def console(target_: str) -> Console:
+    """Return the console of an instance of a device, not opened yet.
+
+    :param target_: ``NAME`` or ``NAME/2``.
+    :raises NotRunning: if the device is not up.
+    """
+    from cfctl.control.console import Console
+
+    name, position = target(target_)
+    device = running(name)
+    return Console(Path(instance_of(device, position).directory(device.record.home)) / "console", target_)
 
 
 def run_adb(name: str, args: list[str]) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfctl.control import picture
 from cfctl.errors import CfctlError, UsageError
-from cfctl.guest import disk, screen, snapshot
+from cfctl.guest import disk, snapshot
 from cfctl.guest.layout import Places, prepare
 from cfctl.guest.snapshot import Snapshot
 from cfctl.instance import Instance
@@ -117,7 +118,7 @@ def test_what_is_no_snapshot(tmp_path: Path, text: str) -> None:
 
 
 def test_a_picture() -> None:
-    png = screen.png(b"P6\n2 1\n255\n\xff\0\0\0\xff\0")
+    png = picture.png(b"P6\n2 1\n255\n\xff\0\0\0\xff\0")
     assert png.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x01\x08\x02\0\0\0")
     start = png.index(b"IDAT")
     assert zlib.decompress(png[start + 4 : png.index(b"IEND") - 8]) == b"\0\xff\0\0\0\xff\0"
@@ -126,6 +127,6 @@ def test_a_picture() -> None:
 @given(st.binary(max_size=40) | st.binary(max_size=20).map(b"P6 2 1 255\n".__add__))
 def test_what_is_no_picture(raw: bytes) -> None:
     try:
-        assert screen.png(raw).startswith(b"\x89PNG")
+        assert picture.png(raw).startswith(b"\x89PNG")
     except CfctlError as error:
         assert error.brief == "QEMU's picture cannot be read"  # noqa: PT017 (both ends are right)

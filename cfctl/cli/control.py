@@ -1,0 +1,166 @@
+"""The VM's own sockets: control, console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfctl.cli.common import Answer, verb
+from cfctl.cli.complete import operation_words
+from cfctl.cli.lifecycle import Target
+from cfctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cfctl.control.operations import Operation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    verb(app, "control")(control)
+    verb(app, "console")(console)
+
+
+def control(
+    *,
+    target: Target,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to do, and its values [default: list what there is].",
+            metavar="[OPERATION] [VALUES]",
+            autocompletion=operation_words,
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that it may take.", min=0.1)] = None,
+) -> Answer:
+    """Ask the VM of a device for something: memory, battery, USB, disks, swapping, processors, keys.
+
+    Without an operation it lists all of them, with their values, and which of them this VM can do. docs/control.md
+    tells about each. Values may be named (wait=true); sizes are written as 512M.
+
+    \b
+    Examples:
+      cfctl control phone
+      cfctl control phone balloon stats --json
+      cfctl control phone balloon set 512M wait
+      cfctl control phone battery capacity 15
+      cfctl control phone usb attach /dev/bus/usb/001/004
+      cfctl control phone disk resize 0 16G
+      cfctl control phone vcpus
+      cfctl control phone/2 key ctrl-alt-delete
+      cfctl control phone text 'echo hello'
+      cfctl control phone raw '{"execute": "query-status"}'
+    """
+    from cfctl.control import operations
+    from cfctl.launch import vm
+
+    if not words:
+        return _listed(target)
+    operation = operations.from_words(words)
+    if not operation.spec.control:
+        raise UsageError(
+            f"{' '.join(operation.spec.words)} is a verb of its own", None, f"See: cfctl {operation.spec.words[0]} -h"
+        )
+    result = vm.do(target, operation, seconds=timeout)
+    document = {"target": target, "operation": operation.name, "result": result}
+    return Answer(document, lambda: _show(target, operation, result))
+
+
+def _listed(target: str) -> Answer:
+    """Answer with what there is, and what this VM can do of it."""
+    from cfctl.control import operations
+    from cfctl.launch import vm
+
+    _, found = vm.target(target)
+    specs = [spec for spec in operations.TABLE.values() if spec.control]
+    rows = [
+        {
+            "operation": spec.name,
+            "usage": operations.usage(spec),
+            "summary": spec.summary,
+            "can": spec.can(found.manager),
+            "why_not": None if spec.can(found.manager) else spec.cannot[found.manager].reason,
+        }
+        for spec in specs
+    ]
+
+    def show() -> None:
+        print(f"The VM manager of {target} is {found.manager.called}.")
+        for row in rows:
+            mark = "" if row["can"] else f"  (not here: {row['why_not']})"
+            print(f"  {row['usage']:<34} {row['summary']}{mark}")
+
+    return Answer({"target": target, "vm_manager": found.manager.value, "operations": rows}, show)
+
+
+def _show(target: str, operation: Operation, result: Mapping[str, Any]) -> None:
+    if operation.name == "raw":
+        import json
+
+        print(json.dumps(result["reply"], indent=2))
+        return
+    if not result:
+        print(f"{target}: {' '.join(operation.spec.words)} is done")
+    for key, value in result.items():
+        if isinstance(value, list):
+            _show_list(key, value)
+        elif isinstance(value, dict):
+            for name, number in value.items():
+                print(f"{name.replace('_', ' '):<24} {number}")
+        else:
+            print(f"{key.replace('_', ' '):<24} {value}")
+
+
+def _show_list(key: str, rows: list[Any]) -> None:
+    if not rows:
+        print(f"no {key.replace('_', ' ')}")
+    for row in rows:
+        print("  ".join(f"{name.replace('_', ' ')} {_number(name, value)}" for name, value in row.items()))
+
+
+def _number(name: str, value: Any) -> str:
+    return f"{value:04x}" if name in ("vendor_id", "product_id") else str(value)
+
+
+def console(*, target: Target, json_: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
+    """Sit at the serial console of a device. Ctrl-] leaves it; the guest goes on.
+
+    A serial line carries no window size: tell the guest with stty, or have it ask with resize. The embedded guest
+    always has a console, a device of upstream's if it was launched with --console=true. What it wrote before is in
+    `cfctl logs NAME --which console`.
+
+    \b
+    Examples:
+      cfctl console phone
+      cfctl console phone/2
+      cfctl launch phone -- --console=true
+    """
+    from cfctl.control import console as consoles
+    from cfctl.control import sync
+    from cfctl.launch import manage
+
+    if json_:
+        raise UsageError("console is interactive and has no --json")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "console needs a terminal",
+            "A script has better means.",
+            f"Run a command: cfctl adb {target} shell COMMAND",
+        )
+    opened = manage.console(target)
+
+    async def sit() -> None:
+        async with opened:
+            size = os.get_terminal_size(sys.stdin.fileno())
+            print(f"The console of {target}. Ctrl-] leaves it.", file=sys.stderr)
+            print(f"To the guest: stty rows {size.lines} cols {size.columns}", file=sys.stderr)
+            await consoles.interact(opened, source=sys.stdin.fileno(), sink=sys.stdout.fileno())
+
+    sync.run(sit())
+    print(f"\r\nLeft the console of {target}.", file=sys.stderr)
