@@ -15,8 +15,10 @@ from cfctl.relay.front import Front
 from cfctl.relay.gate import Gate
 from cfctl.relay.host import Host
 from cfctl.relay.lists import Lists
+from cfctl.relay.tunnel import Tunnel
+from cfctl.relay.ways import Ways
 from cfctl.relay.worker import Worker
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc
+from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc, tunnel_pb2, tunnel_pb2_grpc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
     host_pb2.DESCRIPTOR.services_by_name["Host"].full_name,
+    tunnel_pb2.DESCRIPTOR.services_by_name["Tunnel"].full_name,
 )
 
 
@@ -61,6 +64,8 @@ class Composition:
             Devices(self.worker, self.lists, lambda _phase, _took: None), self._server
         )
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
+        self.tunnels = Tunnel(Ways(self.lists, nowhere), drop=self._drop)
+        tunnel_pb2_grpc.add_TunnelServicer_to_server(self.tunnels, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         self._server.add_insecure_port(f"unix:{inside}")
@@ -74,6 +79,11 @@ class Composition:
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._looking = asyncio.create_task(self.gate.watch())
+
+    def _drop(self, peer: str) -> None:
+        """Close the connection of a caller who reads nothing any more."""
+        if (connection := self.front.connection(peer)) is not None:
+            connection.close()
 
     async def stop(self, seconds: float) -> None:
         """Come to an end: no new calls, what goes on for ever ends with a reason, the rest has some time.
