@@ -34,6 +34,9 @@ Names = Annotated[
     list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
 Timeout = Annotated[int | None, typer.Option(help="Seconds that it may take to boot [default: 600].", min=1)]
+Events = Annotated[
+    bool, typer.Option("--events", help="Print each step and phase as a line of JSON.", show_default=False)
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has booted, or when it is started.")]
 
 
@@ -99,10 +102,7 @@ def launch(
     ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
-    events: Annotated[
-        bool,
-        typer.Option("--events", help="Print each phase of the boot as a line of JSON.", show_default=False),
-    ] = False,
+    events: Events = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -141,13 +141,21 @@ def launch(
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
+    return told(lambda: _launch(words or [], options, timeout=seconds, wait=wait, force=force).as_dict())
+
+
+def told(work: Callable[[], dict[str, Any]]) -> Answer:
+    """Do something to a device, and tell of it by events; the device is the last, or an error.
+
+    :param work: returns the device's document.
+    """
     with steps.reporting(steps.Events(print_json)):
         try:
-            device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
+            device = work()
         except CfctlError as error:
-            document = {"event": "error", "error": error.as_dict()}
-            return Answer(document, lambda: print_json(document), error.exit_code)
-    document = {"event": "device", "device": device.as_dict()}
+            failed = {"event": "error", "error": error.as_dict()}
+            return Answer(failed, lambda: print_json(failed), error.exit_code)
+    document = {"event": "device", "device": device}
     return Answer(document, lambda: print_json(document))
 
 
@@ -164,7 +172,12 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
 
 
 def restart(
-    *, name: Name, wait: Wait = True, timeout: Timeout = None, foreground: foreground_.Foreground = False
+    *,
+    name: Name,
+    wait: Wait = True,
+    timeout: Timeout = None,
+    events: Events = False,
+    foreground: foreground_.Foreground = False,
 ) -> Answer:
     """Stop a device if it is up, and boot it again as it was launched.
 
@@ -175,12 +188,15 @@ def restart(
     """
     from cfctl.launch import launcher
 
-    foreground_.check(foreground=foreground, wait=wait)
-    device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
+    foreground_.check(foreground=foreground, wait=wait, events=events)
+    seconds = _timeout(timeout, wait=wait)
+    if events:
+        return told(lambda: launcher.restart(name, timeout=seconds, wait=wait).as_dict())
+    device = launcher.restart(name, timeout=seconds, wait=wait)
     return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
 
-def stop(*, names: Names) -> Answer:
+def stop(*, names: Names, events: Events = False) -> Answer:
     """Stop devices. Their disks and logs are kept.
 
     \b
@@ -196,6 +212,15 @@ def stop(*, names: Names) -> Answer:
         return said
 
     stopped: list[Listed] = []
+    if events:
+        if len(names) != 1:
+            raise UsageError("--events is for one device at a time")
+
+        def last() -> dict[str, Any]:
+            each("stop", names, one)
+            return stopped[0].as_dict()
+
+        return told(last)
     errors = each("stop", names, one)
     return answer({"devices": [device.as_dict() for device in stopped]}, errors)
 

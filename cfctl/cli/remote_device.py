@@ -7,20 +7,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cfctl import steps
 from cfctl.cli import device as here
 from cfctl.cli import elsewhere
 from cfctl.cli.common import Answer, print_json
 from cfctl.cli.ps import table
-from cfctl.errors import CfctlError, UsageError
+from cfctl.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfctl.remote.channel import Relay
-    from cfctl.v1 import devices_pb2
 
-_UP = {"preparing", "booting", "running", "suspended", "stopping", "unreachable"}
+_STATES_UP = {"preparing", "booting", "running", "suspended", "stopping", "unreachable"}
 
 
 def ps(*, watch: bool, all_contexts: bool, json_: bool) -> Answer | None:
@@ -54,24 +51,32 @@ def status(*, name: str) -> Answer:
     from cfctl.remote import calls
 
     found = elsewhere.ask(lambda relay: calls.device(relay, name))
-    return Answer(found, lambda: here.show_document(dict(found)), 0 if found["state"] in _UP else 3)
+    return Answer(found, lambda: here.show_document(dict(found)), 0 if found["state"] in _STATES_UP else 3)
 
 
-def stop(*, names: list[str]) -> Answer:
+def stop(*, names: list[str], events: bool) -> Answer:
     """Stop devices."""
     from cfctl.remote import calls
 
+    def one(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = elsewhere.ask(lambda relay: calls.stop(relay, name))
+        return found
+
+    if events:
+        if len(names) != 1:
+            raise UsageError("--events is for one device at a time")
+        return here.told(lambda: one(names[0]))
     stopped: list[dict[str, Any]] = []
 
-    def one(name: str) -> list[str]:
-        stopped.append(elsewhere.ask(lambda relay: calls.stop(relay, name)))
+    def keep(name: str) -> list[str]:
+        stopped.append(one(name))
         return []
 
-    errors = here.each("stop", names, one)
+    errors = here.each("stop", names, keep)
     return here.answer({"devices": stopped}, errors)
 
 
-def restart(*, name: str, wait: bool, timeout: int | None, foreground: bool) -> Answer:
+def restart(*, name: str, wait: bool, timeout: int | None, events: bool, foreground: bool) -> Answer:
     """Stop a device if it is up, and boot it again."""
     from cfctl.remote import calls
     from cfctl.v1 import devices_pb2
@@ -79,8 +84,12 @@ def restart(*, name: str, wait: bool, timeout: int | None, foreground: bool) -> 
     _no_foreground(foreground=foreground)
     _seconds(timeout, wait=wait)
     request = devices_pb2.RestartRequest(name=name, timeout_s=timeout or 0, no_wait=not wait)
-    found = elsewhere.ask(lambda relay: calls.restart(relay, request))
-    return Answer(found, lambda: _show_up(found))
+
+    def work() -> dict[str, Any]:
+        found: dict[str, Any] = elsewhere.ask(lambda relay: calls.restart(relay, request))
+        return found
+
+    return here.told(work) if events else _up(work())
 
 
 def launch(
@@ -102,6 +111,7 @@ def launch(
     quiet: bool,
 ) -> Answer | None:
     """Boot a new device behind a relay; Ctrl-C has it taken down again there."""
+    from cfctl.remote import calls
     from cfctl.v1 import devices_pb2
 
     del quiet
@@ -125,27 +135,12 @@ def launch(
         timeout_s=timeout or 0,
         no_wait=not wait,
     )
-    if not events:
-        found = _launched(request)
-        return Answer(found, lambda: _show_up(found))
-    with steps.reporting(steps.Events(print_json)):
-        try:
-            found = _launched(request)
-        except CfctlError as error:
-            document: dict[str, Any] = {"event": "error", "error": error.as_dict()}
-            return Answer(document, lambda: print_json(document), error.exit_code)
-    last = {"event": "device", "device": found}
-    return Answer(last, lambda: print_json(last))
 
+    def work() -> dict[str, Any]:
+        found: dict[str, Any] = elsewhere.ask(lambda relay: calls.launch(relay, request))
+        return found
 
-def _launched(request: devices_pb2.LaunchRequest) -> dict[str, Any]:
-    from cfctl.remote import calls
-
-    async def ask(relay: Relay) -> dict[str, Any]:
-        return await calls.launch(relay, request)
-
-    found: dict[str, Any] = elsewhere.ask(ask)
-    return found
+    return here.told(work) if events else _up(work())
 
 
 def _no_foreground(*, foreground: bool) -> None:
@@ -163,8 +158,12 @@ def _numbers(option: str, text: str | None) -> list[int]:
     return [] if found is None else list(found) if isinstance(found, tuple) else [found]
 
 
-def _show_up(found: dict[str, Any]) -> None:
-    """Say what a user wants to know next about a device that was started."""
-    name = found["name"]
-    print(f"{name} is {found['state']}; GPU mode {found['gpu_mode']}: {found['gpu_reason']}")
-    print(f"  Go on with: cfctl adb {name}, cfctl logs {name}, cfctl stop {name}, with the same --relay")
+def _up(found: dict[str, Any]) -> Answer:
+    """Answer with a device that was started, and say what a user wants to know next."""
+
+    def show() -> None:
+        name = found["name"]
+        print(f"{name} is {found['state']}; GPU mode {found['gpu_mode']}: {found['gpu_reason']}")
+        print(f"  Go on with: cfctl adb {name}, cfctl logs {name}, cfctl stop {name}, with the same --relay")
+
+    return Answer(found, show)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from cfctl.relay.roles import Role
+from cfctl.control.operations import Role
 
 if TYPE_CHECKING:
     from cfctl.relay.connection import Connection

@@ -17,7 +17,7 @@ from cfctl.errors import CfctlError, NotAllowed, RelayBusy, RelayLeaving, TokenR
 from cfctl.relay import caller as callers
 from cfctl.relay import people
 from cfctl.relay.caller import Caller
-from cfctl.relay.roles import RULES, Rule
+from cfctl.relay.roles import RULES, Rule, word
 from cfctl.wire import errors as wire
 
 if TYPE_CHECKING:
@@ -101,13 +101,15 @@ class Gate(grpc.aio.ServerInterceptor):
         else:
             caller = self._remote(connection, call)
         if call.rule is None:
-            raise NotAllowed(f"the relay does not serve {call.method}")
+            raise NotAllowed(f"the relay does not serve {call.method[:100]}")
+        if call.rule.here and caller.token is not None:
+            raise NotAllowed(f"{call.method} is for callers on the relay's own host", None, "Log in there first.")
         if caller.role < call.rule.role:
             raise NotAllowed(
-                f"a {caller.role.word} may not do that: {call.method.rpartition('/')[2]}",
-                f"It takes the role {call.rule.role.word}.",
+                f"the role {word(caller.role)} may not do that: {call.method.rpartition('/')[2]}",
+                f"It takes the role {word(call.rule.role)}.",
                 "Have a token with that role made, on the relay's host: "
-                f"cfctl relay token create --role {call.rule.role.word}",
+                f"cfctl relay token create --role {word(call.rule.role)}",
             )
         if self._leaving:
             raise RelayLeaving("the relay is being stopped", None, "Try again when it is back.")

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+from cfctl.control.operations import TABLE, Role
 from cfctl.errors import UsageError
 
 
-class Role(IntEnum):
-    """How far a caller may go; each may do what those before it may."""
-
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
-
-    @property
-    def word(self) -> str:
-        """Its name as people write it."""
-        return self.name.lower()
+def word(level: Role) -> str:
+    """Return a role's name as people write it."""
+    return level.name.lower()
 
 
-def role(word: str) -> Role:
+def role(name: str) -> Role:
     """Return a role by its name.
 
     :raises UsageError: if there is none of that name.
     """
     for one in Role:
-        if one.word == word:
+        if word(one) == name:
             return one
-    raise UsageError(f"{word!r} is no role", f"Roles: {', '.join(one.word for one in Role)}.")
+    raise UsageError(f"{name[:50]!r} is no role", f"Roles: {', '.join(map(word, Role))}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +31,39 @@ class Rule:
     :param role: the least that he must be.
     :param recorded: each call is an action, and gets a line in the audit log; refusals always do.
     :param endless: it goes on until the caller ends it: a relay that leaves ends it at once.
+    :param here: for callers on the relay's own host alone, whatever token is shown.
     """
 
     role: Role
     recorded: bool = False
     endless: bool = False
+    here: bool = False
+
+
+#: Which operation of the table each method of the service Control does; SetBattery does any of the battery's.
+OPERATIONS = {
+    "Suspend": "suspend",
+    "Resume": "resume",
+    "PowerButton": "powerbtn",
+    "SleepButton": "sleepbtn",
+    "GetBalloon": "balloon.stats",
+    "SetBalloon": "balloon.set",
+    "SetBattery": "battery.capacity",
+    "ListDisplays": "display.list",
+    "AddDisplay": "display.add",
+    "RemoveDisplay": "display.remove",
+    "Screenshot": "display.screenshot",
+    "ListUsb": "usb.list",
+    "ListVcpus": "vcpus",
+    "PressKey": "key",
+    "TypeText": "text",
+}
+
+
+def _operating(name: str) -> Rule:
+    """Return the rule of an operation: its role stands in the table; more than a look is an action."""
+    level = Role(TABLE[name].role)
+    return Rule(level, recorded=level > Role.VIEWER or name == "display.screenshot")
 
 
 _LOOK = Rule(Role.VIEWER)
@@ -61,19 +81,12 @@ RULES = {
     "/cfctl.v1.Devices/Restart": _OPERATE,
     "/cfctl.v1.Host/Status": _LOOK,
     "/cfctl.v1.Host/Doctor": _LOOK,
-    "/cfctl.v1.Control/ListDisplays": _LOOK,
-    "/cfctl.v1.Control/GetBalloon": _LOOK,
-    "/cfctl.v1.Control/ListUsb": _LOOK,
-    "/cfctl.v1.Control/ListVcpus": _LOOK,
-    "/cfctl.v1.Control/Screenshot": Rule(Role.VIEWER, recorded=True),
-    **{
-        f"/cfctl.v1.Control/{name}": _OPERATE
-        for name in (
-            *("Suspend", "Resume", "PowerButton", "SleepButton", "SetBalloon", "SetBattery"),
-            *("AddDisplay", "RemoveDisplay", "PressKey", "TypeText"),
-        )
-    },
+    **{f"/cfctl.v1.Control/{method}": _operating(name) for method, name in OPERATIONS.items()},
     "/cfctl.v1.Tunnel/Open": Rule(Role.OPERATOR, recorded=True, endless=True),
+    "/cfctl.v1.Relay/Status": Rule(Role.VIEWER, here=True),
+    "/cfctl.v1.Relay/ListTokens": Rule(Role.VIEWER, here=True),
+    "/cfctl.v1.Relay/CreateToken": Rule(Role.ADMIN, recorded=True, here=True),
+    "/cfctl.v1.Relay/RevokeToken": Rule(Role.ADMIN, recorded=True, here=True),
     "/grpc.health.v1.Health/Check": _LOOK,
     "/grpc.health.v1.Health/Watch": _FOLLOW,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _FOLLOW,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cfctl import disk, locks, paths
 from cfctl.errors import AlreadyServed, CfctlError, UsageError
 from cfctl.hostres.service_manager import Manager
-from cfctl.relay import certificates, people
+from cfctl.relay import certificates, people, scrape
 from cfctl.relay.audit import Audit
 from cfctl.relay.certificates import Certificate, Tls
 from cfctl.relay.limits import Limits
@@ -62,17 +62,10 @@ class Options:
     limits: Limits = field(default_factory=Limits)
 
 
-def address(text: str) -> tuple[str, int]:
-    """Read ``ADDR:PORT``, ``[ADDR]:PORT`` or ``:PORT``, which is every address.
-
-    :raises UsageError: for anything else.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not int(port) < 65536 or (":" in host) != host.startswith("["):
-        raise UsageError(
-            f"{text!r} is no address to listen on", "Write ADDR:PORT, such as 0.0.0.0:7070 or [::]:7070."
-        )
-    return host.strip("[]") or "::", int(port)
+def address(text: str) -> tuple[str, int] | None:
+    """Split an address as the settings have it: ``ADDR:PORT`` or ``[ADDR]:PORT``; nothing is None."""
+    host, _, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if text else None
 
 
 class Server:
@@ -111,7 +104,6 @@ class Server:
         from cfctl.relay.composition import Composition
 
         async with contextlib.AsyncExitStack() as stack:
-            self._read_certificate()
             inside = stack.enter_context(_private(self._paths.relay_inside))
             _nowhere(self._paths.relay_nowhere)
             audit = Audit(self._paths.relay_audit)
@@ -130,7 +122,6 @@ class Server:
                 self._listen(whole, stack)
                 await self._until_told(whole, audit)
             finally:
-                self._manager.stopping()
                 await whole.stop(0)
 
     def _listen(self, whole: Composition, stack: contextlib.AsyncExitStack) -> None:
@@ -138,22 +129,51 @@ class Server:
         path = self._paths.relay_socket
         whole.front.listen(_unix_listener(path), None)
         stack.callback(path.unlink, missing_ok=True)
-        self._tell({"event": "listening", "what": "unix", "address": str(path)})
-        if self._options.grpc is not None and self._tls is not None:
-            tls = self._tls
+        self._heard(whole, "unix", str(path))
+        if self._options.grpc is not None:
+            tls = self._with_certificate()
             listener = _tcp_listener(self._options.grpc)
             whole.front.listen(listener, lambda: tls.context)
-            fingerprint = tls.certificate.fingerprint
-            shown = {"what": "grpc", "address": _shown(listener), "fingerprint": fingerprint}
-            self._tell({"event": "listening", **shown})
+            self._heard(whole, "grpc", _shown(listener), fingerprint=tls.certificate.fingerprint)
+        if self._options.metrics is not None:
+            self._listen_metrics(whole, stack, self._options.metrics)
 
-    def _read_certificate(self) -> None:
-        """Read the certificate; as long as the new one cannot be used, the old one is."""
-        if self._tls is not None:
-            self._tls.read()
-        elif self._options.grpc is not None:
+    def _listen_metrics(self, whole: Composition, stack: contextlib.AsyncExitStack, where: tuple[str, int]) -> None:
+        """Let Prometheus ask: on loopback anybody, elsewhere by TLS and with a token."""
+        listener = _tcp_listener(where)
+        open_ = scrape.is_loopback(listener)
+        tls = None if open_ else self._with_certificate()
+        served = scrape.Scrape(
+            listener,
+            tls=(lambda: tls.context) if tls else None,
+            allowed=None if open_ else whole.may_measure,
+            text=whole.metrics_text,
+        )
+        task = asyncio.create_task(served.serve())
+        stack.callback(task.cancel)
+        about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
+        self._heard(whole, "metrics", _shown(listener), **about)
+
+    def _heard(self, whole: Composition, what: str, where: str, **more: str) -> None:
+        """Say where callers are heard."""
+        listener = {"what": what, "address": where, **more}
+        whole.listeners.append(listener)
+        self._tell({"event": "listening", **listener})
+
+    def _with_certificate(self) -> Tls:
+        """Return the certificate, read when it is first needed.
+
+        :raises CfctlError: if it cannot be used, or not be made.
+        """
+        if self._tls is None:
             own = self._paths.relay_certificate, self._paths.relay_key
             self._tls = Tls(self._options.certificate or certificates.ensure(*own))
+        return self._tls
+
+    def _read_certificate(self) -> None:
+        """Read the certificate again; as long as the new one cannot be used, the old one is."""
+        if self._tls is not None:
+            self._tls.read()
 
     async def _until_told(self, whole: Composition, audit: Audit) -> None:
         """Serve until a signal says otherwise, and then come to an end."""
@@ -163,8 +183,10 @@ class Server:
             loop.add_signal_handler(number, told.put_nowait, number)
         self._manager.ready("serving")
         self._tell({"event": "ready"})
+        alive = asyncio.create_task(self._live())
         while await told.get() is signal.SIGHUP:
             self._reload(audit)
+        alive.cancel()
         self._manager.stopping()
         self._tell({"event": "leaving", "calls": whole.gate.calls})
         leaving = asyncio.create_task(whole.stop(self._options.drain_s))
@@ -176,6 +198,12 @@ class Server:
             leaving.cancel()
             await asyncio.wait({leaving})
             await whole.stop(0)
+
+    async def _live(self) -> None:
+        """Tell systemd again and again that nothing hangs, if it wants to know."""
+        while self._manager.every_s is not None:
+            self._manager.alive()
+            await asyncio.sleep(self._manager.every_s)
 
     def _reload(self, audit: Audit) -> None:
         """Read again what can be read again; what cannot be used is said, and left as it was."""

@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cfctl import disk
+from cfctl.control.operations import Role
 from cfctl.errors import CfctlError, UsageError
-from cfctl.relay.roles import Role, role
+from cfctl.relay.roles import role, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ def make(*, user: str, level: Role, devices: str, ttl: timedelta) -> tuple[Token
     id_ = secrets.token_hex(4)
     secret = f"{_PREFIX}_{id_}_{secrets.token_urlsafe(_RANDOM_BYTES)}"
     now = datetime.now(UTC)
-    token = Token(id_, _digest(secret), user, level.word, devices, _time(now), _time(now + ttl))
+    token = Token(id_, _digest(secret), user, word(level), devices, _time(now), _time(now + ttl))
     return token, secret
 
 

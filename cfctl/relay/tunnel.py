@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _Response = tunnel_pb2.TunnelResponse
 _Service = tunnel_pb2.TunnelTarget.Service
 
+#: What a tunnel may lead to: there is nothing else, and never will be (proto/cfctl/v1/tunnel.proto).
+_WORDS = {_Service.SERVICE_ADB: "adb", _Service.SERVICE_CONSOLE: "console"}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -74,7 +77,7 @@ class Resolver(Protocol):
 class Tunnel(tunnel_pb2_grpc.TunnelServicer):
     """The servicer.
 
-    :param heard: called with the bytes that each tunnel has carried when it ends: to the caller, and from him.
+    :param heard: called with how much was carried: to ``adb`` or ``console``, ``received`` or ``sent``, bytes.
     :param drop: ends the connection that a call comes on, by gRPC's name for its peer. It is called for one who does
         not even read the last message: gRPC itself would wait for him as long as he stays connected.
     """
@@ -83,7 +86,7 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
         self,
         resolve: Resolver,
         limits: Limits | None = None,
-        heard: Callable[[int, int], None] = lambda _to, _from: None,
+        heard: Callable[[str, str, int], None] = lambda _service, _direction, _size: None,
         drop: Callable[[str], None] = lambda _peer: None,
     ) -> None:
         self._resolve = resolve
@@ -123,7 +126,8 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
             raise CfctlError(f"{wanted.target} cannot be reached: {exc.strerror or exc}") from exc
         with end:
             await context.write(_Response(opened=True))
-            caller = _Caller(requests, context)
+            word = _WORDS[wanted.service]
+            caller = _Caller(requests, context, lambda direction, size: self._heard(word, direction, size))
             try:
                 reason = await self._until_its_end(end, way, caller, wanted.target)
                 async with asyncio.timeout(self._limits.close_s):
@@ -140,7 +144,7 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
             raise DeadlinePassed(f"nothing was asked for within {self._limits.open_s:g} s") from None
         if first is None or first.WhichOneof("message") != "open":
             raise UsageError("a tunnel begins with what it is to lead to")
-        if first.open.service not in (_Service.SERVICE_ADB, _Service.SERVICE_CONSOLE):
+        if first.open.service not in _WORDS:
             raise UsageError("a tunnel leads to the adb port or the console, and to nothing else")
         return first.open
 
@@ -164,17 +168,20 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
             for task in (gone, carrying):
                 task.cancel()
             await asyncio.gather(gone, carrying, return_exceptions=True)
-            self._heard(caller.sent, caller.received)
 
 
 class _Caller(stream.Messages):
     """The caller's end of the stream."""
 
-    def __init__(self, requests: AsyncIterator[tunnel_pb2.TunnelRequest], context: Context) -> None:
+    def __init__(
+        self,
+        requests: AsyncIterator[tunnel_pb2.TunnelRequest],
+        context: Context,
+        heard: Callable[[str, int], None],
+    ) -> None:
         self._requests = requests
         self._context = context
-        self.sent = 0
-        self.received = 0
+        self._heard = heard
         self._device_first: bool | None = None
         self._sending: asyncio.Future[None] | None = None
 
@@ -183,7 +190,7 @@ class _Caller(stream.Messages):
         async for request in self._requests:
             kind = request.WhichOneof("message")
             if kind == "data":
-                self.received += len(request.data)
+                self._heard("received", len(request.data))
                 return request.data
             if kind != "finished":
                 raise stream.BadMessage("the caller asked for something that is not data")
@@ -195,7 +202,7 @@ class _Caller(stream.Messages):
     async def write(self, data: bytes) -> None:
         """Send the caller what the device says."""
         await self._send(_Response(data=data))
-        self.sent += len(data)
+        self._heard("sent", len(data))
 
     async def finish(self) -> None:
         """Tell the caller that the device says no more."""

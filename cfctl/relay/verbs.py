@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from cfctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cfctl.relay.lists import Found
     from cfctl.v1 import devices_pb2
 
@@ -19,7 +21,7 @@ _LOGS = ("kernel", "launcher", "launch")
 
 def stop(found: Found) -> list[str]:
     """Return what stops a device."""
-    return [*_verb(found, "stop"), _name(found.container or found.name)]
+    return [*_verb(found, "stop"), *_events(found), _name(found.container or found.name)]
 
 
 def restart(found: Found, request: devices_pb2.RestartRequest) -> list[str]:
@@ -27,7 +29,7 @@ def restart(found: Found, request: devices_pb2.RestartRequest) -> list[str]:
 
     :raises UsageError: for a timeout nobody waits for.
     """
-    return [*_verb(found, "restart"), _name(found.container or found.name), *waiting(request)]
+    return [*_verb(found, "restart"), *_events(found), _name(found.container or found.name), *waiting(request)]
 
 
 def waiting(request: devices_pb2.RestartRequest | devices_pb2.LaunchRequest) -> list[str]:
@@ -52,8 +54,26 @@ def logs(found: Found, request: devices_pb2.LogsRequest) -> list[str]:
     return [*_verb(found, "logs"), _name(found.container or found.target), *options]
 
 
+def control(found: Found, verb: str, words: Sequence[str]) -> list[str]:
+    """Return what asks a VM for something.
+
+    :raises UsageError: if the device is in a container.
+    """
+    if found.container is not None:
+        raise UsageError(
+            f"the VM of {found.name} is in container {found.container}, where the relay's verbs do not reach",
+            None,
+            f"On the relay's host: cfctl docker login {found.container} -- cfctl {verb} {found.target}",
+        )
+    return [verb, _name(found.target), *words]
+
+
 def _verb(found: Found, verb: str) -> list[str]:
     return ["docker", verb] if found.container else [verb]
+
+
+def _events(found: Found) -> list[str]:
+    return [] if found.container else ["--events"]
 
 
 def _name(name: str) -> str:

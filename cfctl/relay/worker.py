@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from cfctl.relay.people import User
 
-#: Bytes of one line of a child, and of what it may be ahead. A list of 128 devices has 100 KiB.
-_LINE = 4 << 20
+#: Bytes of one line of a child, and half of what it may be ahead. A list of 128 devices has 100 KiB.
+_LINE = 1 << 20
 
 #: What is kept of what a child says to people, for the case that it ends without a document.
 _SAID = 4000
@@ -60,23 +60,31 @@ class Worker:
         """How many run now."""
         return sum(self._running.values())
 
-    async def document(self, user: User, argv: Sequence[str], *, seconds: float, only: int = 0) -> dict[str, Any]:
+    async def document(
+        self, user: User, argv: Sequence[str], *, seconds: float, only: int = 0, longest: int | None = None
+    ) -> dict[str, Any]:
         """Run a verb with ``--json`` to its end; return the document that it printed.
 
         :param only: the exit status beside 0 that comes with a document instead of an error.
+        :param longest: how long the document may be, in bytes.
         :raises CfctlError: the error that it printed; or that it printed nothing that is a document.
         :raises DeadlinePassed: if it took too long; it was interrupted, and undoes what it has half done.
         """
         last: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(seconds), contextlib.aclosing(self.lines(user, argv, only=only)) as lines:
+            async with (
+                asyncio.timeout(seconds),
+                contextlib.aclosing(self.lines(user, argv, only=only, longest=longest)) as lines,
+            ):
                 async for line in lines:
                     last = line
         except TimeoutError as exc:
             raise DeadlinePassed(f"cfctl {argv[0]} did not end within {seconds:g} s on the relay's host") from exc
         return last
 
-    async def lines(self, user: User, argv: Sequence[str], *, only: int = 0) -> AsyncGenerator[dict[str, Any], None]:
+    async def lines(
+        self, user: User, argv: Sequence[str], *, only: int = 0, longest: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a verb with ``--json``, and yield each document that it prints; leaving early interrupts it.
 
         :raises CfctlError: the error that it printed, after all that it printed before.
@@ -95,7 +103,7 @@ class Worker:
                 _argv(argv),
                 env=environment(user),
                 credentials=user.credentials,
-                limit=_LINE,
+                limit=longest or _LINE,
                 cwd=self._nowhere,
             )
             stdout = cast("asyncio.StreamReader", child.stdout)

@@ -85,7 +85,7 @@ async def relay(directory: Path, device: Handler, limits: Limits | None = None) 
         return Way(port, gone)
 
     dropped: list[str] = []
-    service = Tunnel(resolve, limits, lambda to, by: heard.append((to, by)), dropped.append)
+    service = Tunnel(resolve, limits, lambda *what: heard.append(what), dropped.append)
     grpc_server = grpc.aio.server()
     tunnel_pb2_grpc.add_TunnelServicer_to_server(service, grpc_server)
     address = f"unix:{directory}/s"
@@ -142,8 +142,8 @@ def test_bytes_there_and_back_with_equal_hashes(tmp_path: Path) -> None:
 
             digests = await asyncio.gather(*(one(*pair) for pair in pairs))
             assert set(digests) == {hashlib.sha256(data).digest()}
-            await until(lambda: len(box.heard) == 3)
-            assert box.heard == [(len(data), len(data))] * 3
+            for direction in ("received", "sent"):
+                assert sum(size for *what, size in box.heard if what == ["adb", direction]) == 3 * len(data)
 
     asyncio.run(run())
 
