@@ -77,6 +77,11 @@ class Paths:
         return self.config / "config.toml"
 
     @property
+    def contexts(self) -> Path:
+        """The relays that this user knows, with their tokens; nobody else may read it."""
+        return self.config / "contexts.json"
+
+    @property
     def devices(self) -> Path:
         """One marked directory per device: the launcher's HOME, with a ``device.json`` in it."""
         return self.state / "devices"

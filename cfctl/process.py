@@ -24,6 +24,7 @@ from cfctl.errors import CommandFailed, DeadlinePassed, MissingCommand
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
@@ -243,6 +244,60 @@ async def start_piped(
             **whom,
         )
     except (OSError, subprocess.SubprocessError) as exc:
+        raise CommandFailed(args, 126, str(exc)) from exc
+
+
+async def start_joined(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    end: socket.socket,
+    env: Mapping[str, str],
+    credentials: Credentials | None = None,
+    cwd: Path = Path("/"),
+) -> asyncio.subprocess.Process:
+    """Start a program of which a socket is standard input and output, in a session of its own.
+
+    What it says on its standard error is nobody's to read. The caller waits for its end.
+
+    :param end: still the caller's to close.
+    :param env: the whole environment.
+    :param credentials: whom it runs as; None is this process's own user. Anything else needs root.
+    :raises MissingCommand: if the program is not installed.
+    :raises CommandFailed: if the kernel cannot execute it, or not as that user.
+    """
+    import asyncio  # as in start_piped
+
+    args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
+    whom: dict[str, Any] = {}
+    if credentials is not None:
+        whom = {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
+    log.debug("%s <>", shlex.join(args))
+    try:
+        return await asyncio.create_subprocess_exec(
+            *args,
+            stdin=end.fileno(),
+            stdout=end.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            **whom,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise CommandFailed(args, 126, str(exc)) from exc
+
+
+def attached(argv: Sequence[str]) -> Child:
+    """Start a program that has this process's terminal, and is waited for.
+
+    :raises MissingCommand: if the program is not installed.
+    :raises CommandFailed: if the kernel cannot execute it.
+    """
+    args = [require(argv[0]), *argv[1:]]
+    log.debug("%s", shlex.join(args))
+    try:
+        return subprocess.Popen(args)
+    except OSError as exc:
         raise CommandFailed(args, 126, str(exc)) from exc
 
 

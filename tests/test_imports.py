@@ -30,7 +30,7 @@ FOUNDATION = {
 }
 MIDDLE = {"artifacts", "hostres", "gpu", "control", "wire"}
 MAY_IMPORT = {
-    "cli": {"api", "docker", "relay", "remote", "launch", "guest"} | MIDDLE | FOUNDATION,
+    "cli": {"api", "docker", "relay", "remote", "launch", "guest", "v1"} | MIDDLE | FOUNDATION,
     "api": {"launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
     # The daemon and its client speak by the protocol alone.

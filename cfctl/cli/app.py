@@ -14,11 +14,14 @@ from cfctl.cli import (
     access,
     clean,
     common,
+    complete,
+    context,
     control,
     demo,
     device,
     display,
     docker,
+    elsewhere,
     gpu,
     guest,
     host,
@@ -52,8 +55,20 @@ def cfctl_(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False),
     ] = False,
+    relay: Annotated[
+        str | None,
+        typer.Option(
+            help="Through the relay of another server: a context, HOST:PORT, unix:PATH, or local "
+            "[default: the context in use].",
+            metavar="CONTEXT",
+            envvar="CFCTL_RELAY",
+            show_envvar=False,
+            autocompletion=complete.context_names,
+        ),
+    ] = None,
 ) -> None:
     """Run Android Cuttlefish virtual devices on ordinary Linux servers."""
+    elsewhere.name(relay)
 
 
 device.register(app)
@@ -63,6 +78,7 @@ access.register(app)
 control.register(app)
 clean.register(app)
 demo.register(app)
+app.add_typer(context.app, name="context")
 app.add_typer(docker.app, name="docker")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cfctl.launch.observe import Device
 
 
+#: What does the same through a relay.
+_TWINS = "cfctl.cli.remote_device"
+
 Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=device_names)]
 Target = Annotated[
     str,
@@ -39,11 +42,11 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has
 
 def register(app: typer.Typer) -> None:
     """Add the device verbs to the command line."""
-    verb(app, "launch")(launch)
-    verb(app, "stop")(stop)
-    verb(app, "restart")(restart)
-    verb(app, "ps")(ps)
-    verb(app, "status")(status)
+    verb(app, "launch", remote=f"{_TWINS}:launch")(launch)
+    verb(app, "stop", remote=f"{_TWINS}:stop")(stop)
+    verb(app, "restart", remote=f"{_TWINS}:restart")(restart)
+    verb(app, "ps", remote=f"{_TWINS}:ps")(ps)
+    verb(app, "status", remote=f"{_TWINS}:status")(status)
     verb(app, "rm")(rm)
 
 
@@ -126,8 +129,8 @@ def launch(
     options: dict[str, Any] = {
         "host_package": host_package,
         "gpu": gpu,
-        "cpus": _per_instance("--cpus", cpus),
-        "memory_mb": _per_instance("--memory-mb", memory_mb),
+        "cpus": per_instance("--cpus", cpus),
+        "memory_mb": per_instance("--memory-mb", memory_mb),
         "num_instances": num_instances,
         "images": images,
         "restart": restart,
@@ -138,18 +141,21 @@ def launch(
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
-    return _told(lambda: _launch(words or [], options, timeout=seconds, wait=wait, force=force))
+    return told(lambda: _launch(words or [], options, timeout=seconds, wait=wait, force=force).as_dict())
 
 
-def _told(work: Callable[[], Listed]) -> Answer:
-    """Do something to a device, and tell of it by events; the device is the last, or an error."""
+def told(work: Callable[[], dict[str, Any]]) -> Answer:
+    """Do something to a device, and tell of it by events; the device is the last, or an error.
+
+    :param work: returns the device's document.
+    """
     with steps.reporting(steps.Events(print_json)):
         try:
             device = work()
         except CfctlError as error:
             failed = {"event": "error", "error": error.as_dict()}
             return Answer(failed, lambda: print_json(failed), error.exit_code)
-    document = {"event": "device", "device": device.as_dict()}
+    document = {"event": "device", "device": device}
     return Answer(document, lambda: print_json(document))
 
 
@@ -158,7 +164,7 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
     from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
-    name, flags = _split(words)
+    name, flags = split(words)
     with api.chosen(options.pop("host_package"), options.pop("images")) as (package, images):
         absolute = tuple(flagpaths.absolute(flags, Path.cwd()))
         request = Request(host_package=package, images=images, flags=absolute, **options)
@@ -185,7 +191,7 @@ def restart(
     foreground_.check(foreground=foreground, wait=wait, events=events)
     seconds = _timeout(timeout, wait=wait)
     if events:
-        return _told(lambda: launcher.restart(name, timeout=seconds, wait=wait))
+        return told(lambda: launcher.restart(name, timeout=seconds, wait=wait).as_dict())
     device = launcher.restart(name, timeout=seconds, wait=wait)
     return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
@@ -210,13 +216,13 @@ def stop(*, names: Names, events: Events = False) -> Answer:
         if len(names) != 1:
             raise UsageError("--events is for one device at a time")
 
-        def told() -> Listed:
-            _each("stop", names, one)
-            return stopped[0]
+        def last() -> dict[str, Any]:
+            each("stop", names, one)
+            return stopped[0].as_dict()
 
-        return _told(told)
-    errors = _each("stop", names, one)
-    return _answer({"devices": [device.as_dict() for device in stopped]}, errors)
+        return told(last)
+    errors = each("stop", names, one)
+    return answer({"devices": [device.as_dict() for device in stopped]}, errors)
 
 
 def rm(
@@ -241,11 +247,11 @@ def rm(
         return said
 
     removed: list[str] = []
-    errors = _each("remove", names, one)
-    return _answer({"removed": removed}, errors)
+    errors = each("remove", names, one)
+    return answer({"removed": removed}, errors)
 
 
-def _each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
+def each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
     """Do the same to several devices; one that fails does not keep the others from their turn."""
     errors: list[CfctlError] = []
     for name in dict.fromkeys(names):
@@ -270,11 +276,11 @@ def answer_each(what: str, names: list[str], one: Callable[[str], Device]) -> An
         devices.append(one(name))
         return []
 
-    errors = _each(what, names, call)
-    return _answer({"devices": [device.as_dict() for device in devices]}, errors)
+    errors = each(what, names, call)
+    return answer({"devices": [device.as_dict() for device in devices]}, errors)
 
 
-def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
+def answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
     """Return the answer about several devices: what was done, and what could not be."""
     if errors:
         document["errors"] = [error.as_dict() for error in errors]
@@ -299,10 +305,10 @@ def status(*, name: Target) -> Answer:
 
     whole, position = manage.target(name)
     device = census.find(whole, position if "/" in name else None)
-    return Answer(device.as_dict(), lambda: _show(device.as_dict()), 0 if device.state.is_up else 3)
+    return Answer(device.as_dict(), lambda: show_document(device.as_dict()), 0 if device.state.is_up else 3)
 
 
-def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
+def per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
     """Read one number, or one for each instance."""
     if text is None:
         return None
@@ -316,7 +322,7 @@ def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None
 # -- helpers -----------------------------------------------------------------------------------------------
 
 
-def _split(words: list[str]) -> tuple[str | None, list[str]]:
+def split(words: list[str]) -> tuple[str | None, list[str]]:
     """Split ``[NAME] [-- FLAGS]``; click has taken the ``--`` out, and a name cannot begin with a dash."""
     if words and not words[0].startswith("-"):
         return words[0], words[1:]
@@ -342,7 +348,8 @@ def show_up(device: Device) -> None:
     print(f"  Go on with: cfctl adb {record.name}, cfctl logs {record.name}, cfctl stop {record.name}")
 
 
-def _show(document: dict[str, Any]) -> None:
+def show_document(document: dict[str, Any]) -> None:
+    """Show one device to people."""
     instances = document.pop("instances")
     failure = document.pop("failure", None)
     for key, value in document.items():

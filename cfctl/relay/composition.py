@@ -18,6 +18,8 @@ from cfctl.relay.host import Host
 from cfctl.relay.itself import Relay
 from cfctl.relay.lists import Lists
 from cfctl.relay.metrics import Metrics
+from cfctl.relay.tunnel import Tunnel
+from cfctl.relay.ways import Ways
 from cfctl.relay.worker import Worker
 from cfctl.v1 import (
     control_pb2,
@@ -28,6 +30,8 @@ from cfctl.v1 import (
     host_pb2_grpc,
     relay_pb2,
     relay_pb2_grpc,
+    tunnel_pb2,
+    tunnel_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
     host_pb2.DESCRIPTOR.services_by_name["Host"].full_name,
+    tunnel_pb2.DESCRIPTOR.services_by_name["Tunnel"].full_name,
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
     relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name,
 )
@@ -81,6 +86,8 @@ class Composition:
         )
         control_pb2_grpc.add_ControlServicer_to_server(Control(self.worker, self.lists), self._server)
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
+        self.tunnels = Tunnel(Ways(self.lists, nowhere), heard=self.metrics.tunnelled, drop=self._drop)
+        tunnel_pb2_grpc.add_TunnelServicer_to_server(self.tunnels, self._server)
         itself = Relay(store=tokens, front=self.front, gate=self.gate, worker=self.worker, listeners=self.listeners)
         relay_pb2_grpc.add_RelayServicer_to_server(itself, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -97,6 +104,11 @@ class Composition:
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._looking = asyncio.create_task(self.gate.watch())
+
+    def _drop(self, peer: str) -> None:
+        """Close the connection of a caller who reads nothing any more."""
+        if (connection := self.front.connection(peer)) is not None:
+            connection.close()
 
     def _measure(self) -> None:
         """Have the metrics show what the parts count themselves."""

@@ -101,7 +101,7 @@ class Worker:
         try:
             child = await process.start_piped(
                 _argv(argv),
-                env=_environment(user),
+                env=environment(user),
                 credentials=user.credentials,
                 limit=longest or _LINE,
                 cwd=self._nowhere,
@@ -164,7 +164,7 @@ def _before_flags(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "cfctl", *argv[:cut], "--json", *argv[cut:]]
 
 
-def _environment(user: User) -> dict[str, str]:
+def environment(user: User) -> dict[str, str]:
     """Return the environment of a child: of another user's nothing is known, so a login's minimum."""
     if user.credentials is None:
         # A build's variables say what is launched when nothing is named.
@@ -178,6 +178,8 @@ def _environment(user: User) -> dict[str, str]:
     # The same cfctl as ours, wherever it is installed.
     found["PYTHONPATH"] = os.fspath(Path(cfctl.__file__).parents[1])
     found["NO_COLOR"] = "1"
+    # Whatever context the user has in use: a relay serves its own host.
+    found["CFCTL_RELAY"] = "local"
     return found
 
 
