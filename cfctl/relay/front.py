@@ -186,7 +186,7 @@ class Front:
             greet(None)
             ended.set()
 
-        caller = Caller(self._limits.buffer, lambda size: self._heard(size, 0), greet, lost)
+        caller = Caller(self._limits.buffer, lambda size: self._received(connection, size), greet, lost)
 
         def abort() -> None:
             lost()
@@ -219,6 +219,14 @@ class Front:
             # Not closed: a transport that has not noticed yet still waits for this descriptor, and closes it then.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _received(self, connection: Connection, size: int) -> None:
+        """Count what a caller has sent; a stranger has no more to say than one call."""
+        self._heard(size, 0)
+        connection.received += size
+        if not connection.known and connection.received > self._limits.strange_bytes:
+            self.refused["strange_bytes"] += 1
+            connection.close()
 
     async def _first_byte(self, sock: socket.socket) -> None:
         """Wait until the caller has said anything: before that, a connection costs us a descriptor, and no more.

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 #: How often it is looked whether the tokens of the calls that are open still count.
 _LOOK_AGAIN_S = 1.0
 
+#: How long a call may take to come to an end that was ended by us: it says so to a caller who may not listen.
+_END_S = 10.0
+
+_TICK_S = 0.05
+
 _BEARER = "bearer "
 
 
@@ -199,11 +204,12 @@ class Gate(grpc.aio.ServerInterceptor):
                 call.end(error)
         deadline = time.monotonic() + seconds
         while self._calls and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_TICK_S)
         for call in list(self._calls):
             call.end(error)
-        while self._calls:
-            await asyncio.sleep(0.05)
+        deadline = time.monotonic() + _END_S
+        while self._calls and time.monotonic() < deadline:
+            await asyncio.sleep(_TICK_S)
 
 
 class Call:

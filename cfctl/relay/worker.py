@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Bytes of one line of a child, and half of what it may be ahead. A list of 128 devices has 100 KiB.
 _LINE = 1 << 20
 
+#: Verbs of one user that come to an end by themselves: more of them wait for their turn.
+_AT_ONCE = 8
+
 #: What is kept of what a child says to people, for the case that it ends without a document.
 _SAID = 4000
 
@@ -53,6 +56,7 @@ class Worker:
         self._most = most
         self._nowhere = nowhere
         self._running: Counter[int] = Counter()
+        self._turns: dict[int, asyncio.Semaphore] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     @property
@@ -71,9 +75,11 @@ class Worker:
         :raises DeadlinePassed: if it took too long; it was interrupted, and undoes what it has half done.
         """
         last: dict[str, Any] = {}
+        turn = self._turns.setdefault(user.uid, asyncio.Semaphore(_AT_ONCE))
         try:
             async with (
                 asyncio.timeout(seconds),
+                turn,
                 contextlib.aclosing(self.lines(user, argv, only=only, longest=longest)) as lines,
             ):
                 async for line in lines:

@@ -63,6 +63,8 @@ def test_what_is_wrong_with_our_files_is_not_told_to_strangers(relay: Relay) -> 
 def test_a_connection_that_shows_wrong_tokens_is_closed(relay: Relay) -> None:
     with relay.elsewhere() as channel:
         stub = devices_pb2_grpc.DevicesStub(channel)
+        # Not a stranger's, which would be closed anyway.
+        stub.List(devices_pb2.ListRequest(), metadata=bearer(relay.token()), timeout=PATIENCE_S)
         for _ in range(5):
             refused(stub.List, devices_pb2.ListRequest(), "wrong")
         assert wait(lambda: relay.status().connections == 1, "the connection's end") is True
