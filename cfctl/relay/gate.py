@@ -266,7 +266,7 @@ class Call:
         elif isinstance(error, CfctlError):
             told, outcome = error, error.code
         elif kind is not None and issubclass(kind, grpc.aio.AbortError):
-            outcome = "aborted"
+            outcome = _word(self.context)
         elif error is not None:
             log.error("%s failed", self.method, exc_info=error)
             told = CfctlError("the relay itself failed", None, "This is a bug: its host's log says more.")
@@ -274,6 +274,14 @@ class Call:
         self._gate.closed(self, outcome)
         if told is not None:
             await wire.abort(self.context, told)
+
+
+def _word(context: Context) -> str:
+    """Return the word for the status that a handler has ended its call with by itself."""
+    # gRPC keeps the number alone.
+    known = {code.value[0]: code.name.lower().replace("_", "-") for code in grpc.StatusCode}
+    code: Any = context.code()
+    return known.get(getattr(code, "value", (code,))[0], "aborted")
 
 
 def _secret(metadata: Any) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import cfctl
 from cfctl import process
 from cfctl.errors import CfctlError, DeadlinePassed, RelayBusy
+from cfctl.relay import verbs
 from cfctl.wire import errors as wire
 
 if TYPE_CHECKING:
@@ -162,12 +163,11 @@ class Worker:
 
 def _argv(argv: Sequence[str]) -> list[str]:
     # -P: nothing is imported from the working directory.
-    return [sys.executable, "-P", "-m", "cfctl", *argv, "--json"] if "--" not in argv else _before_flags(argv)
-
-
-def _before_flags(argv: Sequence[str]) -> list[str]:
-    cut = list(argv).index("--")
-    return [sys.executable, "-P", "-m", "cfctl", *argv[:cut], "--json", *argv[cut:]]
+    whole = [sys.executable, "-P", "-m", "cfctl", *argv]
+    # Of what is run in a container it is the inner verb that is to print JSON; otherwise what follows are flags.
+    inside = tuple(argv[: len(verbs.INSIDE)]) == verbs.INSIDE
+    where = whole.index("--") if "--" in whole and not inside else len(whole)
+    return [*whole[:where], "--json", *whole[where:]]
 
 
 def environment(user: User) -> dict[str, str]:

@@ -12,7 +12,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc, relay_pb2, relay_pb2_grpc
+from cfctl.v1 import (
+    devices_pb2,
+    devices_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    relay_pb2,
+    relay_pb2_grpc,
+    tunnel_pb2,
+    tunnel_pb2_grpc,
+)
 from tests.relay.relays import PATIENCE_S, Relay, bearer, told, wait
 
 Code = grpc.StatusCode
@@ -142,6 +151,24 @@ def test_a_method_that_there_is_not(relay: Relay) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", metadata=bearer(relay.token()), timeout=PATIENCE_S)
         assert caught.value.code() is Code.PERMISSION_DENIED
+
+
+def test_a_tunnel_to_nowhere(relay: Relay) -> None:
+    """What a handler says by itself has its word in the log too, and so has the device."""
+    opened = tunnel_pb2.TunnelRequest(
+        open=tunnel_pb2.TunnelTarget(target="no-such-phone", service=tunnel_pb2.TunnelTarget.SERVICE_ADB)
+    )
+    with relay.here() as channel:
+        stream = tunnel_pb2_grpc.TunnelStub(channel).Open(iter([opened]), timeout=PATIENCE_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+    assert (caught.value.code(), told(caught.value).code) == (Code.NOT_FOUND, "no-such-device")
+    line = relay.audit()[-1]
+    assert (line["method"], line["device"], line["result"]) == (
+        "/cfctl.v1.Tunnel/Open",
+        "no-such-phone",
+        "not-found",
+    )
 
 
 def test_a_token_that_is_revoked_ends_its_calls(relay: Relay, devices: devices_pb2_grpc.DevicesStub) -> None:

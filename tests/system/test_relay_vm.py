@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.relay.relays import wait
+from tests.system.relay_host import Host
 from tests.system.sandbox import USER, Sandbox
 from tests.system.test_device_vm import adb, end_adb_server
 from tests.system.test_lifecycle_vm import png_size
-from tests.system.test_relay import Host, host
+from tests.system.test_relay import host
 
 __all__ = ["host"]  # the fixture
 
