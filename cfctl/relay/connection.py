@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SUBSCRIBER = 64
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Do nothing."""
 
 
@@ -33,8 +33,8 @@ class Connection:
     address: str
     peer: str
     uid: int | None
-    close: Callable[[], None] = _nothing
-    welcome: Callable[[], None] = _nothing
+    close: Callable[[], None] = nothing
+    welcome: Callable[[], None] = nothing
     known: bool = False
     refusals: int = field(default=0)
 

@@ -124,8 +124,14 @@ class Devices(devices_pb2_grpc.DevicesServicer):
         """Stop a device; a caller who leaves does not keep it from being stopped."""
         del context
         found = await self._lists.find(callers.current(), request.name)
+        told = False
         async for answer in self._lifecycle(found.actor, verbs.stop(found)):
+            told = told or answer.HasField("device")
             yield answer
+        if not told:
+            # A container's device is stopped without a word about the device.
+            now = await self._lists.find(callers.current(), found.document["name"])
+            yield devices_pb2.LifecycleEvent(device=message(now.document))
 
     async def Restart(
         self, request: devices_pb2.RestartRequest, context: Context

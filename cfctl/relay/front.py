@@ -16,10 +16,11 @@ import secrets
 import socket
 import ssl
 import struct
+from asyncio import sslproto
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cfctl.relay.connection import Connection, peer_of
+from cfctl.relay.connection import Connection, nothing, peer_of
 from cfctl.relay.splice import Caller, Side
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _UCRED = struct.Struct("3i")
 
 #: Connections that are taken at a time before others have their turn.
 _AT_ONCE = 32
+
+#: For decrypting, per connection: two records of TLS.
+_TLS_BUFFER = 32 << 10
 
 #: How long nothing is accepted when the process may open no more files.
 _BREATH_S = 1.0
@@ -59,6 +63,8 @@ class Front:
         self._inside = inside
         self._limits = limits
         self._heard = heard
+        # What asyncio has ready for each connection, if it may: 256 KiB, for records that have 16 (RFC 8446 section 5.1).
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER
         # Not guessable, though no secret either: what is behind it cannot be reached without the directory.
         self._prefix = f"cfctl-relay-{os.getpid()}-{secrets.token_hex(8)}"
         self._listeners: list[socket.socket] = []
@@ -140,10 +146,9 @@ class Front:
         elif self._peers[connection.peer] >= self._limits.per_peer:
             reason = "per_peer"
         else:
-            name = f"{self._prefix}-{connection.id}"
             # Counted before anybody else is: many may be accepted before the first one is served.
-            self._enter(name, connection)
-            task = asyncio.get_running_loop().create_task(self._serve(name, sock, connection, tls))
+            self._enter(connection)
+            task = asyncio.get_running_loop().create_task(self._serve(sock, connection, tls))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
@@ -167,7 +172,7 @@ class Front:
     # -- serving -------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, name: str, sock: socket.socket, connection: Connection, tls: Callable[[], ssl.SSLContext] | None
+        self, sock: socket.socket, connection: Connection, tls: Callable[[], ssl.SSLContext] | None
     ) -> None:
         """Serve one connection until its end."""
         ended = asyncio.Event()
@@ -196,22 +201,47 @@ class Front:
         deadline = asyncio.get_running_loop().call_later(self._limits.introduce_s, self._introduced, connection)
         try:
             async with asyncio.timeout(2 * self._limits.handshake_s):
+                await self._first_byte(sock)
                 await self._shake_hands(sock, caller, tls)
                 first = await self._greeting(greeted)
-                inner = await self._connect(name, first)
+                inner = await self._connect(self._name(connection), first)
             caller.join(inner)
             await ended.wait()
         except (OSError, TimeoutError, ssl.SSLError, EOFError) as exc:
             self.refused["handshake"] += 1
             log.debug("%s: %s", connection.address, exc)
         finally:
+            connection.close = nothing
             deadline.cancel()
-            self._exit(name, connection)
+            self._exit(connection)
             if caller.transport is not None:
                 caller.transport.abort()
             # Not closed: a transport that has not noticed yet still waits for this descriptor, and closes it then.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    async def _first_byte(self, sock: socket.socket) -> None:
+        """Wait until the caller has said anything: before that, a connection costs us a descriptor, and no more.
+
+        :raises TimeoutError: if he says nothing.
+        :raises EOFError: if he hangs up, or was turned away meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        readable: asyncio.Future[None] = loop.create_future()
+
+        def noticed() -> None:
+            loop.remove_reader(sock)
+            if not readable.done():
+                readable.set_result(None)
+
+        loop.add_reader(sock, noticed)
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                await readable
+        finally:
+            loop.remove_reader(sock)
+        if not sock.recv(1, socket.MSG_PEEK):
+            raise EOFError("he hung up")
 
     async def _shake_hands(
         self, sock: socket.socket, caller: Caller, tls: Callable[[], ssl.SSLContext] | None
@@ -257,8 +287,12 @@ class Front:
 
     # -- who is there --------------------------------------------------------------------------------------
 
-    def _enter(self, name: str, connection: Connection) -> None:
-        self._connections[name] = connection
+    def _name(self, connection: Connection) -> str:
+        """Return the abstract name that the inner connection is bound to."""
+        return f"{self._prefix}-{connection.id}"
+
+    def _enter(self, connection: Connection) -> None:
+        self._connections[self._name(connection)] = connection
         self._peers[connection.peer] += 1
         connection.welcome = lambda: self._welcome(connection)
         if connection.uid is not None:
@@ -267,9 +301,10 @@ class Front:
             return
         while len(self._strangers) >= self._limits.strangers:
             oldest = next(iter(self._strangers.values()))
-            del self._strangers[oldest.id]
             self.refused["strangers"] += 1
             oldest.close()
+            # Its task ends by and by; its place is free now.
+            self._exit(oldest)
         self._strangers[connection.id] = connection
 
     def _welcome(self, connection: Connection) -> None:
@@ -282,8 +317,9 @@ class Front:
             self.refused["introduce"] += 1
             connection.close()
 
-    def _exit(self, name: str, connection: Connection) -> None:
-        self._connections.pop(name, None)
+    def _exit(self, connection: Connection) -> None:
+        if self._connections.pop(self._name(connection), None) is None:
+            return
         self._strangers.pop(connection.id, None)
         self._peers[connection.peer] -= 1
         if self._peers[connection.peer] <= 0:

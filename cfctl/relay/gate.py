@@ -79,8 +79,8 @@ class Gate(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         secret = _secret(handler_call_details.invocation_metadata)
 
-        def call(context: Context) -> Call:
-            return Call(self, method, RULES.get(method), secret, context)
+        def call(request: Any, context: Context) -> Call:
+            return Call(self, method, RULES.get(method), secret, context, _device(request))
 
         return _wrapped(handler, call)
 
@@ -204,7 +204,7 @@ class Call:
     Errors of ours that leave the block end the call with their status; anything else is a bug, and is not shown.
     """
 
-    def __init__(self, gate: Gate, method: str, rule: Rule | None, secret: str, context: Context) -> None:
+    def __init__(self, gate: Gate, method: str, rule: Rule | None, secret: str, context: Context, device: str) -> None:
         self._gate = gate
         self.method = method
         self.rule = rule
@@ -215,7 +215,7 @@ class Call:
         self.token: Token | None = None
         self.caller: Caller | None = None
         #: What the call is about, for the log: the name of a device.
-        self.device = ""
+        self.device = device
         self._task = asyncio.current_task()
         self._reason: CfctlError | None = None
 
@@ -270,13 +270,13 @@ def _secret(metadata: Any) -> str:
 
 
 def _wrapped(
-    handler: grpc.RpcMethodHandler[Any, Any] | None, call: Callable[[Context], Call]
+    handler: grpc.RpcMethodHandler[Any, Any] | None, call: Callable[[Any, Context], Call]
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler that has the gate before it."""
     if handler is None:
         # Said behind the gate: a stranger does not even learn what there is.
-        async def unknown(_request: Any, context: Context) -> None:
-            async with call(context):
+        async def unknown(request: Any, context: Context) -> None:
+            async with call(request, context):
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
 
         return grpc.unary_unary_rpc_method_handler(unknown)
@@ -284,13 +284,11 @@ def _wrapped(
     many = handler.unary_stream or handler.stream_stream
 
     async def answer_one(request: Any, context: Context) -> Any:
-        async with call(context) as about:
-            about.device = _device(request)
+        async with call(request, context):
             return await _called(one, request, context)
 
     async def answer_many(request: Any, context: Context) -> None:
-        async with call(context) as about:
-            about.device = _device(request)
+        async with call(request, context):
             if not inspect.isasyncgenfunction(many):
                 await _called(many, request, context)
                 return
