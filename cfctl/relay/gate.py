@@ -204,7 +204,9 @@ class Call:
     Errors of ours that leave the block end the call with their status; anything else is a bug, and is not shown.
     """
 
-    def __init__(self, gate: Gate, method: str, rule: Rule | None, secret: str, context: Context, device: str) -> None:
+    def __init__(
+        self, gate: Gate, method: str, rule: Rule | None, secret: str, context: Context, device: str
+    ) -> None:
         self._gate = gate
         self.method = method
         self.rule = rule
