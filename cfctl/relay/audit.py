@@ -64,7 +64,7 @@ class Audit:
             "user": caller.user.name if caller else None,
             "token": token.id if token else None,
             "method": call.method[:100],
-            "device": call.device or None,
+            "device": call.about.device or None,
             "result": outcome,
             "seconds": round(seconds, 3),
         }

@@ -36,7 +36,18 @@ class Caller:
         return self.token is None or fnmatchcase(name, self.token.devices)
 
 
+@dataclass(slots=True)
+class About:
+    """What a call is about, for the log.
+
+    :param device: its name; empty as long as it is not known.
+    """
+
+    device: str = ""
+
+
 _current: ContextVar[Caller] = ContextVar("caller")
+_about: ContextVar[About] = ContextVar("about")
 
 
 def current() -> Caller:
@@ -44,6 +55,12 @@ def current() -> Caller:
     return _current.get()
 
 
-def set_current(caller: Caller) -> None:
-    """Say who the call is made by that is being answered, for the rest of its task."""
+def about() -> About:
+    """Return what the call is about that is being answered."""
+    return _about.get()
+
+
+def set_current(caller: Caller, about: About) -> None:
+    """Say who the call is made by that is being answered, and what it is about, for the rest of its task."""
     _current.set(caller)
+    _about.set(about)

@@ -63,7 +63,7 @@ class Front:
         self._inside = inside
         self._limits = limits
         self._heard = heard
-        # What asyncio has ready for each connection, if it may: 256 KiB, for records that have 16 (RFC 8446 section 5.1).
+        # asyncio has 256 KiB ready for each connection, if it may, for records of 16 KiB (RFC 8446 section 5.1).
         sslproto.SSLProtocol.max_size = _TLS_BUFFER
         # Not guessable, though no secret either: what is behind it cannot be reached without the directory.
         self._prefix = f"cfctl-relay-{os.getpid()}-{secrets.token_hex(8)}"

@@ -216,8 +216,7 @@ class Call:
         self.address = ""
         self.token: Token | None = None
         self.caller: Caller | None = None
-        #: What the call is about, for the log: the name of a device.
-        self.device = device
+        self.about = callers.About(device)
         self._task = asyncio.current_task()
         self._reason: CfctlError | None = None
 
@@ -234,7 +233,7 @@ class Call:
         except CfctlError as error:
             self._gate.closed(self, error.code)
             await wire.abort(self.context, error)
-        callers.set_current(self.caller)
+        callers.set_current(self.caller, self.about)
         self._gate.opened(self, self.caller)
         return self
 

@@ -13,7 +13,7 @@ from cfctl.launch import manage
 from cfctl.relay import people
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from cfctl.relay.caller import Caller
     from cfctl.relay.people import User
@@ -105,7 +105,7 @@ class Lists:
         actor, theirs = _actor(caller.user, document)
         return Found(document, actor, theirs, position if "/" in target else None)
 
-    async def follow(self, caller: Caller) -> AsyncIterator[list[Document]]:
+    async def follow(self, caller: Caller) -> AsyncGenerator[list[Document], None]:
         """Yield the caller's devices now, and each time they have been looked at again; only ever the newest."""
         feed = self._feeds.setdefault(caller.user.uid, Feed(self._worker, caller.user))
         seen = 0

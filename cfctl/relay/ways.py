@@ -62,6 +62,7 @@ class Ways:
         :raises UsageError: if it has no such service that could be reached.
         """
         caller = callers.current()
+        callers.about().device = target[:100]
         found = await self._lists.find(caller, target)
         if found.document["state"] not in _TALKING:
             raise NotRunning(
