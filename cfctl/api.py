@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import config
 from cfctl.artifacts import choose, store
+from cfctl.docker import contained
 from cfctl.errors import CfctlError
 from cfctl.hostres import host
 from cfctl.hostres.doctor.facts import Kvm
@@ -147,8 +148,11 @@ class Host:
         return {str(family): list(found) for family, found in doctor.examine(gathered, host_package=package).items()}
 
     def devices(self) -> list[dict[str, Any]]:
-        """Return every device on this host, whoever started it, as ``cfctl ps --json`` does; none in containers."""
-        return [device.as_dict() for device in census.everything()]
+        """Return every device on this host, whoever started it, and those in this user's containers.
+
+        As ``cfctl ps --json`` does. A container's engine that does not answer is a note for the reporter.
+        """
+        return [*(device.as_dict() for device in census.everything()), *contained.devices()]
 
 
 def _state(work: Plan, state: str) -> HostState:
@@ -365,6 +369,28 @@ class Device:
         :raises UsageError: if it is up, without ``force``; nothing is changed.
         """
         manage.remove_device(self.name, force=force)
+
+    def control(
+        self, operation: str, *, position: int = 1, timeout: float | None = None, **values: object
+    ) -> dict[str, Any]:
+        """Ask the VM of an instance for something, as ``cfctl control`` does (docs/control.md).
+
+        ::
+
+            phone.control("balloon.set", bytes=512 << 20, wait=True)
+
+        :param operation: its words with dots between them.
+        :param values: by the names of the table; an underscore is a dash.
+        :return: what came of it.
+        :raises UsageError: if there is no such operation, or a value makes no sense; nothing was sent.
+        :raises VmCannot: if the VM manager cannot do it; nothing was sent.
+        :raises CfctlError: if it was not done (cfctl/control/faults.py).
+        """
+        from cfctl.control import operations
+        from cfctl.launch import vm
+
+        wanted = operations.operation(operation, {name.replace("_", "-"): value for name, value in values.items()})
+        return vm.do(f"{self.name}/{position}", wanted, seconds=timeout)
 
     def adb(self, *args: str, position: int = 1, timeout: float = _ADB_S) -> str:
         """Run ``adb`` against an instance and return what it printed.

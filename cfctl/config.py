@@ -183,6 +183,13 @@ KEYS: dict[str, Key] = {
             upstream="num_cvd_accounts",
         ),
         Key(
+            "host.numbers",
+            (),
+            _numbers,
+            "The instances that the host serves, such as 3,4, instead of 1 to host.instances; empty: those. Of no "
+            "effect with host.lazy. In a container they are the container's.",
+        ),
+        Key(
             "host.lazy",
             default=False,
             parse=_boolean,

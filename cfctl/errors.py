@@ -4,6 +4,7 @@ The tree (a test holds it equal to the code)::
 
     CfctlError                  exit 1   it failed
     ├── UsageError              exit 2   the caller asked for something that makes no sense
+    │   └── EngineElsewhere              it takes a container engine on this machine
     ├── NotRunning              exit 3   the device exists, but is not up
     ├── HostLacks               exit 4   the host lacks a package, group, module or right
     │   ├── MissingCommand               a program that must be on PATH
@@ -88,6 +89,12 @@ class UsageError(CfctlError):
 
     exit_code = 2
     code = "usage"
+
+
+class EngineElsewhere(UsageError):
+    """It takes a container engine on this machine, and the one that was named is on another; nothing was changed."""
+
+    code = "engine-elsewhere"
 
 
 class NotRunning(CfctlError):

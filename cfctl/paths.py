@@ -220,6 +220,11 @@ def devices_of(home: Path) -> Path:
     return home / ".local/state/cfctl/devices"
 
 
+def containers_of(home: Path) -> Path:
+    """Return where an ordinary user keeps what is known of containers, likewise."""
+    return home / ".local/state/cfctl/docker"
+
+
 def _xdg(variable: str, default: Path) -> Path:
     value = os.environ.get(variable, "")
     # The specification says that a relative path is to be ignored.

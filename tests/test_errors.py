@@ -13,6 +13,7 @@ CONTRACT = {
     # error: (exit status, code)
     "CfctlError": (1, "failed"),
     "UsageError": (2, "usage"),
+    "EngineElsewhere": (2, "engine-elsewhere"),
     "NotRunning": (3, "not-running"),
     "HostLacks": (4, "host-lacks"),
     "MissingCommand": (4, "missing-command"),

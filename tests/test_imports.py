@@ -31,7 +31,7 @@ FOUNDATION = {
 MIDDLE = {"artifacts", "hostres", "gpu", "control", "wire"}
 MAY_IMPORT = {
     "cli": {"api", "docker", "relay", "remote", "launch", "guest", "v1"} | MIDDLE | FOUNDATION,
-    "api": {"launch", "guest"} | MIDDLE | FOUNDATION,
+    "api": {"docker", "launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
     # The daemon and its client speak by the protocol alone.
     "relay": {"launch", "v1"} | MIDDLE | FOUNDATION,

@@ -34,11 +34,13 @@ class Answer:
     :param document: the JSON document of ``--json``; its keys are a contract (docs/schema/).
     :param show: prints the same for people, on standard output.
     :param exit_code: 0 done, 3 state differs or not running.
+    :param done: it tells what was done, not what was asked for: ``--quiet`` leaves it out.
     """
 
     document: Mapping[str, Any]
     show: Callable[[], None]
     exit_code: int = 0
+    done: bool = False
 
 
 JsonOption = Annotated[
@@ -107,7 +109,7 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
     try:
         with steps.reporting(steps.Silent() if quiet else progress.reporter()):
             answer = call()
-        if answer is not None:
+        if answer is not None and (json_ or not (quiet and answer.done)):
             _write(answer, json_=json_)
     except CfctlError as error:
         show_error(error, json_=json_)

@@ -38,7 +38,8 @@ def answer(work: Plan, settings: Settings | None, *, done: bool) -> Answer:
         elif done:
             print("Nothing of cfctl is left on the host.")
 
-    return Answer(as_document(work, settings, state=state), show, 0 if done or not work.changes else DIFFERS)
+    exit_code = 0 if done or not work.changes else DIFFERS
+    return Answer(as_document(work, settings, state=state), show, exit_code, done=done)
 
 
 def as_document(work: Plan, settings: Settings | None, *, state: str) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def prune(
         bool, typer.Option("--dry-run", help="Only show it; exit status 3.", show_default=False)
     ] = False,
 ) -> common.Answer:
-    """Remove from the cache what no device was launched from.
+    """Remove from the cache what no device was launched from, and no container mounts.
+
+    Every engine on this machine is asked; if one does not answer, nothing is removed.
 
     \b
     Examples:
@@ -79,9 +81,10 @@ def prune(
       cfctl images prune
     """
     from cfctl.artifacts import unpack
+    from cfctl.docker import used
     from cfctl.launch import wares
 
-    removed = wares.prune(dry_run=dry_run)
+    removed = wares.prune(besides=used.paths_of_containers(), dry_run=dry_run)
     room = unpack.gib(sum(entry.room for entry in removed))
 
     def show() -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl.cli import contained
 from cfctl.cli.common import Answer, print_json
 from cfctl.cli.elsewhere import LOCAL
+from cfctl.docker import contained
 from cfctl.errors import UsageError
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def _check_directories(engine: Engine, wish: Wish) -> None:
     for what, text in (("--host-package", wish.host_package), ("--images", wish.images)):
         if text and not Path(text).is_dir():
             raise UsageError(
-                f"{what} {text} is not a directory", None, "Archives are pushed: cfctl docker push-images"
+                f"{what} {text} is not a directory", None, "Unpack it into the cache: cfctl images add FILE"
             )
     for share in wish.shares:
         if not Path(share.source).exists():

@@ -102,7 +102,8 @@ def start_sshd(numbers: tuple[int, ...]) -> Child:
     if not Path(names.HOST_KEY).exists():
         process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", names.HOST_KEY], timeout=60)
     # Whoever logs in must find the same settings as whoever comes through the engine.
-    settings = f"CFCTL_LAUNCH_NUMBERS={','.join(map(str, numbers))}"
+    own = ",".join(map(str, numbers))
+    settings = f"CFCTL_LAUNCH_NUMBERS={own} CFCTL_HOST_NUMBERS={own}"
     return process.start(
         [process.require("sshd"), "-D", "-e", "-o", f"SetEnv={settings}"], output=Path("/proc/self/fd/2")
     )
@@ -175,13 +176,14 @@ def _end(_number: int, _frame: object) -> None:
 
 def main() -> int:
     """Be the first process; return the container's exit status."""
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
-    Path(names.READY).unlink(missing_ok=True)
-    settings = config.load()
-    numbers = settings["launch.numbers"]
+    held: list[NumberLock] = []
     try:
-        held = take_numbers(numbers)
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, _end)
+        Path(names.READY).unlink(missing_ok=True)
+        settings = config.load()
+        numbers = settings["launch.numbers"]
+        held += take_numbers(numbers)
         prepare_directories()
         prepare_nodes()
         host.setup(settings)
@@ -194,7 +196,8 @@ def main() -> int:
         _say(str(error))
         return error.exit_code
     except Ended:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         Path(names.READY).unlink(missing_ok=True)
         stop_devices()
         for left in Path(names.SOCKETS).iterdir():

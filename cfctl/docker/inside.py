@@ -12,14 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cfctl import config, gpu, steps
+from cfctl import config, gpu, locks, steps
 from cfctl.docker import names
-from cfctl.errors import CfctlError, HostLacks, NoSuchDevice
-from cfctl.launch import launcher, manage, observe, registry
+from cfctl.errors import CfctlError, HostLacks, NoSuchDevice, NotRunning
+from cfctl.launch import launcher, manage, observe, registry, waiting
 from cfctl.launch.hostpackage import HostPackage
+from cfctl.launch.observe import State
 
 #: Written by `start`, removed by `stop`: the device is to be booted again when the container is.
 WANTED = Path(names.HOME) / ".cfctl-wanted.json"
+
+#: Held by whoever boots the device: the container's first process does when it starts, and `start` right after it.
+_TURN = Path(names.HOME) / ".cfctl-start.lock"
 
 _VHOST_VSOCK = Path("/dev/vhost-vsock")
 _EMULATED_VSOCK = "--vhost_user_vsock=true"
@@ -75,7 +79,11 @@ def start(wish: dict[str, Any]) -> dict[str, Any]:
     try:
         device = observe.device(name)
         if not wish.get("again") and device.state.is_up:
-            return device.as_dict()
+            if not wait or device.state is not State.BOOTING:
+                return device.as_dict()
+            steps.note(f"{name} boots already")
+            waiting.until_booted(name, timeout)
+            return observe.device(name).as_dict()
         own = config.load()["launch.numbers"]
         if own and device.record.numbers != own:
             # The container was made anew while another had its numbers; what a launcher keeps is named by them.
@@ -97,13 +105,35 @@ def _words(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers))
 
 
+def start_in_turn(wish: dict[str, Any]) -> dict[str, Any]:
+    """Boot the device unless somebody else does just now; then wait for that boot.
+
+    Two boots at once would be one that the other stops: each sees a device that is down.
+
+    :raises NotRunning: if it was stopped while this waited for its turn.
+    """
+    if wish.get("again"):
+        # Whoever wants a new boot does not wait for the end of the old one, which may hang.
+        return start(wish)
+    waited = False
+
+    def note() -> None:
+        nonlocal waited
+        waited = True
+
+    with locks.exclusive(_TURN, on_wait=note):
+        if waited and not WANTED.exists():
+            raise NotRunning(f"{wish['name']} was stopped meanwhile", None, f"cfctl docker start {wish['name']}")
+        return start(wish)
+
+
 def main(argv: list[str]) -> int:
     """Do what the document on the command line says."""
     wish = json.loads(argv[0])
     WANTED.write_text(argv[0])
     with steps.reporting(steps.Events(write)):
         try:
-            write({"event": "device", "device": start(wish)})
+            write({"event": "device", "device": start_in_turn(wish)})
         except CfctlError as error:
             write({"event": "error", "exit_code": error.exit_code, "error": error.as_dict()})
             return error.exit_code

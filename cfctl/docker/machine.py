@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import locks, paths
-from cfctl.docker import names
 from cfctl.docker.engine import asking
 from cfctl.docker.request import NEEDED, WELCOME, Machine
 from cfctl.errors import HostLacks
@@ -31,7 +30,6 @@ def look(engine: Engine, image: str) -> Machine:
             nvidia=nvidia,
             nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             lock_directories=_lock_directories(),
-            operator=Path(names.OPERATOR).is_dir(),
         )
     nofile, *nodes = _look_around(engine, image)
     return Machine(nodes=frozenset(nodes), nvidia=nvidia, nofile=int(nofile) if nofile.isdecimal() else None)

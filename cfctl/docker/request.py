@@ -69,14 +69,12 @@ class Machine:
     :param nvidia: the engine can give containers NVIDIA's driver by itself.
     :param nofile: the hard limit of open files that the engine may give; None if unknown.
     :param lock_directories: where bare-metal devices of that machine lock their numbers.
-    :param operator: upstream's operator listens there, in ``/run/cuttlefish``.
     """
 
     nodes: frozenset[str]
     nvidia: bool = False
     nofile: int | None = None
     lock_directories: tuple[str, ...] = ("/var/tmp/cvd/lock",)  # noqa: S108 (upstream's place)
-    operator: bool = False
 
 
 def devices(wish: Wish, machine: Machine) -> list[str]:
@@ -114,7 +112,8 @@ def build(
     :param sockets: directory of the engine's machine that gets the devices' sockets.
     :raises HostLacks: see :func:`devices`.
     """
-    words = {"CFCTL_LAUNCH_NUMBERS": ",".join(map(str, numbers)), "CFCTL_HOST_INSTANCES": str(max(numbers))}
+    own = ",".join(map(str, numbers))
+    words = {"CFCTL_LAUNCH_NUMBERS": own, "CFCTL_HOST_NUMBERS": own}
     nodes = devices(wish, machine)
     nvidia = wants_gpu(wish) and machine.nvidia
     if nvidia:
@@ -150,7 +149,9 @@ def build(
             "Binds": [
                 *(f"{path}:{names.HOST_LOCKS}/{index}" for index, path in enumerate(machine.lock_directories)),
                 f"{sockets}:{names.SOCKETS}",
-                *([f"{names.OPERATOR}:{names.OPERATOR}"] if machine.operator else []),
+                # Read-only: a socket in it can be connected to, and not be replaced. The engine makes it where it is
+                # not there, so that an operator or relay that begins to listen later is found.
+                f"{names.OPERATOR}:{names.OPERATOR}:ro",
             ],
             "Mounts": _mounts(name, wish),
         },

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from cfctl import steps
+from cfctl.artifacts import store as cache
 from cfctl.docker import container as containers
-from cfctl.docker import create, device, fleet, names, publish, remove, store
+from cfctl.docker import create, device, fleet, names, publish, remove, store, wares
 from cfctl.docker import engine as engines
 from cfctl.docker.engine import asking
 from cfctl.docker.fleet import Change, Fleet, Member, Seen
-from cfctl.errors import CfctlError
+from cfctl.errors import CfctlError, EngineElsewhere
 from cfctl.instance import Instance
 
 if TYPE_CHECKING:
@@ -28,12 +31,16 @@ _UP = ("booting", "running", "suspended")
 
 @dataclass(frozen=True)
 class Rollout:
-    """A plan, and the engines that it is for."""
+    """A plan, and the engines that it is for.
+
+    :param entries: what of the cache the containers mount.
+    """
 
     fleet: Fleet
     engines: Mapping[str, Engine]
     changes: tuple[Change, ...]
     absent: bool
+    entries: tuple[cache.Entry, ...] = ()
 
     @property
     def state(self) -> str:
@@ -53,15 +60,40 @@ class Rollout:
 
 
 def prepare(wanted: Fleet) -> Rollout:
-    """Look at every host of a fleet and make the plan; changes nothing.
+    """Look at every host of a fleet and make the plan; changes nothing but the cache, where archives are unpacked.
 
     :raises EngineUnreachable: if a host's engine does not answer.
     :raises CfctlError: see :func:`fleet.plan`.
     """
     found, seen, weights = _look(wanted)
+    wanted, entries = _with_directories(wanted, found)
     changes = fleet.plan(wanted, seen, weights)
     absent = not any(one.fleet == wanted.name for one in seen)
-    return Rollout(wanted, found, tuple(changes), absent)
+    return Rollout(wanted, found, tuple(changes), absent, entries)
+
+
+def _with_directories(wanted: Fleet, found: Mapping[str, Engine]) -> tuple[Fleet, tuple[cache.Entry, ...]]:
+    """Put directories of the cache in the place of names and archives; whoever has them is for engines here."""
+    here = [host for host, engine in found.items() if engine.is_local]
+    members, entries = [], []
+    for member in wanted.members:
+        wish = member.wish
+        if all(map(wares.means_another_machine, (wish.host_package, wish.images))):
+            members.append(member)
+            continue
+        hosts = tuple(host for host in here if host in (member.hosts or here))
+        if not hosts:
+            raise EngineElsewhere(
+                f"{member.name} takes {wish.host_package or wish.images} of this machine, and can only be on others",
+                "A container mounts directories of the machine that it is on.",
+                'Give directories of that machine, from its root: host_package = "/DIR"',
+            )
+        choice = wares.choice_of(wish.host_package, wish.images)
+        package, images = wares.directories(choice)
+        entries += choice.entries
+        wish = structs.replace(wish, host_package=package, images=images)
+        members.append(replace(member, wish=wish, hosts=hosts))
+    return replace(wanted, members=tuple(members)), tuple(entries)
 
 
 def prepare_down(wanted: Fleet) -> Rollout:
@@ -124,6 +156,11 @@ def carry_out(rollout: Rollout, *, parallel: int, timeout: float) -> list[Change
     :return: what was done.
     :raises CfctlError: the first failure; what was done before stays, and the next call goes on there.
     """
+    with cache.held(rollout.entries):
+        return _carry_out(rollout, parallel=parallel, timeout=timeout)
+
+
+def _carry_out(rollout: Rollout, *, parallel: int, timeout: float) -> list[Change]:
     removals = [change for change in rollout.changes if change.action == "remove"]
     rest = [change for change in rollout.changes if change.action != "remove"]
     done = _each(rollout, removals, parallel=parallel, timeout=timeout)

@@ -53,16 +53,17 @@ def directory(engine: str, name: str) -> Path:
 
 def load(engine: str, name: str) -> Record | None:
     """Return the record of a container, or None."""
-    return _read(directory(engine, name) / "record.json")
+    return read(directory(engine, name) / "record.json")
 
 
 def load_all() -> list[Record]:
     """Return all records of this user."""
-    found = (_read(path) for path in sorted(root().glob("*/[!.]*/record.json")))
+    found = (read(path) for path in sorted(root().glob("*/[!.]*/record.json")))
     return [record for record in found if record is not None]
 
 
-def _read(path: Path) -> Record | None:
+def read(path: Path) -> Record | None:
+    """Return the record in a file, None if there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl.docker import names, ssh
 from cfctl.docker.engine import asking
+from cfctl.errors import LoginFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,20 +28,11 @@ _CHUNK = 32768
 def login(container: Container, command: list[str]) -> int:
     """Run a command, or a shell, over SSH at this terminal; return its exit status.
 
-    :raises LoginFailed: see :func:`ssh.connect`.
+    :raises LoginFailed: see :func:`ssh.connect`; or if the shell cannot be started.
     """
+    interactive = sys.stdin.isatty() and (not command or sys.stdout.isatty())
     with ssh.connected(container) as transport:
-        channel = transport.open_session()
-        interactive = sys.stdin.isatty()
-        if interactive and (not command or sys.stdout.isatty()):
-            columns, rows = shutil.get_terminal_size()
-            channel.get_pty(os.environ.get("TERM", "vt100"), columns, rows)
-        else:
-            interactive = False
-        if command:
-            channel.exec_command(shlex.join(command))
-        else:
-            channel.invoke_shell()
+        channel = _begin(transport, container, command, interactive=interactive)
 
         def resize() -> None:
             columns, rows = shutil.get_terminal_size()
@@ -50,6 +42,29 @@ def login(container: Container, command: list[str]) -> int:
             _pump_channel(channel)
         status: int = channel.recv_exit_status()
         return status
+
+
+def _begin(transport: Any, container: Container, command: list[str], *, interactive: bool) -> Any:
+    """Return a channel in which the command or the shell has been started."""
+    from paramiko import SSHException
+
+    try:
+        channel = transport.open_session()
+        if interactive:
+            columns, rows = shutil.get_terminal_size()
+            channel.get_pty(os.environ.get("TERM", "vt100"), columns, rows)
+        if command:
+            channel.exec_command(shlex.join(command))
+        else:
+            channel.invoke_shell()
+    except (SSHException, EOFError) as exc:
+        raise LoginFailed(
+            f"the sshd of {container.name} let us in, and then closed the connection",
+            str(exc) or type(exc).__name__,
+            f"See what it says: cfctl docker logs {container.name} --which container\n"
+            f"Or go in through the engine: cfctl docker login --exec {container.name}",
+        ) from exc
+    return channel
 
 
 def enter(container: Container, command: list[str]) -> int:

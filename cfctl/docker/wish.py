@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -19,7 +20,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 RESTART = ("no", "on-failure", "always")
 
 #: Said by cfctl to the inside; two masters would contradict each other.
-_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_INSTANCES")
+_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_NUMBERS")
 
 #: Places inside that a share would hide.
 _KEPT = ("/", "/home", names.HOME, "/etc", "/opt", "/opt/cfctl", "/run", "/tmp", "/usr", "/dev", "/proc", "/sys")  # noqa: S108
@@ -106,6 +107,14 @@ def check(wish: Wish) -> None:
     for what, value in (("--cpus", wish.cpus), ("--memory-mb", wish.memory_mb)):
         if value is not None and value < 1:
             raise UsageError(f"{what} must be 1 or more, not {value}")
+    for what, directory in (("--host-package", wish.host_package), ("--images", wish.images)):
+        # It becomes an option of a mount, in which these are separators (overlayfs, "lowerdir=").
+        if directory is not None and any(mark in directory for mark in ",:\\"):
+            raise UsageError(
+                f"{what} {directory} cannot be mounted with a layer over it",
+                "A comma, colon or backslash in its path would be taken for the end of it.",
+                f"Give a link to it: ln -s {shlex.quote(directory)} /srv/images",
+            )
     if wish.restart not in RESTART:
         raise UsageError(f"--restart is one of {', '.join(RESTART)}, not {wish.restart!r}")
     if wish.network in ("host", "none") or wish.network.startswith("container:"):

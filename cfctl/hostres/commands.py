@@ -38,7 +38,7 @@ def as_text(found: Value) -> str:
     """Return a value as one writes it in the environment."""
     if isinstance(found.value, bool):
         return str(found.value).lower()
-    return ",".join(found.value) if isinstance(found.value, tuple) else str(found.value)
+    return ",".join(map(str, found.value)) if isinstance(found.value, tuple) else str(found.value)
 
 
 def _flag(found: Value) -> list[str]:

@@ -136,6 +136,7 @@ def state(settings: Settings, backend: Backend = WITH_NFT, *, active: Collection
     external = External(settings["host.bridge"], ipv4=settings["host.ipv4_bridge"], ipv6=settings["host.ipv6_bridge"])
     return build(
         lazy.limit(settings),
+        only=settings["host.numbers"],
         active=active,
         lazily=lazy.record(settings) if settings["host.lazy"] else None,
         dns_servers=settings["host.dns_servers"],
@@ -176,6 +177,7 @@ class External:
 def build(
     count: int,
     *,
+    only: Collection[int] = (),
     active: Collection[int] = (),
     lazily: str | None = None,
     dns_servers: tuple[str, ...] = (),
@@ -190,6 +192,7 @@ def build(
     """Return the state of a host that serves ``count`` instances.
 
     :param count: 0 to 128.
+    :param only: of 1 to ``count``, these have taps from the start; empty is all.
     :param active: instances that have taps beside 1 to ``count``; with ``lazily``, instead of them.
     :param lazily: what is written down so that taps can be made on request.
     :param ipv6_prefixes: by bridge, each of 64 bits, ``fd00:98::``; the host has ``fd00:98::1``.
@@ -201,7 +204,8 @@ def build(
     all_of_them = instances(count, subnets)
     if not all_of_them:
         return State()
-    first = set() if lazily else {instance.number for instance in all_of_them}
+    served = {instance.number for instance in all_of_them}
+    first = set() if lazily else served & set(only) if only else served
     numbers = [Instance(number, subnets) for number in sorted(first | set(active))]
     prefixes = ipv6_prefixes or {}
     bridges = () if external else subnets.bridges

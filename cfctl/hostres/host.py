@@ -240,7 +240,8 @@ def expected(settings: Settings) -> Expected:
     count = lazy.limit(settings)
     opened = config.Value("open", settings.origin("host.firewall"))
     asked = replace(settings, values={**settings.values, "host.firewall": opened})
-    state = desired.state(asked, backend, active=range(1, count + 1))
+    served = settings["host.numbers"] if not settings[_LAZY] else ()
+    state = desired.state(asked, backend, active=served or range(1, count + 1))
     subnets = tuple(ip_interface(addr.cidr).network for link in state.links.values() for addr in link.addresses)
     return Expected(count, subnets, state.needs or firewall.Needs())
 

@@ -36,6 +36,9 @@ _DECISIVE = (
 
 def limit(settings: Settings) -> int:
     """Return the highest instance number that a host with these settings serves; 0 is none."""
+    numbers: tuple[int, ...] = settings["host.numbers"]
+    if numbers and not settings["host.lazy"]:
+        return max(numbers)
     count: int = settings["host.instances"]
     # Debian's package has num_cvd_accounts=0: no instances that are there from the start, not none at all.
     return MAX_INSTANCES if settings["host.lazy"] and not count else count

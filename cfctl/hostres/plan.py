@@ -219,8 +219,10 @@ class _Work:
             reason = "a set-up that was killed left it"
         elif not self.wanted.instances:
             reason = _NO_INSTANCES
-        elif number and number <= self.wanted.instances:
+        elif number and self.wanted.lazy and number <= self.wanted.instances:
             reason = f"no device of instance {number} is up, and its taps are made when one is launched"
+        elif number and number <= self.wanted.instances:
+            reason = f"it is of instance {number}, which host.numbers does not name"
         elif number:
             reason = f"it is of instance {number}, and the host is to serve {self.wanted.instances}"
         else:

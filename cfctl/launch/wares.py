@@ -16,7 +16,7 @@ from cfctl.launch import registry
 from cfctl.launch.hostpackage import HostPackage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from cfctl.launch.registry import Record
 
@@ -80,13 +80,14 @@ def _of_others() -> Iterator[Path]:
                 yield from (Path(path) for path in _sources(record.request))
 
 
-def prune(*, dry_run: bool = False) -> list[store.Entry]:
+def prune(*, besides: Collection[Path] = (), dry_run: bool = False) -> list[store.Entry]:
     """Remove what no device is launched from; return it.
 
+    :param besides: paths that others use: containers.
     :raises CfctlError: if a device's record cannot be read, so that nobody knows what it uses; nothing is removed.
     """
     for mark in paths.current().devices.glob("[!.]*/device.json"):
         # load_all leaves a damaged one out; here that would cost the device its package.
         registry.load(mark.parent.name)
     with steps.step("look for what no device uses"):
-        return store.prune(used(), dry_run=dry_run)
+        return store.prune([*used(), *besides], dry_run=dry_run)

@@ -61,7 +61,7 @@ class Audit:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "peer": call.address,
-            "user": caller.user.name if caller else None,
+            "user": caller.user.name if caller else token.user if token else None,
             "token": token.id if token else None,
             "method": call.method[:100],
             "device": call.about.device or None,

@@ -126,7 +126,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _remote(self, connection: Connection, call: Call) -> Caller:
         """Return a caller from elsewhere, who has to show a token, at each call."""
-        token = self._tokens.recognize(call.secret) if call.secret else None
+        token = self._recognized(call.secret)
         if token is None:
             connection.refusals += 1
             if connection.refusals >= self._limits.refusals:
@@ -142,6 +142,14 @@ class Gate(grpc.aio.ServerInterceptor):
         if not connection.known:
             connection.welcome()
         return Caller(user, connection, token)
+
+    def _recognized(self, secret: str) -> Token | None:
+        """Return the token of a secret; what is wrong with the file is for our own log, not for strangers."""
+        try:
+            return self._tokens.recognize(secret) if secret else None
+        except CfctlError as error:
+            log.warning("%s", error)
+            return None
 
     # -- calls that are open -------------------------------------------------------------------------------
 

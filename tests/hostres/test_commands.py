@@ -34,6 +34,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str = "", **kwar
             {},
             "sudo CFCTL_HOST_DNS_SERVERS=1.1.1.1,9.9.9.9 CFCTL_HOST_GUEST_ISOLATION=false cfctl host setup",
         ),
+        ({"CFCTL_HOST_NUMBERS": "4,3"}, {}, "sudo CFCTL_HOST_NUMBERS=3,4 cfctl host setup"),
         ({"CFCTL_HOST_DNS_SERVERS": ""}, {}, "sudo CFCTL_HOST_DNS_SERVERS='' cfctl host setup"),
         # Not a setting of the host.
         ({"CFCTL_LAUNCH_TIMEOUT": "7"}, {}, "sudo cfctl host setup"),

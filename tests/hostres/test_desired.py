@@ -14,6 +14,7 @@ from cfctl import config
 from cfctl.errors import UsageError
 from cfctl.hostres import desired, nft
 from cfctl.hostres.desired import External
+from cfctl.hostres.observed import number_of
 from cfctl.instance import MAX_INSTANCES, UPSTREAM
 
 COUNTS = st.integers(0, MAX_INSTANCES)
@@ -37,6 +38,16 @@ def test_a_smaller_state_is_part_of_a_larger_one(one: int, other: int) -> None:
     if small.tables:
         assert set(small.tables[nft.NAT].rules) <= set(large.tables[nft.NAT].rules)
         assert small.tables[nft.BRIDGE] == large.tables[nft.BRIDGE]
+
+
+@given(st.sets(st.integers(1, MAX_INSTANCES), min_size=1))
+def test_only_some_instances(numbers: set[int]) -> None:
+    """What a container has: taps of its own numbers, each as it is where all are there."""
+    some, every = desired.build(max(numbers), only=numbers), desired.build(MAX_INSTANCES)
+    assert some.links.items() <= every.links.items()
+    assert {number for link in some.links if (number := number_of(link))} == numbers
+    assert len(some.links) == 2 + 4 * len(numbers)
+    assert len(some.tables[nft.NAT].rules) == 2 + 2 * len(numbers)
 
 
 @given(COUNTS)
@@ -144,6 +155,9 @@ def test_settings_become_a_state() -> None:
         1,
         subnets=replace(UPSTREAM, wifi_ap_high=IPv4Network("10.0.0.0/24")),
         external=External("br0", ipv6=False),
+    )
+    assert (
+        desired.state(settings(numbers="3,4"), active=()).links.keys() == desired.build(4, only=(3, 4)).links.keys()
     )
     prefixes = desired.state(settings(wifi_ipv6_prefix="fd00:96::", ethernet_ipv6_prefix="fd00:98::"))
     assert [prefixes.links[name].addresses[1].cidr for name in ("cvd-ebr", "cvd-wbr")] == [

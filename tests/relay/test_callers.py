@@ -47,6 +47,19 @@ def test_no_token_a_wrong_one_and_one_that_has_expired(relay: Relay, devices: de
     assert secret not in json.dumps(log)
 
 
+def test_what_is_wrong_with_our_files_is_not_told_to_strangers(relay: Relay) -> None:
+    secret = relay.token()
+    path = relay.root / "state/relay/tokens.json"
+    good = path.read_text()
+    path.write_text("damaged")
+    try:
+        with relay.elsewhere() as channel:
+            call = devices_pb2_grpc.DevicesStub(channel).List
+            assert refused(call, devices_pb2.ListRequest(), secret) == (Code.UNAUTHENTICATED, "token-refused")
+    finally:
+        path.write_text(good)
+
+
 def test_a_connection_that_shows_wrong_tokens_is_closed(relay: Relay) -> None:
     with relay.elsewhere() as channel:
         stub = devices_pb2_grpc.DevicesStub(channel)

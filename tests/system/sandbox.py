@@ -56,6 +56,8 @@ ip link set lo up
 # A new namespace inherits the machine's value: a test that wants to see it change needs it to be 0.
 echo 0 >/proc/sys/net/ipv4/ip_forward
 echo 0 >/proc/sys/net/ipv6/conf/all/forwarding
+# As a host's first process, it leaves no zombies of orphans.
+trap '' CHLD
 exec sleep infinity
 """
 

@@ -12,7 +12,9 @@ from cfctl.docker import request, seccomp
 from tests.schemas import conforms
 from tests.system import dockerd
 from tests.system.docker_helpers import ask_adb, boot, fails, leaves_nothing, programs, wait_until
+from tests.system.docker_terminal import at_terminal
 from tests.system.dockerd import Engine
+from tests.system.sandbox import Sandbox
 
 #: linux/capability.h
 CAPABILITY_BITS = {
@@ -73,6 +75,16 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
     host.run(host.cfctl_argv()[0], "-c", code, socket)
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("docker", "logs", "phone").stdout
 
+    # Its sockets are had from out here, and answer; the API sees the devices too.
+    assert host.run(*host.cfctl_argv()[:1], "-c", FROM_OUTSIDE).stdout.split() == ["answered", "phone", "tablet"]
+    # A container has what its own number needs, and no more.
+    links = host.cfctl("docker", "login", "tablet", "--", "ls", "/sys/class/net").stdout.split()
+    assert {link for link in links if link.startswith("cvd-")} == {
+        *("cvd-ebr", "cvd-wbr"),
+        *(f"cvd-{kind}-02" for kind in ("etap", "mtap", "wtap", "wifiap")),
+    }
+    assert host.json("docker", "login", "tablet", "--", "cfctl", "host", "status", "--json")["state"] == "ready"
+
     whoami = host.cfctl("docker", "login", "phone", "--", "sh", "-c", "id -un; pwd; exit 7", check=False)
     assert (whoami.returncode, whoami.stdout.split()) == (7, ["vsoc-01", "/home/vsoc-01"])
     echoed = host.cfctl("docker", "login", "phone", "--", "cat", stdin="through SSH\n")
@@ -88,15 +100,31 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
     assert "is locked by a running device" in taken.stderr
     host.cfctl("host", "teardown")
 
+    boot_id = ("cat", "/proc/sys/kernel/random/boot_id")
+    first = ask_adb(host, ports["phone"], *boot_id)
+    restarted = host.json("docker", "restart", "phone", timeout=300)
+    conforms(restarted, "device")
+    assert restarted["state"] == "running"
+    again = ask_adb(host, ports["phone"], *boot_id)
+    assert len(again) == len(first) == 36
+    assert again != first
     host.cfctl("docker", "stop", "phone")
     assert host.cfctl("docker", "status", "phone", check=False).returncode == 3
-    assert host.json("docker", "start", "phone")["state"] == "running"
-    assert ask_adb(host, ports["phone"], "echo", "again") == "again"
 
     host.cfctl("docker", "rm", "phone")
     assert [one["name"] for one in host.json("docker", "list")["containers"]] == ["tablet"]
     host.cfctl("docker", "rm-all")
     leaves_nothing(engine, before)
+
+
+#: What the relay does: it asks where the sockets are, and talks to one.
+FROM_OUTSIDE = """
+from cfctl import Host
+from cfctl.control import launcher_monitor, sync
+from cfctl.docker import sockets
+sync.run(launcher_monitor.request(sockets.monitor("tablet"), launcher_monitor.Action.STATUS, seconds=30))
+print("answered", *(device["name"] for device in Host().devices()))
+"""
 
 
 def test_a_container_has_what_its_device_needs_and_no_more(engine: Engine) -> None:
@@ -147,7 +175,31 @@ def test_a_container_has_what_its_device_needs_and_no_more(engine: Engine) -> No
     )
     assert limit.stdout.split() == [str(request.PIDS_LIMIT)]
     assert "ptrace" not in seccomp.names()
+    # The operator's sockets can be connected to, and not be replaced.
+    mounts = {mount["Destination"]: mount["RW"] for mount in engine.inspect("phone")["Mounts"]}
+    assert mounts["/run/cuttlefish"] is False
+    for way in ((), ("--exec",)):
+        at_a_terminal(host, *way)
     host.cfctl("docker", "rm", "phone")
+
+
+def at_a_terminal(host: Sandbox, *way: str) -> None:
+    """A person logs in: the shell has the terminal's size, Ctrl-C is the shell's, and the terminal is as before."""
+    with at_terminal(host, *host.cfctl_argv("docker", "login", *way, "phone"), rows=33, columns=101) as terminal:
+        before = terminal.settings()
+        terminal.wait_for("$ ")
+        terminal.type("stty size; echo I-am-$USER-on-$TERM\r")
+        assert "33 101" in terminal.wait_for("I-am-vsoc-01-on-xterm")
+        terminal.resize(20, 70)
+        # The size comes beside what is typed: it is asked for until it is there.
+        terminal.type("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.1; done; echo re''sized\r")
+        terminal.wait_for("resized")
+        terminal.type("sleep 600\r")
+        terminal.wait_for("sleep 600")
+        terminal.type("\x03")
+        terminal.type("exit 7\r")
+        assert terminal.end() == 7
+        assert terminal.settings() == before
 
 
 def test_images_go_through_a_registry(engine: Engine) -> None:

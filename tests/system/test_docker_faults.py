@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from pathlib import Path
 
 from tests.schemas import conforms
@@ -41,7 +40,6 @@ def test_wrong_calls(engine: Engine) -> None:
     host = engine.box
     assert fails(host, 1, "create", "phone", "--image", dockerd.BASE)["code"] == "image-unavailable"
     assert fails(host, 1, "create", "phone", "--image", "nobody/has:it")["code"] == "image-unavailable"
-    assert "not a directory" in fails(host, 2, "create", "phone", "--host-package", "/nowhere")["brief"]
     assert fails(host, 2, "build", "--gpu", "voodoo")["code"] == "usage"
     assert fails(host, 2, "list", "--engine", "nosuchcontext")["code"] == "usage"
     # Neither a socket that is not there, nor a machine.
@@ -172,13 +170,7 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
 
     creating = host.start(*host.cfctl_argv("docker", "create", "phone", "--json"), stdout=-1, stderr=-1)
     wait_until(lambda: bool(engine.left()["containers"]), "the container is there")
-    stopping = threading.Thread(target=engine.stop)
-    stopping.start()
-    # The engine asks a container to end once, here before it can hear, and would wait a minute before it kills.
-    stopping.join(3)
-    while stopping.is_alive():
-        kill_inside(host, "cfctl.docker.entry")
-        stopping.join(3)
+    engine.stop()
     said, _ = creating.communicate(timeout=120)
     assert creating.returncode != 0
     conforms(json.loads(said), "error")
@@ -188,6 +180,16 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     host.cfctl("docker", "create", "phone")
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)
+
+    # The engine asks a container to end once, here before its Python can hear, and waits a minute before it kills.
+    host.run("mkdir", "/tmp/slow")
+    slow = "import pathlib, time\npathlib.Path('/slow/begun').touch()\ntime.sleep(3)\n"
+    host.run("sh", "-c", "cat >/tmp/slow/sitecustomize.py", stdin=slow)
+    engine.docker("run", "-d", "--name", "slow", "-v", "/tmp/slow:/slow", "-e", "PYTHONPATH=/slow", dockerd.TAG)
+    wait_until(lambda: host.run("test", "-e", "/tmp/slow/begun", check=False).returncode == 0, "Python is starting")
+    engine.docker("kill", "--signal", "TERM", "slow")
+    assert engine.docker("wait", "slow").stdout.strip() == "143"
+    engine.docker("rm", "-v", "slow")
 
 
 def kill_inside(host: Sandbox, words: str) -> None:
@@ -260,22 +262,45 @@ def test_a_push_that_finds_no_room(engine: Engine) -> None:
     host.cfctl("docker", "rm", "phone")
 
 
-def test_images_are_mounted_with_a_writable_layer(engine: Engine, host_package: Path) -> None:
+def test_the_cache_is_mounted_with_a_writable_layer(engine: Engine, host_package: Path) -> None:
+    """An archive: unpacked once, mounted, never written to, and not pruned while a container is there."""
     host = engine.box
     before = programs(host)
-    package = str(host_package)
-    host.cfctl("docker", "create", "phone", "--host-package", package, "--share", "/tmp:/mnt/tmp:ro")
-    assert (
-        host.cfctl(
-            "docker", "login", "phone", "--", "sh", "-c", "echo x >/mnt/host-package/new; cat /mnt/host-package/new"
-        ).stdout
-        == "x\n"
-    )
-    assert host.run("test", "-e", f"{package}/new", check=False).returncode != 0
-    assert host.cfctl("docker", "login", "phone", "--", "touch", "/mnt/tmp/x", check=False).returncode != 0
+    host.env["CFCTL_PATHS_CACHE"] = "/tmp/cache"
+    host.run("tar", "-C", host_package, "-czf", "/tmp/cvd-host_package.tar.gz", ".")
+    host.run("sh", "-c", "mkdir /tmp/images; echo x >/tmp/images/super.img")
+    host.cfctl("images", "add", "/tmp/images", "--name", "nightly")
+    given = ("--host-package", "/tmp/cvd-host_package.tar.gz")
+    assert "does not exist" in fails(host, 2, "create", "phone", "--host-package", "/nowhere")["brief"]
+    assert "nor in the cache" in fails(host, 2, "create", "phone", "--images", "weekly")["brief"]
+    host.cfctl("docker", "create", "phone", *given, "--share", "/tmp:/mnt/tmp:ro")
+
+    def inside(command: str) -> str:
+        return host.cfctl("docker", "login", "phone", "--", "sh", "-c", command, check=False).stdout
+
+    assert inside("echo x >/mnt/host-package/new; cat /mnt/host-package/new") == "x\n"
+    assert inside("touch /mnt/tmp/x || echo refused") == "refused\n"
+    assert host.run("find", "/tmp/cache/artifacts", "-name", "new").stdout == ""
     device = host.json("docker", "start", "phone", timeout=300)
     assert device["host_package"] == "/mnt/host-package"
+
+    def prune() -> list[str | None]:
+        document = host.json("images", "prune")
+        conforms(document, "images-pruned")
+        return sorted(entry["name"] or "package" for entry in document["removed"])
+
+    assert prune() == ["nightly"]
+    host.cfctl("docker", "stop", "--container", "phone")
+    assert prune() == []
+    engine.stop()
+    refused = host.cfctl("images", "prune", "--json", check=False)
+    assert refused.returncode == 4
+    error = json.loads(refused.stdout)["error"]
+    assert f"the engine at {engine.url} does not say" in error["brief"]
+    assert "Nothing was removed" in error["details"]
+    engine.process = dockerd.start(host).process
     host.cfctl("docker", "rm", "phone")
+    assert prune() == ["package"]
     leaves_nothing(engine, before)
 
 

@@ -80,6 +80,11 @@ def test_a_fleet_of_four(engine: Engine) -> None:
     host.cfctl("docker", "login", "tablet", "--", "ls", "kept")
     assert up(host)["changes"] == []
 
+    # Two who boot a device at once do not stop each other: the second waits for the first.
+    host.cfctl("docker", "stop", "phone-1")
+    starts = [host.start(*host.cfctl_argv("docker", "start", "phone-1")) for _ in range(2)]
+    assert [one.wait(120) for one in starts] == [0, 0]
+
     # What somebody has done by hand is seen, and mended.
     host.cfctl("docker", "stop", "phone-1")
     host.cfctl("docker", "unpublish", "phone-2")
@@ -89,13 +94,56 @@ def test_a_fleet_of_four(engine: Engine) -> None:
     leaves_nothing(engine, before)
 
 
+def shells(**of: str) -> str:
+    """Return a fleet of containers in which nothing is booted, each with lines of its own."""
+    return "".join(f"[devices.{name}]\nboot = false\npublish = []\n{lines}\n" for name, lines in of.items())
+
+
 def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
     host = engine.box
-    text = '[devices.a-broken]\nhost_package = "/nowhere"\nboot = false\npublish = []\n'
-    write(host, text + "[devices.b-good]\nboot = false\npublish = []\n")
+    # Nothing is begun after it, and the next one goes on there.
+    write(host, shells(aa="", bb='host_package = "/nowhere"', cc=""))
     error = fails(host, 2, "up", "/tmp/farm.toml")
     assert "/nowhere" in error["brief"]
-    assert engine.left()["containers"] == []
+    assert sorted(ids(host, engine)) == ["aa"]
+    write(host, shells(aa="", bb="", cc=""))
+    assert shown(up(host)) == [("create", "bb"), ("create", "cc")]
+    assert up(host)["changes"] == []
+
+    # An update that fails half-way: what comes after is not touched, and what was removed comes again with its disks.
+    before = ids(host, engine)
+    host.cfctl("docker", "login", "bb", "--", "touch", "kept")
+    changed = 'env = { COLOUR = "red" }'
+    write(host, shells(aa=changed, bb='network = "nowhere"', cc=changed))
+    error = fails(host, 1, "up", "/tmp/farm.toml")
+    assert "nowhere" in error["details"]
+    after = ids(host, engine)
+    assert sorted(after) == ["aa", "cc"]
+    assert after["cc"] == before["cc"]
+    assert after["aa"] != before["aa"]
+    write(host, shells(aa=changed, bb=changed, cc=changed))
+    assert shown(up(host)) == [("create", "bb"), ("replace", "cc")]
+    host.cfctl("docker", "login", "bb", "--", "ls", "kept")
+    assert up(host)["changes"] == []
+    assert engine.inspect("bb")["Config"]["Labels"]["cf_instance"] == "2"
+
+    # A name in the cache, and what it means by now.
+    host.env["CFCTL_PATHS_CACHE"] = "/tmp/cache"
+    host.run("sh", "-c", "mkdir /tmp/images; echo 1 >/tmp/images/super.img")
+    host.json("images", "add", "/tmp/images", "--name", "nightly")
+    named = shells(aa=changed, bb=changed, cc=f'{changed}\nimages = "nightly"')
+    write(host, named)
+    assert shown(up(host)) == [("replace", "cc")]
+    assert up(host)["changes"] == []
+    host.run("sh", "-c", "echo 2 >/tmp/images/super.img")
+    host.json("images", "add", "/tmp/images", "--name", "nightly")
+    assert shown(up(host)) == [("replace", "cc")]
+    written = "cat /mnt/images/super.img; rm -f /mnt/images/super.img; ls /mnt/images"
+    assert host.cfctl("docker", "login", "cc", "--", "sh", "-c", written).stdout == "2\n"
+    kept = host.run("sh", "-c", "cat /tmp/cache/artifacts/*/tree/super.img")
+    assert sorted(kept.stdout.split()) == ["1", "2"]
+    host.cfctl("docker", "down", "/tmp/farm.toml")
+
     engine.docker("create", "--name", "b-good", dockerd.BASE, "true")
     write(host, "[devices.b-good]\nboot = false\npublish = []\n")
     assert fails(host, 1, "up", "/tmp/farm.toml")["code"] == "container-name-taken"
@@ -188,6 +236,11 @@ def test_an_engine_behind_ssh_takes_half_a_fleet(engine: Engine, tmp_path: Path)
         assert one["adb"] != host.json("docker", "list")["containers"][0]["adb"]
         assert host.cfctl("docker", "login", "phone-2", *remote, "--", "hostname").stdout == "phone-2\n"
         assert other.inspect("phone-2")["State"]["Running"]
+        # What is on this machine cannot be mounted there; it says what can be done.
+        for word in ("nightly", "/mnt/README.md"):
+            error = fails(host, 2, "create", "more", "--host-package", word, *remote)
+            assert error["code"] == "engine-elsewhere"
+            assert "push-images --engine ssh://root@10.99.0.2 NAME" in error["resolution"]
         # The same engine by the name of a Docker context.
         host.run("docker", "context", "create", "rack", "--docker", "host=ssh://root@10.99.0.2")
         assert host.json("docker", "list", "--engine", "rack")["containers"][0]["name"] == "phone-2"

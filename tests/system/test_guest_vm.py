@@ -50,7 +50,14 @@ class Host:
         return self.box.run(program, *args, user="tester", env={**self.env, **env}, check=check)
 
     def launch(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run("launch_cvd", "--daemon", *args, check=check)
+        try:
+            return self.run("launch_cvd", "--daemon", *args, check=check)
+        except subprocess.TimeoutExpired as exc:
+            # How far the guest came, and what its launcher and QEMU say.
+            logs = self.sh(
+                "tail -n 40 $HOME/cuttlefish/instances/*/kernel.log $HOME/cuttlefish/instances/*/logs/*.log"
+            )
+            raise AssertionError(f"{exc}\n{logs}") from exc
 
     def sh(self, script: str, *, check: bool = True) -> str:
         return self.box.run("sh", "-c", script, user="tester", env=self.env, check=check).stdout

@@ -258,6 +258,15 @@ def test_the_number_comes_from_flag_environment_file_or_host(sandbox: Sandbox) -
     assert origin("--instances", "6", CFCTL_HOST_INSTANCES="5") == (6, "--instances")
 
 
+def test_quiet_says_nothing_of_what_is_done(sandbox: Sandbox) -> None:
+    for argv in (("setup", "--instances", "1", "-q"), ("teardown", "--quiet")):
+        done = sandbox.cfctl("host", *argv)
+        assert (done.stdout, done.stderr) == ("", "")
+    # What was asked for is said, and an error is.
+    assert "to make" in sandbox.cfctl("host", "plan", "-q", check=False).stdout
+    assert "Error" in sandbox.cfctl("host", "setup", "--instances", "200", "-q", check=False).stderr
+
+
 def test_no_instances_need_nothing(sandbox: Sandbox) -> None:
     before = snapshot(sandbox)
     document = sandbox.json("host", "setup", "--instances", "0")

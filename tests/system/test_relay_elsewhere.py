@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import time
@@ -63,6 +64,10 @@ class Lab:
 
     def json(self, *args: str) -> Any:
         return json.loads(self.cfctl(*args, "--json").stdout)
+
+    def serials(self) -> list[str]:
+        """Return the devices that the client's adb server knows and reaches."""
+        return re.findall(r"(\S+)\tdevice\n", self.client.run("adb", "devices", user=USER).stdout)
 
     def start(self, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
         return self.client.start(*self.client.cfctl_argv(*args), user=USER, **kwargs)
@@ -167,7 +172,7 @@ def test_three_at_once(lab: Lab) -> None:
         for number in (1, 2, 3)
     ]
     # All are connected before any of them ends.
-    until("three tunnels", lambda: lab.client.run("adb", "devices", user=USER).stdout.count("\tdevice\n") == 3)
+    until("three tunnels", lambda: len(lab.serials()) == 3)
     answers = [run.communicate(f"to {number}\n", timeout=PATIENCE)[0] for number, run in enumerate(runs, 1)]
     assert [answer.splitlines()[0] for answer in answers] == ["to 1", "to 2", "to 3"]
     assert [f"inet 192.168.98.{1 + number}/24" in answer for number, answer in enumerate(answers, 1)] == [True] * 3
@@ -246,6 +251,41 @@ def test_a_console(lab: Lab) -> None:
         sitting.kill()
         sitting.wait()
         os.close(ours)
+
+
+def test_ending_adb_takes_everything_back(lab: Lab) -> None:
+    """A supervisor's TERM comes to cfctl alone: adb ends with it, and its server forgets the device."""
+    shell = lab.start(*("--relay", "lab", "adb", "farm", "shell", "sleep 1000"), stdout=subprocess.PIPE)
+    until("a tunnel", lab.serials)
+    until("adb itself", lambda: "sleep 1000" in "".join(lab.client.processes().values()))
+    lab.client.run("pkill", "-TERM", "-f", "cfctl --relay lab adb")
+    shell.communicate(timeout=PATIENCE)
+    assert lab.serials() == []
+    assert "sleep 1000" not in "".join(lab.client.processes().values())
+
+
+def test_the_loopback_port_lets_in_nobody_else(lab: Lab) -> None:
+    shell = lab.start(
+        *("--relay", "lab", "adb", "farm", "shell", "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    until("a tunnel", lab.serials)
+    ((_, port),) = (serial.split(":") for serial in lab.serials())
+    # adb's first packet (a CNXN of its protocol) gets an answer from adbd, whoever sends it, if anybody listens.
+    ask = (
+        "import socket, struct, sys\n"
+        "text = b'host::\\0'\n"
+        "head = struct.pack('<6I', 0x4e584e43, 0x01000001, 1 << 20, len(text), sum(text), 0x4e584e43 ^ 0xffffffff)\n"
+        "end = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 30)\n"
+        "end.sendall(head + text)\n"
+        "print(len(end.recv(100)))\n"
+    )
+    stranger = lab.client.run(
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", ask, port), check=False
+    )
+    ours = lab.client.run("python3", "-c", ask, port, user=USER)
+    assert stranger.stdout.strip() in ("", "0"), "it was closed, with or without a reset"
+    assert int(ours.stdout) > 0
+    shell.communicate("", timeout=PATIENCE)
 
 
 def test_another_fingerprint_is_refused_and_nothing_is_kept(lab: Lab) -> None:
