@@ -6,11 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from cfctl import steps
 from cfctl.cli import elsewhere
-from cfctl.cli.common import print_json
+from cfctl.cli.common import Answer, print_json
 from cfctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def logs(*, target: str, which: str | None, follow: bool, lines: int | None, jso
     elsewhere.ask(show)
 
 
-def adb(*, target: str, args: list[str] | None, json_: bool) -> None:
+def adb(*, target: str, args: list[str] | None, json_: bool) -> Answer:
     """Run adb against a device, through a loopback port of this machine."""
     from cfctl.remote import adb as remote
 
@@ -41,7 +39,8 @@ def adb(*, target: str, args: list[str] | None, json_: bool) -> None:
     async def run(relay: Relay) -> int:
         return await remote.run(relay, target, args or ["shell"], said=steps.note)
 
-    raise typer.Exit(elsewhere.ask(run))
+    # What there is to show, adb has shown.
+    return Answer({}, lambda: None, elsewhere.ask(run))
 
 
 def console(*, target: str, json_: bool) -> None:

@@ -23,6 +23,7 @@ class Limits:
     :param children: programs at once that a user's calls have started.
     :param idle_s: that a connection without a call is kept.
     :param keepalive_s: between questions whether the caller is still there.
+    :param answer_s: that it may take to answer one.
     :param buffer: bytes that are held for a slow reader, per connection and direction.
     """
 
@@ -40,6 +41,7 @@ class Limits:
     children: int = 24
     idle_s: float = 300.0
     keepalive_s: float = 30.0
+    answer_s: float = 20.0
     buffer: int = 256 << 10
 
     def grpc_options(self) -> list[tuple[str, int]]:
@@ -50,7 +52,9 @@ class Limits:
             ("grpc.max_concurrent_streams", self.streams),
             ("grpc.max_connection_idle_ms", int(1000 * self.idle_s)),
             ("grpc.keepalive_time_ms", int(1000 * self.keepalive_s)),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            # Of these two, gRPC takes the one that its version knows.
+            ("grpc.keepalive_timeout_ms", int(1000 * self.answer_s)),
+            ("grpc.http2.ping_timeout_ms", int(1000 * self.answer_s)),
             # Callers may ask too, and not more often than every ten seconds.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),

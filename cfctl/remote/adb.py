@@ -45,7 +45,9 @@ async def run(relay: Relay, target: str, args: Sequence[str], *, said: Callable[
         serial = f"127.0.0.1:{listener.port}"
         try:
             await asyncio.to_thread(adb.connect, serial)
-            return await _attached(["adb", "-s", serial, *args])
+            status = await _attached(["adb", "-s", serial, *args])
+            await listener.settle()
+            return status
         finally:
             ending = True
             with contextlib.suppress(Exception):

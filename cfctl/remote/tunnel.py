@@ -31,6 +31,9 @@ _OPEN_S = 20.0
 
 _BACKLOG = 16
 
+#: Seconds that a reason may take; a relay gives itself two to find it.
+_REASON_S = 4.0
+
 
 class Tunnel(stream.Messages):
     """One tunnel that is open: messages to and from the device.
@@ -43,7 +46,10 @@ class Tunnel(stream.Messages):
         self._address = address
         #: Why the relay has closed it; empty while it has not.
         self.reason = ""
+        #: The device has ended it, and not the program here.
+        self.cut_off = False
         self._heard_all = False
+        self._said_all = False
 
     @classmethod
     async def open(cls, channel: grpc.aio.Channel, target: str, service: _Target.Service, address: str) -> Tunnel:
@@ -88,9 +94,11 @@ class Tunnel(stream.Messages):
                     return data
                 case "finished":
                     self._heard_all = True
+                    self.cut_off = not self._said_all
                     return None
                 case "closed":
                     self.reason = message.closed.reason
+                    self.cut_off = not self._said_all
                     raise ConnectionAbortedError(self.reason)
 
     async def write(self, data: bytes) -> None:
@@ -99,6 +107,7 @@ class Tunnel(stream.Messages):
 
     async def finish(self) -> None:
         """Tell the device that nothing more is sent."""
+        self._said_all = True
         await self._send(_Request(finished=True))
 
     async def _send(self, message: tunnel_pb2.TunnelRequest) -> None:
@@ -174,6 +183,7 @@ class Listener:
         self._spare: Tunnel | None = None
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tunnels: dict[Tunnel, asyncio.Task[None]] = {}
 
     @property
     def port(self) -> int:
@@ -192,6 +202,11 @@ class Listener:
         self._socket.settimeout(0)
         self._start(self._accept())
         return self
+
+    async def settle(self) -> None:
+        """Wait a moment for the reasons of tunnels that the device has ended: the relay says them last."""
+        if waiting := [task for tunnel, task in self._tunnels.items() if tunnel.cut_off]:
+            await asyncio.wait(waiting, timeout=_REASON_S)
 
     async def __aexit__(self, *_: object) -> None:
         """Close it and every tunnel."""
@@ -221,10 +236,19 @@ class Listener:
     async def _serve(self, client: socket.socket) -> None:
         with client:
             try:
-                tunnel, self._spare = self._spare, None
-                reason = await carry(client, tunnel or await self._open(), self._target)
+                spare, self._spare = self._spare, None
+                tunnel = spare or await self._open()
             except CfctlError as error:
                 self._said(error.brief)
-            else:
-                if reason:
-                    self._said(reason)
+                return
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 (a coroutine that runs has one)
+            self._tunnels[tunnel] = task
+            try:
+                reason = await carry(client, tunnel, self._target)
+            except CfctlError as error:
+                reason = error.brief
+            finally:
+                del self._tunnels[tunnel]
+            if reason:
+                self._said(reason)
