@@ -132,8 +132,8 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     raw = read(host, "/tmp/screen.png")
     assert (len(raw), png_size(raw)) == (picture["bytes"], (720, 400))
     assert any(zlib.decompress(raw[raw.index(b"IDAT") + 4 : -16])), "there is something on it"
-    assert refused(host, "display", "phone", "screenshot", "/tmp/s.png", "--display", "3", code=1)
-    error = refused(host, "display", "phone", "add", "640x480", code=2)
+    assert refused(host, "display", "phone", "screenshot", "/tmp/s.png", "--display", "3", code=2)
+    error = refused(host, "display", "phone", "add", "640x480", code=4)
     assert error["brief"] == "the VM manager of phone (qemu_cli) cannot add displays while a guest runs"
     assert refused(host, "screen-record", "phone", "start", code=4)["details"].startswith("It has no streamer")
 
