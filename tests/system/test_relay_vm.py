@@ -99,12 +99,13 @@ def _operate(host: Host, operator: str, viewer: str) -> None:
 def _reboot(host: Host, box: Sandbox) -> None:
     """Have the guest boot anew by itself: its VM stays, and so does whoever watches."""
     before = adb(box, "phone", "shell", "cat /proc/sys/kernel/random/boot_id", user=USER)
-    box.cfctl("adb", "phone", "shell", "sync; reboot -f", user=USER, check=False)
+    # In the background: a shell whose guest is gone waits for ever.
+    later = "sync; (sleep 1; reboot -f) </dev/null >/dev/null 2>&1 &"
+    adb(box, "phone", "shell", later, user=USER)
 
     def again() -> bool:
-        done = box.cfctl(
-            "adb", "phone", "shell", "cat /proc/sys/kernel/random/boot_id", user=USER, check=False, timeout=60
-        )
+        asked = box.cfctl_argv("adb", "phone", "shell", "cat /proc/sys/kernel/random/boot_id")
+        done = box.run("timeout", "--foreground", "-k", "1", "5", *asked, user=USER, check=False)
         return done.returncode == 0 and len(done.stdout.strip()) > 30 and done.stdout.strip() != before
 
     wait(again, "the guest to boot anew")
