@@ -69,9 +69,9 @@ class Gate(grpc.aio.ServerInterceptor):
         self._audit = audit
         self._limits = limits
         self._done = done
-        #: The calls that are open, and the number of the user that each is made for.
-        self._calls: dict[Call, int] = {}
-        self._per_user: Counter[int] = Counter()
+        #: The calls that are open, and whose share each is of.
+        self._calls: dict[Call, tuple[int, bool]] = {}
+        self._shares: Counter[tuple[int, bool]] = Counter()
         self._leaving = False
 
     async def intercept_service(
@@ -118,7 +118,7 @@ class Gate(grpc.aio.ServerInterceptor):
             )
         if self._leaving:
             raise RelayLeaving("the relay is being stopped", None, "Try again when it is back.")
-        if self._per_user[caller.user.uid] >= self._limits.calls_per_user:
+        if self._shares[caller.share] >= self._limits.calls_per_user:
             raise RelayBusy(f"{caller.user.name} has {self._limits.calls_per_user} calls open", None, "End some.")
         return caller
 
@@ -160,14 +160,14 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def opened(self, call: Call, caller: Caller) -> None:
         """Count a call that was let through."""
-        self._calls[call] = caller.user.uid
-        self._per_user[caller.user.uid] += 1
+        self._calls[call] = caller.share
+        self._shares[caller.share] += 1
 
     def closed(self, call: Call, outcome: str) -> None:
         """Write down what became of a call."""
         seconds = time.monotonic() - call.began
-        if (uid := self._calls.pop(call, None)) is not None:
-            self._per_user[uid] -= 1
+        if (share := self._calls.pop(call, None)) is not None:
+            self._shares[share] -= 1
         self._done(call.method if call.rule else "", outcome, seconds)
         if call.caller is None or (call.rule is not None and call.rule.recorded) or outcome == NotAllowed.code:
             self._audit.write(call, outcome, seconds)
