@@ -19,7 +19,7 @@ _ACTIONS = ("list", "add", "remove", "screenshot")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "display")(display)
+    verb(app, "display", remote="cfctl.cli.remote_control:display")(display)
     verb(app, "screen-record")(screen_record)
 
 
@@ -35,7 +35,8 @@ def display(
     argument: Annotated[
         str | None,
         typer.Argument(
-            help="add: WIDTHxHEIGHT; remove: the display's number; screenshot: a file (.png, .jpg, .webp).",
+            help="add: WIDTHxHEIGHT; remove: the display's number; screenshot: a file (.png, .jpg, .webp), or - "
+            "for a PNG on standard output.",
             metavar="[WHAT]",
             show_default=False,
         ),
@@ -54,6 +55,7 @@ def display(
       cfctl display phone add 1280x800 --dpi 160
       cfctl display phone remove 1
       cfctl display phone/2 screenshot screen.png
+      cfctl display phone screenshot - >screen.png
     """
     from cfctl.launch import display as displays
 
@@ -67,12 +69,14 @@ def display(
         wanted = {"add": "a size, such as 1280x800", "remove": "a display's number", "screenshot": "a file"}[action]
         raise UsageError(f"display {target} {action} needs {wanted}")
     if action == "add":
-        width, height = _size(argument)
+        width, height = size_of(argument)
         return _answer(target, displays.add(target, width, height, dpi=dpi, refresh_rate_hz=refresh_rate))
     if action == "remove":
         if not argument.isdecimal():
             raise UsageError(f"{argument!r} is not a display's number", None, f"See: cfctl display {target}")
         return _answer(target, displays.remove(target, int(argument)))
+    if argument == "-":
+        return _picture(target, displays.picture(target, number=number), number)
     path = Path(argument).expanduser().absolute()
     size = displays.screenshot(target, path, number=number)
     document = {"target": target, "display": number, "screenshot": str(path), "bytes": size}
@@ -104,7 +108,30 @@ def screen_record(
     return Answer({"target": target, "recording": False, "films": films}, lambda: print("\n".join(films)))
 
 
-def _size(text: str) -> tuple[int, int]:
+def _picture(target: str, png: bytes, number: int) -> Answer:
+    """Answer with a picture itself: as it is for a file, in base64 for JSON."""
+    import base64
+    import sys
+
+    document = {
+        "target": target,
+        "display": number,
+        "screenshot": "-",
+        "bytes": len(png),
+        "picture": base64.b64encode(png).decode(),
+    }
+
+    def show() -> None:
+        sys.stdout.buffer.write(png)
+
+    return Answer(document, show)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Read ``WIDTHxHEIGHT``.
+
+    :raises UsageError: if it is none.
+    """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise UsageError(f"{text!r} is not a size", "Write WIDTHxHEIGHT, such as 1280x800.")
@@ -112,15 +139,19 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _answer(target: str, found: list[Display]) -> Answer:
-    document: dict[str, Any] = {"target": target, "displays": [display.as_dict() for display in found]}
+    return listed(target, [display.as_dict() for display in found])
+
+
+def listed(target: str, displays: list[dict[str, Any]]) -> Answer:
+    """Answer with the displays of an instance, as the ``--json`` contract has them."""
 
     def show() -> None:
-        if not found:
+        if not displays:
             print(f"{target} has no displays")
-        for display in found:
-            known = [f"{display.width}x{display.height}" if display.width else "size unknown"]
-            known += [f"{display.dpi} dpi"] if display.dpi else []
-            known += [f"{display.refresh_rate_hz} Hz"] if display.refresh_rate_hz else []
-            print(f"{display.id:<3} {', '.join(known)}")
+        for one in displays:
+            known = [f"{one['width']}x{one['height']}" if one["width"] else "size unknown"]
+            known += [f"{one['dpi']} dpi"] if one["dpi"] else []
+            known += [f"{one['refresh_rate_hz']} Hz"] if one["refresh_rate_hz"] else []
+            print(f"{one['id']:<3} {', '.join(known)}")
 
-    return Answer(document, show)
+    return Answer({"target": target, "displays": displays}, show)

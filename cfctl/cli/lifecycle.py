@@ -24,13 +24,17 @@ Deadline = Annotated[
 ]
 
 
+#: What does the same through a relay.
+_TWINS = "cfctl.cli.remote_control"
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "suspend")(suspend)
-    verb(app, "resume")(resume)
+    verb(app, "suspend", remote=f"{_TWINS}:suspend")(suspend)
+    verb(app, "resume", remote=f"{_TWINS}:resume")(resume)
     verb(app, "snapshot")(snapshot)
     verb(app, "powerwash")(powerwash)
-    verb(app, "powerbtn")(powerbtn)
+    verb(app, "powerbtn", remote=f"{_TWINS}:powerbtn")(powerbtn)
     verb(app, "bugreport")(bugreport)
 
 

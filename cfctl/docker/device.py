@@ -27,8 +27,8 @@ class DeviceFailed(CfctlError):
 
     def __init__(self, name: str, error: dict[str, Any], exit_code: int) -> None:
         super().__init__(error["brief"], error["details"], said_outside(name, error["resolution"]))
-        self.exit_code = exit_code  # type: ignore[misc]
-        self.code = error["code"]  # type: ignore[misc]
+        self.exit_code = exit_code
+        self.code = error["code"]
 
 
 #: Verbs that are the same outside, as verbs of `cfctl docker`.

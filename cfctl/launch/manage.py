@@ -16,7 +16,7 @@ from cfctl.launch.observe import Device, State
 from cfctl.launch.procs import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cfctl.control.console import Console
     from cfctl.launch.census import Listed
@@ -176,8 +176,8 @@ def existing_log(name: str, which: str | None, *, position: int = 1) -> Path:
     return log
 
 
-def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> list[str]:
-    """Return the lines of one of a device's logs.
+def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> Iterable[str]:
+    """Return the lines of one of a device's logs; without ``last`` they are read as they are asked for.
 
     :param last: only so many of them, empty ones left out; None is all.
     :raises UsageError: for a log that there is not, or not yet, or fewer lines than none.
@@ -185,7 +185,13 @@ def log_lines(name: str, which: str | None, *, last: int | None = None, position
     if last is not None and last < 0:
         raise UsageError(f"last={last}: a log has no fewer lines than none")
     log = existing_log(name, which, position=position)
-    return boot.last_lines(log, last) if last is not None else log.read_text(errors="replace").splitlines()
+    return boot.last_lines(log, last) if last is not None else _lines(log)
+
+
+def _lines(log: Path) -> Iterator[str]:
+    with log.open(errors="replace") as file:
+        for line in file:
+            yield from line.splitlines()
 
 
 def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from cfctl.docker import request, seccomp
 from tests.schemas import conforms
-from tests.system import dockerd
+from tests.system import dockerd, relay_host
 from tests.system.docker_helpers import ask_adb, boot, fails, leaves_nothing, programs, wait_until
 from tests.system.docker_terminal import at_terminal
 from tests.system.dockerd import Engine
@@ -66,6 +66,7 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
         ("tablet", "docker", "tablet"),
     ]
     assert "in container tablet" in host.cfctl("ps").stdout
+    _through_the_relay(host)
     # A monitor's socket is asked through the wall as if the device were beside the containers.
     socket = listed["containers"][1]["sockets"] + "/cvd-2/launcher_monitor.sock"
     code = (
@@ -126,6 +127,23 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
 
 
 #: What the relay does: it asks where the sockets are, and talks to one.
+def _through_the_relay(host: Sandbox) -> None:
+    """Devices in containers are served like those beside them."""
+    with relay_host.serving(host) as relay:
+        listed, _ = relay.call("Devices/List", user="root")
+        assert [(one["name"], one["container"]) for one in listed["devices"]] == [(n, n) for n in ("phone", "tablet")]
+        phone = {"target": "phone"}
+        assert relay.call("Control/Suspend", phone, user="root") == [{}, {"status": "OK"}]
+        assert relay.call("Devices/Get", {"name": "phone"}, user="root")[0]["state"] == "suspended"
+        assert relay.call("Control/Resume", phone, user="root") == [{}, {"status": "OK"}]
+        vcpus, _ = relay.call("Control/ListVcpus", phone, user="root")
+        assert vcpus["vcpus"][0]["thread_id"] > 0
+        refused = relay.call("Control/PressKey", {**phone, "keys": ["no-such-key"]}, user="root")[-1]
+        assert refused["status"] != "OK"
+        *lines, ended = relay.call("Devices/Logs", {"name": "phone", "lines": 2}, user="root")
+        assert (len(lines), ended) == (2, {"status": "OK"})
+
+
 FROM_OUTSIDE = """
 import sys
 from pathlib import Path
