@@ -115,7 +115,8 @@ def test_numbers_are_the_machines(engine: Engine) -> None:
     host.cfctl("docker", "stop", "--container", "phone")
     number = next(one["numbers"][0] for one in containers if one["name"] == "phone")
     lock = f"/var/tmp/cvd/lock/local-instance-{number}.lock"
-    other = host.start("flock", "-n", lock, "sleep", "600")
+    # Waiting, not trying: the look below has it for a moment.
+    other = host.start("flock", lock, "sleep", "600")
     wait_until(lambda: host.run("flock", "-n", lock, "true", check=False).returncode != 0, "the lock is held")
     error = fails(host, 1, "start", "phone")
     assert error["code"] == "number-taken"
