@@ -39,7 +39,9 @@ def control(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that it may take.", min=0.1)] = None,
 ) -> Answer:
-    """Ask the VM of a device for something: memory, battery, USB, disks, swapping, processors, keys.
+    """Ask the VM of a device for something.
+
+    Memory, battery, USB, disks, swapping, processors, keys.
 
     Without an operation it lists all of them, with their values, and which of them this VM can do. docs/control.md
     tells about each. Values may be named (wait=true); sizes are written as 512M.

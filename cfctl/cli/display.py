@@ -45,7 +45,7 @@ def display(
     refresh_rate: Annotated[int, typer.Option(help="add: pictures per second.", min=1)] = 60,
     number: Annotated[int, typer.Option("--display", help="screenshot: of which display.", min=0)] = 0,
 ) -> Answer:
-    """List the displays of an instance, add or remove one, or save what one shows.
+    """List, add or remove displays, or save what one shows.
 
     Displays come and go only where the VM manager can do that while a guest runs: crosvm, not QEMU.
 

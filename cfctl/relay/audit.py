@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cfctl import disk
+from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,9 +72,9 @@ class Audit:
         try:
             self._put(json.dumps(line).encode() + b"\n")
             self._complained = False
-        except OSError as exc:
+        except (OSError, CfctlError) as exc:
             if not self._complained:
-                log.warning("%s cannot be written: %s", self._path, exc.strerror)
+                log.warning("%s cannot be written: %s", self._path, exc)
                 self._complained = True
 
     def _put(self, line: bytes) -> None:

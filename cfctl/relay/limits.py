@@ -15,7 +15,9 @@ class Limits:
     :param handshake_s: for TLS, and again for the first bytes of HTTP/2.
     :param introduce_s: until the first call that is let through, since the connection was made.
     :param refusals: calls with a wrong token, until the connection is closed.
-    :param message: bytes of one message, either way: a screenshot is the largest there is.
+    :param strange_bytes: that a caller may have sent before a call of his was let through.
+    :param received: bytes of one message of a caller's: a piece of a tunnel is the largest there is.
+    :param sent: bytes of one message to a caller: a screenshot is the largest there is.
     :param streams: calls at once on one connection.
     :param calls_per_user: calls at once of one user, over all of his connections.
     :param children: programs at once that a user's calls have started.
@@ -31,7 +33,9 @@ class Limits:
     handshake_s: float = 5.0
     introduce_s: float = 15.0
     refusals: int = 5
-    message: int = 16 << 20
+    strange_bytes: int = 64 << 10
+    received: int = 1 << 20
+    sent: int = 24 << 20
     streams: int = 64
     calls_per_user: int = 128
     children: int = 24
@@ -43,8 +47,8 @@ class Limits:
     def grpc_options(self) -> list[tuple[str, int]]:
         """Return them as gRPC's server takes them (grpc_types.h)."""
         return [
-            ("grpc.max_receive_message_length", self.message),
-            ("grpc.max_send_message_length", self.message),
+            ("grpc.max_receive_message_length", self.received),
+            ("grpc.max_send_message_length", self.sent),
             ("grpc.max_concurrent_streams", self.streams),
             ("grpc.max_connection_idle_ms", int(1000 * self.idle_s)),
             ("grpc.keepalive_time_ms", int(1000 * self.keepalive_s)),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cfctl import process
 from cfctl.control import crosvm, operations, perform
 from cfctl.control.faults import VmBusy, VmCannot, VmRefused, VmSilent, VmUnreachable
 from cfctl.control.operations import Manager
@@ -290,6 +291,29 @@ def test_busy_is_said_with_who_it_is(tmp_path: Path) -> None:
         assert vm.requests == []
         # Its holder was killed, and the lock is free.
         assert do(vm.target, "balloon stats")
+
+
+@pytest.mark.parametrize("name", ["crosvm", "vmm"])
+def test_a_cancelled_request_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    with standin.running(tmp_path, name=name) as vm:
+        vm.fault("late 1")
+
+        async def cancelled() -> None:
+            asking = asyncio.create_task(
+                perform.perform(vm.target, operations.from_words(["balloon", "set", "1M"]), seconds=PATIENCE_S)
+            )
+            while not any("Adjust" in request for request in vm.requests):
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            # Not only when the loop ends, which waits for its threads.
+            running = [process.command_line(pid) for pid in process.pids()]
+            assert not any(str(vm.target.socket) in command and "balloon" in command for command in running)
+
+        asyncio.run(cancelled())
+        vm.fault("")
+        assert do(vm.target, "balloon stats")["balloon_bytes"] == 1 << 20
 
 
 def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:

@@ -197,12 +197,29 @@ def test_a_picture_is_left_nowhere(tmp_path: Path) -> None:
         assert [path.name for path in target.internal.iterdir()] == ["qemu_monitor.sock"]
 
 
+def test_a_vm_in_a_container_writes_where_it_sees_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "outside").symlink_to("inside")
+    named: list[str] = []
+
+    def says(_command: str, arguments: dict[str, Any]) -> list[bytes]:
+        named.append(arguments["filename"])
+        Path(arguments["filename"]).write_bytes(b"P6\n2 1\n255\n\xff\0\0\0\xff\0")
+        return returns({})
+
+    with monitor(tmp_path / "inside", says):
+        target = VmTarget("phone", Manager.QEMU, tmp_path / "outside", inside=tmp_path / "inside")
+        asyncio.run(perform.perform(target, operations.operation("display.screenshot")))
+    assert named[0].startswith(f"{tmp_path}/inside/internal/cfctl-")
+
+
 def test_run_cvd_is_asked_before_qemu(tmp_path: Path) -> None:
     """Upstream's run_cvd refuses to suspend a VM of QEMU's; then QEMU is asked."""
     for answer, expected in ((b"S", []), (b"E", ["qmp_capabilities", "stop"])):
         with monitor(tmp_path, lambda *_: returns({})) as (target, asked), socket.socket(socket.AF_UNIX) as run_cvd:
             run_cvd.bind(str(target.monitor))
             run_cvd.listen()
+            run_cvd.settimeout(PATIENCE_S)
             got: list[bytes] = []
 
             def serve(answer: bytes = answer, got: list[bytes] = got, run_cvd: socket.socket = run_cvd) -> None:
@@ -217,6 +234,33 @@ def test_run_cvd_is_asked_before_qemu(tmp_path: Path) -> None:
             thread.join()
             target.monitor.unlink()
             assert (got, asked) == ([bytes.fromhex("41020000002a00")], expected)
+
+
+def test_an_answer_of_run_cvds_is_never_abandoned(tmp_path: Path) -> None:
+    """A client that closes before its answer kills the VM of older launchers."""
+    (tmp_path / "internal").mkdir()
+    target = VmTarget("phone", Manager.QEMU, tmp_path)
+    with socket.socket(socket.AF_UNIX) as run_cvd:
+        run_cvd.bind(str(target.monitor))
+        run_cvd.listen()
+        run_cvd.setblocking(False)
+
+        async def cancelled() -> bytes:
+            loop = asyncio.get_running_loop()
+            asking = asyncio.create_task(perform.perform(target, operations.operation("suspend"), seconds=PATIENCE_S))
+            client, _ = await loop.sock_accept(run_cvd)
+            with client:
+                assert await loop.sock_recv(client, 100)
+                asking.cancel()
+                still_there = asyncio.create_task(loop.sock_recv(client, 100))
+                await asyncio.wait({still_there}, timeout=0.2)
+                assert not still_there.done(), "it closed the connection"
+                await loop.sock_sendall(client, b"S")
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                return await still_there
+
+        assert asyncio.run(cancelled()) == b""
 
 
 def test_what_info_usb_prints() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,12 @@ def test_flags_that_are_refused(flag: str) -> None:
     with pytest.raises(UsageError, match="cannot be asked for from elsewhere") as caught:
         allow.launch(LaunchRequest(flags=[flag]))
     assert repr(flag)[1:-1][:20] in caught.value.brief or flag[:10] in caught.value.brief
+
+
+def test_the_page_names_every_flag() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "relay.md").read_text()
+    named = {f"display{number}" for number in range(4)} | set(re.findall(r"(?<=--)[a-z0-9_]+", text))
+    assert set(allow.FLAGS) <= named
 
 
 def test_a_timeout_that_nobody_waits_for() -> None:

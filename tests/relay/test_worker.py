@@ -136,6 +136,15 @@ def test_not_too_many_at_once(crew: Worker, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_short_verbs_wait_for_their_turn(crew: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_AT_ONCE", 1)
+
+    async def run() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(crew.document(_me(), ["chatter"], seconds=60) for _ in range(6)))
+
+    assert asyncio.run(run()) == [{"n": 1}] * 6
+
+
 async def _every(lines: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line async for line in lines]
 
