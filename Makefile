@@ -2,7 +2,7 @@
 # the Debian packages that tools/system-packages names before it installs them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock docs protos clean system-run system-test
+.PHONY: help setup demo test lint bench lock docs protos deb rpm clean system-run system-test system-packages
 
 BIN := .venv/bin
 # What pytest is called with: make test ARGS='-k gpu'. Three files at once: much of a test is waiting.
@@ -41,12 +41,21 @@ protos: .venv/.dev ## Write cfctl/v1/ from proto/cfctl/v1/.
 lock: ## Choose the newest versions that fit, and write the lock files.
 	@tools/lock
 
+deb: system-packages .venv/.run ## Make Debian packages in dist/: TARGET=debian12, debian13, ubuntu22.04 or ubuntu24.04.
+	@$(BIN)/python -m tools.packages deb $(TARGET)
+
+rpm: system-packages .venv/.run ## Make RPM packages in dist/: TARGET=el8, el9, el10, fedora42 or fedora43.
+	@$(BIN)/python -m tools.packages rpm $(TARGET)
+
 clean: ## Remove everything that was built here.
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-run:
 	@tools/system-packages run
+
+system-packages:
+	@tools/system-packages packages
 
 system-test:
 	@tools/system-packages test
