@@ -70,7 +70,7 @@ def _stanzas(stage: Stage) -> dict[str, dict[str, str]]:
                 fields[name] = value.strip()
         stanzas.append(fields)
     source, *packages = stanzas
-    common = {name: source[name] for name in ("Maintainer", "Section", "Priority", "Homepage") if name in source}
+    common = {name: value for name, value in source.items() if name != "Source"}
     found: dict[str, dict[str, str]] = {}
     for fields in packages:
         if fields["Architecture"] == "any":

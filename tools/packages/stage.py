@@ -163,12 +163,14 @@ def _query(stage: Stage) -> None:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(mode)
 
 
 def compress(path: Path, text: str) -> None:
+    """Write a compressed file: equal texts make equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
