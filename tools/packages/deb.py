@@ -36,13 +36,13 @@ def build(stage: Stage, out: Path) -> list[Path]:
         for path in (path for path in (root, *root.rglob("*")) if path.is_dir()):
             path.chmod(0o755)
         file = out / f"{package}_{version(stage)}_{stanza['Architecture']}.deb"
+        # gzip: a tenth larger than xz, and made in a fifth of the time; most of it is compressed already.
         subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", root, file],
+            ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z6", "--build", root, file],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Several threads make other bytes than one.
-            env=dict(os.environ, SOURCE_DATE_EPOCH=str(stage.epoch), DPKG_DEB_THREADS_MAX="1", TZ="UTC"),
+            env=dict(os.environ, SOURCE_DATE_EPOCH=str(stage.epoch), TZ="UTC"),
         )
         shutil.rmtree(root / "DEBIAN")
         made.append(file)

@@ -1,0 +1,202 @@
+"""The Debian packages, installed by apt into a Debian of their own: they work, survive an upgrade, and go cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging import built
+from tests.schemas import conforms
+from tests.system import package_tree
+from tests.system.package_tree import Tree
+
+pytestmark = pytest.mark.system
+
+#: Has a tap open, as a VMM has.
+_HOLD = """
+import fcntl, os, struct, time
+tap = open("/dev/net/tun", "r+b", buffering=0)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"cvd-mtap-01", 0x5002))
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def packages() -> built.Built:
+    return built.packages()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    with package_tree.tree(tmp_path / "tree") as running:
+        yield running
+
+
+def install(tree: Tree, packages: built.Built, *names: str) -> subprocess.CompletedProcess[str]:
+    files = tree.bring(*(packages.deb[name] for name in names or built.NAMES))
+    return tree.run("apt-get", "install", "-y", "-q", "--no-install-recommends", *files)
+
+
+@contextlib.contextmanager
+def tap_in_use(tree: Tree) -> Iterator[None]:
+    """Have a device up for the block, as far as the kernel can tell."""
+    with tree.start("python3", "-c", _HOLD, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        pid = holder.stdout.readline().strip()
+        assert pid, "the tap is not there"
+        try:
+            yield
+        finally:
+            # nsenter waits for it.
+            tree.run("kill", "-9", pid)
+
+
+def links(tree: Tree) -> dict[str, int]:
+    found = json.loads(tree.run("ip", "-j", "link").stdout)
+    return {link["ifname"]: link["ifindex"] for link in found if link["ifname"].startswith("cvd-")}
+
+
+def newer(tree: Tree, file: Path, name: str) -> str:
+    """Make the same package of a later version, inside; its own file of settings differs."""
+    work = f"/packages/{name}.newer"
+    tree.run("dpkg-deb", "-R", f"/packages/{file.name}", work)
+    tree.run("sed", "-i", "s/^Version: .*/Version: 0.1.1-1/", f"{work}/DEBIAN/control")
+    settings = tree.path(f"{work}/etc/cfctl/config.toml")
+    if settings.exists():
+        settings.write_text(settings.read_text() + "# A comment of the new version.\n")
+    tree.run("dpkg-deb", "-Znone", "--build", work, f"{work}.deb")
+    return f"{work}.deb"
+
+
+def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> None:
+    said = install(tree, packages)
+    assert "could be compiled" not in said.stdout + said.stderr
+    assert tree.run("cfctl", "--version").stdout == "cfctl 0.1.0\n"
+    plan = json.loads(tree.run("cfctl", "host", "plan", "--json", check=False).stdout)
+    conforms(plan, "host")
+    assert plan["state"] == "absent"
+    # Its own environment, and nothing else: not the caller's folder, not the system's packages.
+    code = "import sys, cfctl, grpc, docker; print(sys.prefix, *(p for p in sys.path if 'packages' in p))"
+    site = "/usr/lib/cfctl/lib/python3.11/site-packages"
+    assert tree.run("/usr/lib/cfctl/bin/python3", "-I", "-c", code).stdout.split() == ["/usr/lib/cfctl", site]
+    assert tree.run("python3", "-c", "import cfctl", check=False).returncode != 0
+    # As fast as from a virtual environment: what is imported is compiled, and nothing more is imported.
+    sources = {path.stem for path in tree.path(f"{site}/cfctl").rglob("*.py")}
+    compiled = {path.name.partition(".")[0] for path in tree.path(f"{site}/cfctl").rglob("*.pyc")}
+    assert sources == compiled
+    # Where launchers look for it.
+    query = "/usr/lib/cuttlefish-common/bin/capability_query.py"
+    assert tree.run(query).stdout.split() == ["capability_check", "qemu_cli", "vsock"]
+    assert tree.run(query, "qemu_cli").returncode == 0
+    assert tree.run(query, "levitation", check=False).returncode == 1
+    doctor = json.loads(tree.run("cfctl", "host", "doctor", "--json", check=False).stdout)
+    found = {finding["check"]: finding["result"] for finding in doctor["findings"]}
+    assert found["capability_query.py"] == "ok"
+    assert tree.run("dpkg", "--verify", *built.NAMES).stdout == ""
+    # Enabled, under upstream's name too.
+    enabled = {path.name: path.readlink() for path in tree.path("/etc/systemd/system").rglob("*cuttlefish*")}
+    assert {str(target).rpartition("/")[2] for target in enabled.values()} == {"cfctl-host-resources.service"}
+    assert "cuttlefish-host-resources.service" in enabled
+    wanted = {path.name for path in tree.path("/etc/systemd/system").rglob("*cfctl*")}
+    assert wanted <= {"cfctl-host-resources.service", "cfctl-relay.service"}
+    assert "cfctl-host-resources.service" in wanted
+    units = [path.name for path in tree.path("/usr/lib/systemd/system").glob("cfctl-*")]
+    verified = tree.run("systemd-analyze", "verify", *(f"/usr/lib/systemd/system/{name}" for name in units))
+    assert [line for line in verified.stderr.splitlines() if "cfctl" in line] == []
+    assert tree.run("systemd-sysusers", "--dry-run", "/usr/lib/sysusers.d/cfctl.conf").returncode == 0
+    # A VM, from what the packages brought.
+    demo = tree.run("cfctl", "demo", "--json")
+    document = json.loads(demo.stdout)
+    conforms(document, "demo")
+    assert document["uname"].startswith("Linux")
+    assert links(tree) == {}
+
+
+def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_are_up(
+    tree: Tree, packages: built.Built
+) -> None:
+    tree.systemd()
+    install(tree, packages, "cfctl", "cfctl-host-resources")
+    asked = tree.asked_of_systemd()
+    assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-host-resources.service")]
+    before = links(tree)
+    assert len(before) == 42, "a server is ready after one install"
+    tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
+    with tap_in_use(tree):
+        names = ("cfctl", "cfctl-host-resources")
+        files = [newer(tree, packages.deb[name], name) for name in names]
+        tree.run(
+            "apt-get",
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "-o",
+            "Dpkg::Options::=--force-confold",
+            *files,
+        )
+        asked = tree.asked_of_systemd()
+        assert not [line for line in asked if line.startswith(("stop", "restart"))]
+        assert "reload cfctl-host-resources.service" in asked
+        assert "try-restart cfctl-host-run.service" in asked
+        assert links(tree) == before
+        assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+
+        refused = tree.run("apt-get", "remove", "-y", "-q", "cfctl", check=False)
+        assert refused.returncode != 0
+        assert "cvd-mtap-01" in refused.stdout + refused.stderr
+        assert "cfctl host teardown --force" in refused.stdout + refused.stderr
+        assert links(tree) == before
+        assert tree.run("cfctl", "--version").returncode == 0
+    device = tree.path("/var/lib/cfctl/devices/phone")
+    device.mkdir(parents=True)
+    (device / "device.json").write_text("{}")
+    (device / "userdata.img").write_bytes(b"photographs")
+    home = tree.path("/home/ann/.local/state/cfctl/devices/mine")
+    home.mkdir(parents=True)
+    (home / "device.json").write_text("{}")
+    with tree.path("/etc/passwd").open("a") as users:
+        users.write("ann:x:1000:1000::/home/ann:/bin/sh\n")
+    tree.path("/var/lib/cfctl/docker").mkdir()
+    tree.run("dpkg", "--configure", "-a")
+    tree.run("apt-get", "remove", "-y", "-q", "cfctl")
+    assert links(tree) == {}, "stopped, with nothing up"
+    assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+    purged = tree.run("apt-get", "purge", "-y", "-q", "cfctl", "cfctl-host-resources")
+    assert "/var/lib/cfctl/devices/phone" in purged.stdout
+    assert "/home/ann/.local/state/cfctl/devices/mine" in purged.stdout
+    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", "-not", "-path", "/packages/*").stdout.split()
+    assert sorted(left) == ["/home/ann/.local/state/cfctl", "/var/lib/cfctl"]
+    assert (device / "userdata.img").read_bytes() == b"photographs"
+    assert not tree.path("/var/lib/cfctl/docker").exists()
+    broken = tree.run("find", "/etc/systemd/system", "-xtype", "l", "-lname", "*cfctl*").stdout
+    assert broken == ""
+
+
+def test_upstreams_package_may_come_and_go(tree: Tree, packages: built.Built) -> None:
+    install(tree, packages, "cfctl", "cfctl-host-resources")
+    query = "/usr/lib/cuttlefish-common/bin/capability_query.py"
+    upstream = tree.path("/packages/upstream")
+    (upstream / "DEBIAN").mkdir(parents=True)
+    (upstream / "DEBIAN/control").write_text(
+        "Package: cuttlefish-base\nVersion: 1.57.0\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
+        "Description: stands for upstream's\n"
+    )
+    theirs = upstream / query.lstrip("/")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\necho theirs\n")
+    theirs.chmod(0o755)
+    tree.run("dpkg-deb", "--build", "/packages/upstream", "/packages/upstream.deb")
+    tree.run("dpkg", "-i", "/packages/upstream.deb")
+    assert tree.run(query).stdout == "theirs\n"
+    tree.run("dpkg", "--purge", "cuttlefish-base")
+    assert "qemu_cli" in tree.run(query).stdout
+    tree.run("dpkg", "-i", "/packages/upstream.deb")
+    tree.run("dpkg", "--purge", "cfctl-host-resources")
+    assert tree.run(query).stdout == "theirs\n"

@@ -1,0 +1,124 @@
+"""The RPM packages, installed by rpm into a tree that has what they require under the names that RHEL gives it.
+
+The tree is a Debian: rpm, the scriptlets and the programs are real; what no RHEL has seen is in docs/packages.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging import built
+from tests.system import package_tree
+from tests.system.package_tree import Tree
+from tests.system.test_packages_deb import links, tap_in_use
+
+pytestmark = pytest.mark.system
+
+#: What EL9 has of what the packages require: names of its packages (host_resources.md section 6), and files.
+_EL9 = (
+    *("dnsmasq", "findutils", "glibc = 2.34", "iproute", "kmod", "libstdc++", "nftables", "python3.11", "qemu-kvm"),
+    *("shadow-utils", "systemd", "/bin/sh", "/usr/bin/python3.11"),
+)
+
+_SPEC = """
+Name: el9
+Version: 9
+Release: 1
+Summary: Stands for the packages of EL9
+License: None
+BuildArch: noarch
+{provides}
+%description
+Nothing.
+%files
+"""
+
+
+@pytest.fixture(scope="module")
+def packages() -> built.Built:
+    return built.packages()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    with package_tree.tree(tmp_path / "tree") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def el9(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("el9")
+    spec = work / "el9.spec"
+    spec.write_text(_SPEC.format(provides="\n".join(f"Provides: {name}" for name in _EL9)))
+    subprocess.run(
+        ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {work}", spec],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return next(work.rglob("*.rpm"))
+
+
+def rpm(tree: Tree, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run rpm inside; files are copied there."""
+    words = [tree.bring(arg)[0] if isinstance(arg, Path) else arg for arg in args]
+    return tree.run("rpm", "--dbpath", "/var/lib/rpm", *words, check=check)
+
+
+def install(tree: Tree, packages: built.Built, el9: Path, *names: str, how: str = "-ivh") -> str:
+    done = rpm(tree, how, el9, *(packages.rpm[name] for name in names or built.NAMES))
+    return done.stdout + done.stderr
+
+
+def test_the_packages_work_as_installed(tree: Tree, packages: built.Built, el9: Path) -> None:
+    missing = rpm(tree, "-i", "--test", *packages.rpm.values(), check=False).stderr
+    lacks = {line.split(" is needed by ")[0].strip() for line in missing.splitlines() if "is needed by" in line}
+    # Nothing is required that EL9 has not, and what stands for EL9 has nothing that is not required.
+    assert {name.partition(" ")[0] for name in lacks} == {name.partition(" ")[0] for name in _EL9}
+    said = install(tree, packages, el9)
+    assert "could be compiled" not in said
+    assert "scriptlet failed" not in said
+    assert tree.run("cfctl", "--version").stdout == "cfctl 0.1.0\n"
+    assert json.loads(tree.run("cfctl", "host", "plan", "--json", check=False).stdout)["state"] == "absent"
+    assert tree.run("/usr/lib/cuttlefish-common/bin/capability_query.py", "vsock").returncode == 0
+    assert tree.run("getent", "group", "cvdnetwork").stdout.startswith("cvdnetwork:")
+    enabled = {path.name for path in tree.path("/etc/systemd/system").rglob("*.service") if path.is_symlink()}
+    assert {"cfctl-host-resources.service", "cuttlefish-host-resources.service"} <= enabled
+    # Nothing but settings and bytecode differs from what rpm has written down.
+    assert rpm(tree, "-V", "--nodeps", *built.NAMES).stdout == ""
+    assert list(tree.path("/usr/lib/cfctl").rglob("*.pyc"))
+    rpm(tree, "-e", *built.NAMES)
+    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", "-not", "-path", "/packages/*").stdout.split()
+    assert left == []
+    assert not tree.path("/usr/lib/cuttlefish-common").exists()
+
+
+def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_are_up(
+    tree: Tree, packages: built.Built, el9: Path
+) -> None:
+    tree.systemd()
+    install(tree, packages, el9, "cfctl", "cfctl-host-resources")
+    before = links(tree)
+    assert len(before) == 42, "a server is ready after one install"
+    tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
+    tree.asked_of_systemd()
+    with tap_in_use(tree):
+        again = (packages.rpm[name] for name in ("cfctl", "cfctl-host-resources"))
+        rpm(tree, "-U", "--replacepkgs", *again)
+        asked = tree.asked_of_systemd()
+        assert not [line for line in asked if line.startswith(("stop", "restart"))]
+        assert links(tree) == before
+        assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+        assert tree.run("cfctl", "--version").returncode == 0
+
+        refused = rpm(tree, "-e", "cfctl-host-resources", "cfctl", check=False)
+        assert refused.returncode != 0
+        assert "cvd-mtap-01" in refused.stderr
+        assert links(tree) == before
+        assert tree.path("/usr/lib/systemd/system/cfctl-host-resources.service").exists()
+    rpm(tree, "-e", "cfctl-host-resources", "cfctl")
+    assert links(tree) == {}
+    assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml.rpmsave").read_text()
