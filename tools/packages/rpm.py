@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tools.packages.stage import PACKAGES, REPO, Stage
@@ -29,6 +30,7 @@ def build(stage: Stage, out: Path) -> list[Path]:
         "_build_id_links": "none",
         "_dbpath": str(work / "db"),
         "staged": str(stage.directory),
+        "changed": datetime.fromtimestamp(stage.epoch, UTC).strftime("%a %b %d %Y"),
         "cfctl_version": stage.version,
         "dist": stage.target.suffix,
         "python": stage.target.python_name,

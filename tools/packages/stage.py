@@ -101,7 +101,7 @@ def _environment(stage: Stage, site: Path) -> None:
     shutil.copytree(site, target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPO / "cfctl", target / "cfctl", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "bin").mkdir()
-    (home / "bin" / "python3").symlink_to(f"/usr/bin/{stage.target.python_name}")
+    (home / "bin" / "python3").symlink_to(f"../../../bin/{stage.target.python_name}")
     write(home / "bin" / "cfctl", _PROGRAM, 0o755)
     write(home / "pyvenv.cfg", _VENV.format(version=".".join(map(str, stage.target.python))))
     program = stage.root("cfctl") / "usr/bin/cfctl"
@@ -179,6 +179,8 @@ def _normalise(stage: Stage) -> None:
     """Give every file the same age, and a mode that does not depend on who builds."""
     for path in sorted(stage.directory.rglob("*"), reverse=True):
         if not path.is_symlink():
-            executable = path.is_dir() or path.stat().st_mode & 0o100
+            # Libraries are imported, whatever their makers' modes say.
+            library = "site-packages" in path.parts
+            executable = path.is_dir() or (path.stat().st_mode & 0o100 and not library)
             path.chmod(0o755 if executable else 0o644)
         os.utime(path, (stage.epoch, stage.epoch), follow_symlinks=False)
