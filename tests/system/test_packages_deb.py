@@ -122,14 +122,15 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     tree: Tree, packages: built.Built
 ) -> None:
     tree.systemd()
-    install(tree, packages, "cfctl", "cfctl-host-resources")
+    install(tree, packages, "cfctl", "cfctl-host-resources", "cfctl-relay")
     asked = tree.asked_of_systemd()
+    assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-relay.service")]
     assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-host-resources.service")]
     before = links(tree)
     assert len(before) == 42, "a server is ready after one install"
     tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
     with tap_in_use(tree):
-        names = ("cfctl", "cfctl-host-resources")
+        names = ("cfctl", "cfctl-host-resources", "cfctl-relay")
         files = [newer(tree, packages.deb[name], name) for name in names]
         tree.run(
             "apt-get",
@@ -145,6 +146,7 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert not [line for line in asked if line.startswith(("stop", "restart"))]
         assert "reload cfctl-host-resources.service" in asked
         assert "try-restart cfctl-host-run.service" in asked
+        assert "try-restart cfctl-relay.service" in asked
         assert links(tree) == before
         assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
 
@@ -168,7 +170,7 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     tree.run("apt-get", "remove", "-y", "-q", "cfctl")
     assert links(tree) == {}, "stopped, with nothing up"
     assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
-    purged = tree.run("apt-get", "purge", "-y", "-q", "cfctl", "cfctl-host-resources")
+    purged = tree.run("apt-get", "purge", "-y", "-q", "cfctl", "cfctl-host-resources", "cfctl-relay")
     assert "/var/lib/cfctl/devices/phone" in purged.stdout
     assert "/home/ann/.local/state/cfctl/devices/mine" in purged.stdout
     left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", "-not", "-path", "/packages/*").stdout.split()
