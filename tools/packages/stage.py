@@ -38,7 +38,7 @@ include-system-site-packages = false
 version = {version}
 """
 
-_QUERY = "packaging/launcher/capability_query.py"
+_QUERY = "packaging/launcher/capability_query"
 
 
 @dataclass(frozen=True, slots=True)
