@@ -157,7 +157,7 @@ def _query(stage: Stage) -> None:
     """Add what launchers insist on: at its place where nobody else brings it, else for a link to it."""
     place = "usr/lib/cuttlefish-common/bin" if stage.target.family == "rpm" else "usr/share/cfctl"
     path = stage.root("cfctl-host-resources") / place / "capability_query.py"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(REPO / _QUERY, path)
     path.chmod(0o755)
 
