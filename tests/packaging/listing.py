@@ -23,7 +23,7 @@ def deb(file: Path) -> list[str]:
 def rpm(file: Path) -> list[str]:
     """Return the same of an RPM package; it has no folders but those that it owns. Settings are marked with a c."""
     form = r"[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILENAMES}|%{FILELINKTOS}|%{FILEFLAGS:fflags}\n]"
-    asked: list[str | Path] = ["rpm", "-qp", "--dbpath", "/nonexistent", "--qf", form, file]
+    asked: list[str | Path] = ["rpm", "-qp", "--dbpath", "/dev/null/none", "--qf", form, file]
     lines = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
     found = []
     for line in lines:

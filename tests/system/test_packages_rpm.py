@@ -56,7 +56,7 @@ def el9(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = work / "el9.spec"
     spec.write_text(_SPEC.format(provides="\n".join(f"Provides: {name}" for name in _EL9)))
     subprocess.run(
-        ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {work}", spec],
+        ["env", f"HOME={work}", "rpmbuild", "-bb", "--quiet", "--define", f"_topdir {work}", spec],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     return next(work.rglob("*.rpm"))

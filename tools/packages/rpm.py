@@ -37,6 +37,7 @@ def build(stage: Stage, out: Path) -> list[Path]:
         "python_package": stage.target.python_package,
         "guest_arch": stage.arch,
     }
+    work.mkdir(parents=True)
     subprocess.run(
         [
             *("rpmbuild", "-bb", "--quiet", "--target", stage.arch),
@@ -45,7 +46,8 @@ def build(stage: Stage, out: Path) -> list[Path]:
         ],
         check=True,
         stdin=subprocess.DEVNULL,
-        env=dict(os.environ, SOURCE_DATE_EPOCH=str(stage.epoch), TZ="UTC", LC_ALL="C.UTF-8"),
+        # Debian's rpm makes a database in the home directory.
+        env=dict(os.environ, HOME=str(work), SOURCE_DATE_EPOCH=str(stage.epoch), TZ="UTC", LC_ALL="C.UTF-8"),
     )
     files = [next(made.glob(f"{package}-{stage.version}-*.rpm")) for package in PACKAGES]
     moved = [Path(shutil.move(file, out / file.name)) for file in files]
