@@ -124,6 +124,23 @@ def _numbers(raw: Any) -> tuple[int, ...]:
     return numbers
 
 
+def _listening(raw: Any) -> str:
+    host, colon, port = str(raw).rpartition(":")
+    if raw == "":
+        return ""
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError("an address to listen on is needed, such as 0.0.0.0:7070 or [::]:7070, or nothing at all")
+    if (":" in host) != (host.startswith("[") and host.endswith("]")) or not host.strip("[]"):
+        raise ValueError("an address must stand before the port; one of IPv6 in brackets, such as [::]:7070")
+    return f"{host}:{int(port)}"
+
+
+def _file(raw: Any) -> str:
+    if not isinstance(raw, str) or (raw and not raw.startswith("/")):
+        raise ValueError("an absolute path is needed, or nothing at all")
+    return raw
+
+
 _SUBNET_PREFIX = 24
 #: Guests make their own addresses of 64 bits (RFC 4862 section 5.5.3); dnsmasq takes no other length either.
 _IPV6_PREFIX = 64
@@ -296,6 +313,39 @@ KEYS: dict[str, Key] = {
             _numbers,
             "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. In a "
             "container they are the container's.",
+        ),
+        Key(
+            "relay.grpc",
+            "",
+            _listening,
+            "Where the relay hears callers from elsewhere, by TLS and with tokens: ADDR:PORT. Empty: nowhere, but on "
+            "its unix socket.",
+        ),
+        Key(
+            "relay.metrics",
+            "",
+            _listening,
+            "Where the relay answers Prometheus: ADDR:PORT. On loopback anybody of this host may ask; elsewhere by "
+            "TLS and with a token. Empty: nowhere.",
+        ),
+        Key(
+            "relay.tls_cert",
+            "",
+            _file,
+            "The relay's certificate, a PEM file. Empty: one of its own, which callers pin.",
+        ),
+        Key("relay.tls_key", "", _file, "The key of relay.tls_cert, without a passphrase."),
+        Key(
+            "relay.drain_s",
+            30,
+            _integer(0, 3600),
+            "Seconds that launches and stops may go on when the relay is stopped.",
+        ),
+        Key(
+            "relay.connections",
+            512,
+            _integer(1, 65535),
+            "Connections at once, of all callers of the relay.",
         ),
     )
 }

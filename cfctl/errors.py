@@ -29,7 +29,16 @@ The tree (a test holds it equal to the code)::
     ├── ContainerNameTaken               a container of that name is there already, ours or not
     ├── ImageUnavailable                 the image of the containers is not there, or cannot be built
     ├── LoginFailed                      the container's sshd cannot be reached, or is not the one that was pinned
-    └── GuestImageUnavailable            the embedded guest cannot be built here
+    ├── GuestImageUnavailable            the embedded guest cannot be built here
+    ├── RelayUnreachable                 no relay answers at an address
+    ├── RelayUntrusted                   a relay's certificate is not the one that was pinned
+    ├── NoSuchContext                    no context has that name
+    ├── FromElsewhere                    what a relay's host said, with its own code and exit status
+    ├── TokenRefused                     a call over the network without a token that counts
+    ├── NotAllowed                       the caller's role does not go that far
+    ├── RelayBusy                        a limit of the relay is reached
+    ├── RelayLeaving                     the relay is being stopped
+    └── AlreadyServed                    another relay of this user runs
 
 Each error says three things: ``brief`` (what happened, one line), ``details`` (why, with the evidence) and
 ``resolution`` (the command that mends it). The command line prints all three and exits with ``exit_code``;
@@ -39,7 +48,7 @@ Each error says three things: ``brief`` (what happened, one line), ``details`` (
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +62,8 @@ class CfctlError(Exception):
     :param resolution: what mends it, with the exact command.
     """
 
-    exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "failed"
+    exit_code: int = 1
+    code: str = "failed"
 
     def __init__(self, brief: str, details: str | None = None, resolution: str | None = None) -> None:
         super().__init__(brief)
@@ -374,3 +383,118 @@ class GuestImageUnavailable(CfctlError):
     """The embedded guest's image can neither be found nor built on this host."""
 
     code = "guest-image-unavailable"
+
+
+class RelayUnreachable(CfctlError):
+    """No relay answers at an address, or the connection to it broke; what it was asked to do may have been done.
+
+    :param address: where it should be.
+    :param why: what was tried, and what came of it.
+    """
+
+    code = "relay-unreachable"
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(
+            f"no relay answers at {address}",
+            why,
+            "See on its host whether it runs: cfctl relay status\nSee which contexts there are: cfctl context list",
+        )
+
+
+class RelayUntrusted(CfctlError):
+    """A relay's certificate is not the one that was pinned, or none is pinned yet; nothing was sent to it."""
+
+    code = "relay-untrusted"
+
+
+class NoSuchContext(CfctlError):
+    """No context of that name is known to this user.
+
+    :param name: the name asked for.
+    :param known: the names that exist.
+    """
+
+    code = "no-such-context"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"there is no context {name!r}",
+            f"Contexts: {', '.join(known)}." if known else "There are no contexts.",
+            f"List them: cfctl context list\nOr make it: cfctl context add {name} HOST:PORT",
+        )
+
+
+class FromElsewhere(CfctlError):
+    """What a relay's host said about a call that failed there.
+
+    :param code: the word of the error there.
+    :param exit_code: what the same verb ends with there.
+    """
+
+    code = "from-elsewhere"
+
+    def __init__(
+        self,
+        brief: str,
+        details: str | None = None,
+        resolution: str | None = None,
+        *,
+        code: str = "failed",
+        exit_code: int = 1,
+    ) -> None:
+        super().__init__(brief, details, resolution)
+        self.code = code
+        self.exit_code = exit_code
+
+
+class TokenRefused(CfctlError):
+    """A call over the network has no token, or one that is unknown, expired or revoked: which is not said.
+
+    :param why: what may be told to somebody who has not shown who he is.
+    """
+
+    code = "token-refused"
+
+    def __init__(self, why: str = "The relay does not know the token, or it has expired or was revoked.") -> None:
+        super().__init__(
+            "the relay takes no calls without a valid token",
+            why,
+            "Have one made, on the relay's host: cfctl relay token create --role viewer",
+        )
+
+
+class NotAllowed(CfctlError):
+    """The caller is known, and may not do that."""
+
+    code = "not-allowed"
+
+
+class RelayBusy(CfctlError):
+    """A limit of the relay is reached: calls at once, connections, or what one user may have open."""
+
+    code = "relay-busy"
+
+
+class RelayLeaving(CfctlError):
+    """The relay is being stopped; nothing is said about the devices, which run on."""
+
+    code = "relay-leaving"
+
+
+class AlreadyServed(CfctlError):
+    """Another relay of this user (as root: of the host) runs; nothing was changed.
+
+    :param pid: the other's; 0 if it cannot be seen.
+    """
+
+    code = "already-served"
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            f"another cfctl relay serve runs{f', pid {pid}' if pid else ''}",
+            "Both would listen on the same socket, and write to the same log. Nothing was changed.",
+            f"See it: cfctl relay status\nHave it read its settings again: kill -HUP {pid}\nEnd it: kill {pid}"
+            if pid
+            else "See it: cfctl relay status",
+        )

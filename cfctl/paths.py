@@ -77,6 +77,11 @@ class Paths:
         return self.config / "config.toml"
 
     @property
+    def contexts(self) -> Path:
+        """The relays that this user knows, with their tokens; nobody else may read it."""
+        return self.config / "contexts.json"
+
+    @property
     def devices(self) -> Path:
         """One marked directory per device: the launcher's HOME, with a ``device.json`` in it."""
         return self.state / "devices"
@@ -130,6 +135,51 @@ class Paths:
     def host_runtime(self) -> Path:
         """What ``host setup`` must remember until ``host teardown``; root's alone."""
         return self.runtime / "host"
+
+    @property
+    def relay(self) -> Path:
+        """Tokens, certificate and audit log of the relay; nobody else's."""
+        return self.state / "relay"
+
+    @property
+    def relay_tokens(self) -> Path:
+        """Who may call the relay over the network, and what for: hashes, never secrets."""
+        return self.relay / "tokens.json"
+
+    @property
+    def relay_certificate(self) -> Path:
+        """The relay's own certificate, which its callers pin."""
+        return self.relay / "certificate.pem"
+
+    @property
+    def relay_key(self) -> Path:
+        """The key of the relay's own certificate."""
+        return self.relay / "key.pem"
+
+    @property
+    def relay_audit(self) -> Path:
+        """What was done through the relay: a line of JSON each."""
+        return self.relay / "audit.log"
+
+    @property
+    def relay_socket(self) -> Path:
+        """Where the relay hears callers of its own host."""
+        return self.runtime / "relay.sock"
+
+    @property
+    def relay_lock(self) -> Path:
+        """Held by the one relay of this user (as root: of the host)."""
+        return self.runtime / "relay.lock"
+
+    @property
+    def relay_inside(self) -> Path:
+        """A directory that nobody else may enter: the relay's API behind its front."""
+        return self.runtime / "relay"
+
+    @property
+    def relay_nowhere(self) -> Path:
+        """An empty directory that the relay's children work in: no name means a file there."""
+        return self.runtime / "relay-nowhere"
 
 
 def current() -> Paths:

@@ -17,12 +17,14 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cfctl import distro
 from cfctl.errors import CommandFailed, DeadlinePassed, MissingCommand
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
@@ -192,6 +194,111 @@ def _death_signal() -> Callable[[], None]:
             os._exit(127)
 
     return call
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Whom a program runs as.
+
+    :param groups: supplementary ones, by number.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+async def start_piped(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    credentials: Credentials | None = None,
+    limit: int,
+    cwd: Path = Path("/"),
+) -> asyncio.subprocess.Process:
+    """Start a program whose output is read while it runs, in a session of its own; the caller waits for its end.
+
+    :param env: the whole environment.
+    :param credentials: whom it runs as; None is this process's own user. Anything else needs root.
+    :param limit: bytes of its output that are read ahead: a longer line is an error, and it waits when they are full.
+    :raises MissingCommand: if the program is not installed.
+    :raises CommandFailed: if the kernel cannot execute it, or not as that user.
+    """
+    import asyncio  # here, because it costs more than all the rest, and one caller needs it
+
+    args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
+    whom: dict[str, Any] = {}
+    if credentials is not None:
+        whom = {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
+    log.debug("%s |", shlex.join(args))
+    try:
+        return await asyncio.create_subprocess_exec(
+            *args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            limit=limit,
+            **whom,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise CommandFailed(args, 126, str(exc)) from exc
+
+
+async def start_joined(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    end: socket.socket,
+    env: Mapping[str, str],
+    credentials: Credentials | None = None,
+    cwd: Path = Path("/"),
+) -> asyncio.subprocess.Process:
+    """Start a program of which a socket is standard input and output, in a session of its own.
+
+    What it says on its standard error is nobody's to read. The caller waits for its end.
+
+    :param end: still the caller's to close.
+    :param env: the whole environment.
+    :param credentials: whom it runs as; None is this process's own user. Anything else needs root.
+    :raises MissingCommand: if the program is not installed.
+    :raises CommandFailed: if the kernel cannot execute it, or not as that user.
+    """
+    import asyncio  # as in start_piped
+
+    args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
+    whom: dict[str, Any] = {}
+    if credentials is not None:
+        whom = {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
+    log.debug("%s <>", shlex.join(args))
+    try:
+        return await asyncio.create_subprocess_exec(
+            *args,
+            stdin=end.fileno(),
+            stdout=end.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            **whom,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise CommandFailed(args, 126, str(exc)) from exc
+
+
+def attached(argv: Sequence[str]) -> Child:
+    """Start a program that has this process's terminal, and is waited for.
+
+    :raises MissingCommand: if the program is not installed.
+    :raises CommandFailed: if the kernel cannot execute it.
+    """
+    args = [require(argv[0]), *argv[1:]]
+    log.debug("%s", shlex.join(args))
+    try:
+        return subprocess.Popen(args)
+    except OSError as exc:
+        raise CommandFailed(args, 126, str(exc)) from exc
 
 
 def replace(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:

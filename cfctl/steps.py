@@ -128,6 +128,13 @@ def step(title: str) -> Iterator[None]:
     reporter.finish(title, time.monotonic() - started, ok=True)
 
 
+def finished(title: str, seconds: float, *, ok: bool) -> None:
+    """Say that something was done elsewhere, and how long it took there."""
+    reporter = _reporter.get()
+    reporter.begin(title)
+    reporter.finish(title, seconds, ok=ok)
+
+
 def note(text: str) -> None:
     """Say something that people should know."""
     _reporter.get().note(text)

@@ -39,6 +39,15 @@ CONTRACT = {
     "ImageUnavailable": (1, "image-unavailable"),
     "LoginFailed": (1, "login-failed"),
     "GuestImageUnavailable": (1, "guest-image-unavailable"),
+    "RelayUnreachable": (1, "relay-unreachable"),
+    "RelayUntrusted": (1, "relay-untrusted"),
+    "NoSuchContext": (1, "no-such-context"),
+    "FromElsewhere": (1, "from-elsewhere"),
+    "TokenRefused": (1, "token-refused"),
+    "NotAllowed": (1, "not-allowed"),
+    "RelayBusy": (1, "relay-busy"),
+    "RelayLeaving": (1, "relay-leaving"),
+    "AlreadyServed": (1, "already-served"),
 }
 
 

@@ -28,18 +28,23 @@ FOUNDATION = {
     "signals",
     "steps",
 }
-MIDDLE = {"artifacts", "hostres", "gpu", "control"}
+MIDDLE = {"artifacts", "hostres", "gpu", "control", "wire"}
 MAY_IMPORT = {
-    "cli": {"api", "docker", "relay", "launch", "guest"} | MIDDLE | FOUNDATION,
+    "cli": {"api", "docker", "relay", "remote", "launch", "guest", "v1"} | MIDDLE | FOUNDATION,
     "api": {"docker", "launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
-    "relay": {"launch"} | MIDDLE | FOUNDATION,
+    # The daemon and its client speak by the protocol alone.
+    "relay": {"launch", "v1"} | MIDDLE | FOUNDATION,
+    "remote": {"launch", "v1"} | MIDDLE | FOUNDATION,
     "launch": MIDDLE | FOUNDATION,
     "guest": MIDDLE | FOUNDATION,
     "artifacts": FOUNDATION,
     "hostres": FOUNDATION,
     "gpu": FOUNDATION,
     "control": FOUNDATION,
+    "wire": {"v1"} | FOUNDATION,
+    # Written by tools/protos.
+    "v1": set(),
     "__main__": {"cli"},
     "__init__": {"api"},
     **dict.fromkeys(FOUNDATION, FOUNDATION),
@@ -53,6 +58,7 @@ HEAVY = {
     "aiohttp",
     "asyncio",
     "docker",
+    "google.protobuf",
     "grpc",
     "hypothesis",
     "msgspec",

@@ -21,8 +21,8 @@ Target = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "logs")(logs)
-    verb(app, "adb", passes_flags=True)(adb)
+    verb(app, "logs", remote="cfctl.cli.remote_access:logs")(logs)
+    verb(app, "adb", passes_flags=True, remote="cfctl.cli.remote_access:adb")(adb)
 
 
 def logs(

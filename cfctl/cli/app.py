@@ -14,16 +14,20 @@ from cfctl.cli import (
     access,
     clean,
     common,
+    complete,
+    context,
     control,
     demo,
     device,
     display,
     docker,
+    elsewhere,
     gpu,
     guest,
     host,
     images,
     lifecycle,
+    relay,
 )
 from cfctl.errors import UsageError
 
@@ -51,8 +55,20 @@ def cfctl_(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False),
     ] = False,
+    relay: Annotated[
+        str | None,
+        typer.Option(
+            help="Through the relay of another server: a context, HOST:PORT, unix:PATH, or local "
+            "[default: the context in use].",
+            metavar="CONTEXT",
+            envvar="CFCTL_RELAY",
+            show_envvar=False,
+            autocompletion=complete.context_names,
+        ),
+    ] = None,
 ) -> None:
     """Run Android Cuttlefish virtual devices on ordinary Linux servers."""
+    elsewhere.name(relay)
 
 
 device.register(app)
@@ -62,11 +78,13 @@ access.register(app)
 control.register(app)
 clean.register(app)
 demo.register(app)
+app.add_typer(context.app, name="context")
 app.add_typer(docker.app, name="docker")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(guest.app, name="guest")
 app.add_typer(host.app, name="host")
 app.add_typer(images.app, name="images")
+app.add_typer(relay.app, name="relay")
 
 
 def run(argv: list[str]) -> int:

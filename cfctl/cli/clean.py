@@ -10,6 +10,7 @@ import typer
 from cfctl import steps
 from cfctl.cli.common import Answer, show_error, verb
 from cfctl.cli.complete import device_names
+from cfctl.cli.elsewhere import MACHINE
 from cfctl.errors import CfctlError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    verb(app, "clean")(clean)
+    verb(app, "clean", remote=MACHINE)(clean)
 
 
 def clean(

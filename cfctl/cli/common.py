@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import steps
-from cfctl.cli import progress
+from cfctl.cli import elsewhere, progress
 from cfctl.cli.colour import use_colour
 from cfctl.errors import CfctlError
 
@@ -57,7 +57,7 @@ _COMMON = {"json_": JsonOption, "quiet": QuietOption, "verbose": VerboseOption}
 
 
 def verb(
-    app: typer.Typer, name: str, *, passes_flags: bool = False
+    app: typer.Typer, name: str, *, passes_flags: bool = False, remote: str | None = None
 ) -> Callable[[Callable[..., Answer | None]], Callable[..., None]]:
     """Register a function as a verb, with ``--json``, ``--quiet`` and ``--verbose``.
 
@@ -65,7 +65,11 @@ def verb(
     parameter ``json_`` is told whether JSON is wanted.
 
     :param passes_flags: what follows the first argument is handed on, whatever it looks like.
+    :param remote: what does the same through a relay, ``module:function`` with the same arguments;
+        :data:`elsewhere.HERE` for a verb that is about this machine alone.
     """
+    if remote and remote != elsewhere.MACHINE:
+        elsewhere.register(name)
 
     def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
@@ -84,7 +88,7 @@ def verb(
         @functools.wraps(function)
         def command(**kwargs: Any) -> None:
             common = {key: kwargs[key] if key in signature.parameters else kwargs.pop(key) for key in _COMMON}
-            raise typer.Exit(_call(functools.partial(function, **kwargs), **common))
+            raise typer.Exit(_call(lambda: elsewhere.pick(function, remote)(**kwargs), **common))
 
         command.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*own, *added], return_annotation=None

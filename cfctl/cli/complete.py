@@ -12,6 +12,13 @@ def device_names() -> list[str]:
     return [record.name for record in registry.load_all()]
 
 
+def context_names() -> list[str]:
+    """Return the names of the relays that this user knows."""
+    from cfctl.remote import contexts
+
+    return [context.name for context in contexts.load().contexts]
+
+
 def gpu_modes() -> list[str]:
     """Return what ``--gpu`` takes."""
     from cfctl.gpu import modes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     verb(app, "control")(control)
-    verb(app, "console")(console)
+    verb(app, "console", remote="cfctl.cli.remote_access:console")(console)
 
 
 def control(

@@ -18,6 +18,7 @@ from cfctl import steps
 from cfctl.cli import progress
 from cfctl.cli.colour import use_colour
 from cfctl.cli.common import Answer, console, verb
+from cfctl.cli.elsewhere import MACHINE
 from cfctl.errors import CfctlError, NeedsRoot
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _BOOT_S = 180
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    verb(app, "demo")(demo)
+    verb(app, "demo", remote=MACHINE)(demo)
 
 
 @dataclass

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cfctl.launch.observe import Device
 
 
+#: What does the same through a relay.
+_TWINS = "cfctl.cli.remote_device"
+
 Name = Annotated[str, typer.Argument(help="The device.", metavar="NAME", autocompletion=device_names)]
 Target = Annotated[
     str,
@@ -31,16 +34,19 @@ Names = Annotated[
     list[str], typer.Argument(help="The devices.", metavar="NAME...", autocompletion=device_names, show_default=False)
 ]
 Timeout = Annotated[int | None, typer.Option(help="Seconds that it may take to boot [default: 600].", min=1)]
+Events = Annotated[
+    bool, typer.Option("--events", help="Print each step and phase as a line of JSON.", show_default=False)
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has booted, or when it is started.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the device verbs to the command line."""
-    verb(app, "launch")(launch)
-    verb(app, "stop")(stop)
-    verb(app, "restart")(restart)
-    verb(app, "ps")(ps)
-    verb(app, "status")(status)
+    verb(app, "launch", remote=f"{_TWINS}:launch")(launch)
+    verb(app, "stop", remote=f"{_TWINS}:stop")(stop)
+    verb(app, "restart", remote=f"{_TWINS}:restart")(restart)
+    verb(app, "ps", remote=f"{_TWINS}:ps")(ps)
+    verb(app, "status", remote=f"{_TWINS}:status")(status)
     verb(app, "rm")(rm)
 
 
@@ -96,10 +102,7 @@ def launch(
     ] = None,
     wait: Wait = True,
     timeout: Timeout = None,
-    events: Annotated[
-        bool,
-        typer.Option("--events", help="Print each phase of the boot as a line of JSON.", show_default=False),
-    ] = False,
+    events: Events = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -126,8 +129,8 @@ def launch(
     options: dict[str, Any] = {
         "host_package": host_package,
         "gpu": gpu,
-        "cpus": _per_instance("--cpus", cpus),
-        "memory_mb": _per_instance("--memory-mb", memory_mb),
+        "cpus": per_instance("--cpus", cpus),
+        "memory_mb": per_instance("--memory-mb", memory_mb),
         "num_instances": num_instances,
         "images": images,
         "restart": restart,
@@ -138,13 +141,21 @@ def launch(
     if not events:
         device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
         return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
+    return told(lambda: _launch(words or [], options, timeout=seconds, wait=wait, force=force).as_dict())
+
+
+def told(work: Callable[[], dict[str, Any]]) -> Answer:
+    """Do something to a device, and tell of it by events; the device is the last, or an error.
+
+    :param work: returns the device's document.
+    """
     with steps.reporting(steps.Events(print_json)):
         try:
-            device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
+            device = work()
         except CfctlError as error:
-            document = {"event": "error", "error": error.as_dict()}
-            return Answer(document, lambda: print_json(document), error.exit_code)
-    document = {"event": "device", "device": device.as_dict()}
+            failed = {"event": "error", "error": error.as_dict()}
+            return Answer(failed, lambda: print_json(failed), error.exit_code)
+    document = {"event": "device", "device": device}
     return Answer(document, lambda: print_json(document))
 
 
@@ -153,7 +164,7 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
     from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
-    name, flags = _split(words)
+    name, flags = split(words)
     with api.chosen(options.pop("host_package"), options.pop("images")) as (package, images):
         absolute = tuple(flagpaths.absolute(flags, Path.cwd()))
         request = Request(host_package=package, images=images, flags=absolute, **options)
@@ -161,7 +172,12 @@ def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bo
 
 
 def restart(
-    *, name: Name, wait: Wait = True, timeout: Timeout = None, foreground: foreground_.Foreground = False
+    *,
+    name: Name,
+    wait: Wait = True,
+    timeout: Timeout = None,
+    events: Events = False,
+    foreground: foreground_.Foreground = False,
 ) -> Answer:
     """Stop a device if it is up, and boot it again as it was launched.
 
@@ -172,12 +188,15 @@ def restart(
     """
     from cfctl.launch import launcher
 
-    foreground_.check(foreground=foreground, wait=wait)
-    device = launcher.restart(name, timeout=_timeout(timeout, wait=wait), wait=wait)
+    foreground_.check(foreground=foreground, wait=wait, events=events)
+    seconds = _timeout(timeout, wait=wait)
+    if events:
+        return told(lambda: launcher.restart(name, timeout=seconds, wait=wait).as_dict())
+    device = launcher.restart(name, timeout=seconds, wait=wait)
     return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
 
-def stop(*, names: Names) -> Answer:
+def stop(*, names: Names, events: Events = False) -> Answer:
     """Stop devices. Their disks and logs are kept.
 
     \b
@@ -193,8 +212,17 @@ def stop(*, names: Names) -> Answer:
         return said
 
     stopped: list[Listed] = []
-    errors = _each("stop", names, one)
-    return _answer({"devices": [device.as_dict() for device in stopped]}, errors)
+    if events:
+        if len(names) != 1:
+            raise UsageError("--events is for one device at a time")
+
+        def last() -> dict[str, Any]:
+            each("stop", names, one)
+            return stopped[0].as_dict()
+
+        return told(last)
+    errors = each("stop", names, one)
+    return answer({"devices": [device.as_dict() for device in stopped]}, errors)
 
 
 def rm(
@@ -219,11 +247,11 @@ def rm(
         return said
 
     removed: list[str] = []
-    errors = _each("remove", names, one)
-    return _answer({"removed": removed}, errors)
+    errors = each("remove", names, one)
+    return answer({"removed": removed}, errors)
 
 
-def _each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
+def each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
     """Do the same to several devices; one that fails does not keep the others from their turn."""
     errors: list[CfctlError] = []
     for name in dict.fromkeys(names):
@@ -248,11 +276,11 @@ def answer_each(what: str, names: list[str], one: Callable[[str], Device]) -> An
         devices.append(one(name))
         return []
 
-    errors = _each(what, names, call)
-    return _answer({"devices": [device.as_dict() for device in devices]}, errors)
+    errors = each(what, names, call)
+    return answer({"devices": [device.as_dict() for device in devices]}, errors)
 
 
-def _answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
+def answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
     """Return the answer about several devices: what was done, and what could not be."""
     if errors:
         document["errors"] = [error.as_dict() for error in errors]
@@ -277,10 +305,10 @@ def status(*, name: Target) -> Answer:
 
     whole, position = manage.target(name)
     device = census.find(whole, position if "/" in name else None)
-    return Answer(device.as_dict(), lambda: _show(device.as_dict()), 0 if device.state.is_up else 3)
+    return Answer(device.as_dict(), lambda: show_document(device.as_dict()), 0 if device.state.is_up else 3)
 
 
-def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
+def per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None:
     """Read one number, or one for each instance."""
     if text is None:
         return None
@@ -294,7 +322,7 @@ def _per_instance(option: str, text: str | None) -> int | tuple[int, ...] | None
 # -- helpers -----------------------------------------------------------------------------------------------
 
 
-def _split(words: list[str]) -> tuple[str | None, list[str]]:
+def split(words: list[str]) -> tuple[str | None, list[str]]:
     """Split ``[NAME] [-- FLAGS]``; click has taken the ``--`` out, and a name cannot begin with a dash."""
     if words and not words[0].startswith("-"):
         return words[0], words[1:]
@@ -320,7 +348,8 @@ def show_up(device: Device) -> None:
     print(f"  Go on with: cfctl adb {record.name}, cfctl logs {record.name}, cfctl stop {record.name}")
 
 
-def _show(document: dict[str, Any]) -> None:
+def show_document(document: dict[str, Any]) -> None:
+    """Show one device to people."""
     instances = document.pop("instances")
     failure = document.pop("failure", None)
     for key, value in document.items():

@@ -35,7 +35,8 @@ def display(
     argument: Annotated[
         str | None,
         typer.Argument(
-            help="add: WIDTHxHEIGHT; remove: the display's number; screenshot: a file (.png, .jpg, .webp).",
+            help="add: WIDTHxHEIGHT; remove: the display's number; screenshot: a file (.png, .jpg, .webp), or - "
+            "for a PNG on standard output.",
             metavar="[WHAT]",
             show_default=False,
         ),
@@ -54,6 +55,7 @@ def display(
       cfctl display phone add 1280x800 --dpi 160
       cfctl display phone remove 1
       cfctl display phone/2 screenshot screen.png
+      cfctl display phone screenshot - >screen.png
     """
     from cfctl.launch import display as displays
 
@@ -73,6 +75,8 @@ def display(
         if not argument.isdecimal():
             raise UsageError(f"{argument!r} is not a display's number", None, f"See: cfctl display {target}")
         return _answer(target, displays.remove(target, int(argument)))
+    if argument == "-":
+        return _picture(target, displays.picture(target, number=number), number)
     path = Path(argument).expanduser().absolute()
     size = displays.screenshot(target, path, number=number)
     document = {"target": target, "display": number, "screenshot": str(path), "bytes": size}
@@ -102,6 +106,25 @@ def screen_record(
         raise UsageError(f"{action!r} is not one of: start, stop")
     films = [str(path) for path in recording.stop(target)]
     return Answer({"target": target, "recording": False, "films": films}, lambda: print("\n".join(films)))
+
+
+def _picture(target: str, png: bytes, number: int) -> Answer:
+    """Answer with a picture itself: as it is for a file, in base64 for JSON."""
+    import base64
+    import sys
+
+    document = {
+        "target": target,
+        "display": number,
+        "screenshot": "-",
+        "bytes": len(png),
+        "picture": base64.b64encode(png).decode(),
+    }
+
+    def show() -> None:
+        sys.stdout.buffer.write(png)
+
+    return Answer(document, show)
 
 
 def _size(text: str) -> tuple[int, int]:

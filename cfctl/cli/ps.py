@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl.cli.common import Answer, print_json
+<<<<<<< HEAD
 from cfctl.docker import contained
+=======
+from cfctl.cli.elsewhere import LOCAL
+from cfctl.errors import UsageError
+>>>>>>> w2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TICK_S = 1.0
+
+#: How long a server may take to answer, where all are asked at once.
+_EVERYWHERE_S = 10.0
 
 #: xterm's control sequences: the alternate screen keeps what was on the terminal; written over line by line, with
 #: what is right of and below the text erased last, nothing flickers.
@@ -31,6 +39,14 @@ def ps(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.", show_default=False)
     ] = False,
+    all_contexts: Annotated[
+        bool,
+        typer.Option(
+            "--all-contexts",
+            help="Also those of every server in cfctl context list, in one table.",
+            show_default=False,
+        ),
+    ] = False,
     json_: bool = False,
 ) -> Answer | None:
     """List the devices of this host, whoever started them, and those in your containers.
@@ -42,8 +58,11 @@ def ps(
     Examples:
       cfctl ps
       cfctl ps --watch
+      cfctl ps --all-contexts
       cfctl ps --json
     """
+    if all_contexts:
+        return everywhere(watch=watch)
     if not watch:
         devices = _everything()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -65,6 +84,35 @@ def _everything() -> list[dict[str, Any]]:
     from cfctl.launch import census
 
     return [*(device.as_dict() for device in census.everything()), *contained.devices()]
+
+
+def everywhere(*, watch: bool = False) -> Answer:
+    """Answer with the devices of this host and of every context; those that do not answer are named.
+
+    :raises UsageError: for ``watch``: several servers are not watched at once.
+    """
+    from cfctl.control import sync
+    from cfctl.remote import calls, contexts
+
+    if watch:
+        raise UsageError(
+            "--watch and --all-contexts are not done together", None, "Watch one: cfctl --relay NAME ps -w"
+        )
+    known = contexts.load().contexts
+    census = sync.run(calls.everywhere(known, _EVERYWHERE_S))
+    devices = [*({**device, "context": LOCAL} for device in _everything()), *census.devices]
+    lost = [{"context": name, "error": error.as_dict()} for name, error in census.unreachable]
+
+    def show() -> None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print("\n".join(table(devices, width)))
+        for name, error in census.unreachable:
+            print(
+                f"{name}: {error.brief}{f' ({error.details.splitlines()[0]})' if error.details else ''}",
+                file=sys.stderr,
+            )
+
+    return Answer({"devices": devices, "unreachable": lost}, show, 1 if lost else 0)
 
 
 def _live() -> None:
@@ -96,8 +144,12 @@ def table(devices: Sequence[dict[str, Any]], width: int | None) -> list[str]:
     """
     if not devices:
         return ["There are no devices. Boot one with: cfctl launch"]
-    header = ("NAME", "STATE", "GPU", "ADB", "UPTIME", "MEMORY", "OWNER", "BY")
+    header: tuple[str, ...] = ("NAME", "STATE", "GPU", "ADB", "UPTIME", "MEMORY", "OWNER", "BY")
     rows = [header, *map(_row, devices)]
+    if any("context" in device for device in devices):
+        servers = ("CONTEXT", *(device["context"] for device in devices))
+        rows = [(server, *row) for server, row in zip(servers, rows, strict=True)]
+        header = rows[0]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     if width is not None:
         for title, least in _CUT.items():

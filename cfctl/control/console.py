@@ -16,7 +16,7 @@ import signal
 import struct
 import termios
 import tty
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cfctl.control import waiting
 from cfctl.control.faults import VmBusy, VmUnreachable
@@ -151,7 +151,20 @@ class Console:
         )
 
 
-async def interact(console: Console, *, source: int, sink: int) -> None:
+class Held(Protocol):
+    """A console that is open, wherever the guest is."""
+
+    async def read(self) -> bytes:
+        """Return what the guest has written; waits for it."""
+
+    async def write(self, data: bytes) -> None:
+        """Send what was typed."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Hear how large the client's window is."""
+
+
+async def interact(console: Held, *, source: int, sink: int) -> None:
     """Join a terminal of this process to a console, until Ctrl-] is pressed or the terminal ends.
 
     :param source: the descriptor that is typed at; a terminal.
@@ -172,14 +185,14 @@ async def interact(console: Console, *, source: int, sink: int) -> None:
             await asyncio.gather(shown, typed, return_exceptions=True)
 
 
-async def _show(console: Console, sink: int) -> None:
+async def _show(console: Held, sink: int) -> None:
     while True:
         view = memoryview(await console.read())
         while view:
             view = view[os.write(sink, view) :]
 
 
-async def _type(console: Console, source: int) -> None:
+async def _type(console: Held, source: int) -> None:
     while True:
         await waiting.ready(source, to_write=False)
         data = os.read(source, _CHUNK)
@@ -201,7 +214,7 @@ def raw(terminal: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched_size(console: Console, terminal: int, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def _watched_size(console: Held, terminal: int, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     def tell() -> None:
         with contextlib.suppress(OSError):
             size = os.get_terminal_size(terminal)

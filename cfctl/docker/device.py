@@ -25,8 +25,8 @@ class DeviceFailed(CfctlError):
 
     def __init__(self, error: dict[str, Any], exit_code: int) -> None:
         super().__init__(error["brief"], error["details"], error["resolution"])
-        self.exit_code = exit_code  # type: ignore[misc]
-        self.code = error["code"]  # type: ignore[misc]
+        self.exit_code = exit_code
+        self.code = error["code"]
 
 
 def start(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import socket
 import sys
 import threading
@@ -23,13 +22,13 @@ from cfctl.docker import container as containers
 from cfctl.docker import engine as engines
 from cfctl.docker import publish, ssh, store
 from cfctl.errors import CfctlError
+from cfctl.wire import pump
 
 _TICK_S = 0.5
 
 #: Between two attempts to reach a container, and to start a worker that has ended.
 _PAUSE_S = 1.0
 
-_CHUNK = 65536
 _WORKER = "--worker"
 
 
@@ -81,28 +80,9 @@ def _serve(client: socket.socket, way: Way, port: int) -> None:
         except (CfctlError, OSError) as exc:
             _say(f"port {port}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}")
             return
-        with contextlib.closing(channel), contextlib.suppress(OSError, EOFError):
+        with contextlib.closing(channel), contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _pump(client, channel)
-
-
-def _pump(client: socket.socket, channel: Any) -> None:
-    """Copy both ways until both ends have said all that they have to say."""
-    open_ends: set[Any] = {client, channel}
-    while open_ends:
-        ready, _, _ = select.select(list(open_ends), [], [])
-        for one in ready:
-            other: Any = channel if one is client else client
-            data = one.recv(_CHUNK)
-            if data:
-                other.sendall(data)
-                continue
-            open_ends.discard(one)
-            if other is channel:
-                channel.shutdown_write()
-            else:
-                # A device that has closed wants no more; half-open clients would stay for ever.
-                return
+            pump.join_blocking(client, channel)
 
 
 class Listener:

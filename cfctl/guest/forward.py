@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import tty
 from typing import TYPE_CHECKING
+
+from cfctl.wire import pump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADBD_PORT = 5555
-
-_CHUNK = 1 << 18
 
 #: Between two attempts to reach an adbd that has not come up yet.
 _RETRY_S = 0.05
@@ -36,7 +37,7 @@ class AdbForwarder:
         self._port = port
         self._guest = str(guest)
         self._reachable = reachable
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -44,12 +45,15 @@ class AdbForwarder:
 
         :raises OSError: if the port is taken.
         """
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._socket = socket.create_server(("127.0.0.1", self._port), backlog=100)
+        self._socket.settimeout(0)
+        asyncio.get_running_loop().add_reader(self._socket, self._accept, self._socket)
 
     def close(self) -> None:
         """Stop listening, and drop all connections."""
-        if self._server is not None:
-            self._server.close()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
         self.drop()
 
     def drop(self) -> None:
@@ -57,39 +61,33 @@ class AdbForwarder:
         for task in self._tasks:
             task.cancel()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a coroutine that runs has one)
-        self._tasks.add(task)
-        try:
-            guest_reader, guest_writer = await self._connect()
-            try:
-                await asyncio.gather(_carry(reader, guest_writer), _carry(guest_reader, writer))
-            finally:
-                guest_writer.close()
-        except asyncio.CancelledError:
-            pass  # Only drop() cancels.
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client has gone again, or there are too many
+            client, _ = listener.accept()
+            task = asyncio.get_running_loop().create_task(self._serve(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _serve(self, client: socket.socket) -> None:
+        # Only drop() cancels.
+        with client, contextlib.suppress(asyncio.CancelledError), await self._connect() as guest:
+            await pump.join(client, guest)
+
+    async def _connect(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
         while True:
             await self._reachable.wait()
-            with contextlib.suppress(OSError, TimeoutError):
-                return await asyncio.wait_for(
-                    asyncio.open_connection(self._guest, ADBD_PORT, limit=_CHUNK), _CONNECT_S
-                )
+            guest = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                await asyncio.wait_for(loop.sock_connect(guest, (self._guest, ADBD_PORT)), _CONNECT_S)
+            except (OSError, TimeoutError):
+                guest.close()
+            except asyncio.CancelledError:
+                guest.close()
+                raise
+            else:
+                return guest
             await asyncio.sleep(_RETRY_S)
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy one direction to its end."""
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
 
 
 class Console:

@@ -48,6 +48,8 @@ MODULES = (
     "paths.py",
     "process.py",
     "steps.py",
+    "wire/__init__.py",
+    "wire/pump.py",
 )
 
 _SCRIPT = """\

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl.control import launcher_actions
@@ -21,7 +23,6 @@ from cfctl.launch import census, lifecycle, manage, tools, vm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cfctl.control.target import VmTarget
     from cfctl.instance import Instance
@@ -119,6 +120,17 @@ def screenshot(target: str, path: Path, *, number: int = 0, seconds: float = SCR
     if (after := _stamp(path)) is None or after == before or not after[1]:
         raise CfctlError(f"{path} was not written", "run_cvd said that it had done it.")
     return after[1]
+
+
+def picture(target: str, *, number: int = 0, seconds: float = SCREENSHOT_S) -> bytes:
+    """Return what a display shows, as a PNG.
+
+    :raises CfctlError: if no picture came of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="cfctl-") as directory:
+        path = Path(directory) / "screen.png"
+        screenshot(target, path, number=number, seconds=seconds)
+        return path.read_bytes()
 
 
 def parse(raw: str) -> list[Display]:

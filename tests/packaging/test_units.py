@@ -69,7 +69,7 @@ def test_verbs_exist(name: str, command: str) -> None:
 
 
 def test_stopping_never_cuts_devices_off() -> None:
-    assert len(commands()) == 5
+    assert len(commands()) == 6
     assert "--force" not in "".join(command for _, command in commands())
     setup, run = unit("cfctl-host-resources.service"), unit("cfctl-host-run.service")
     # The DHCP servers run in the units' control groups.

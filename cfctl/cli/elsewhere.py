@@ -1,0 +1,100 @@
+"""Verbs for devices of another server: which relay they are for, and what does them there."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cfctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cfctl.cli.common import Answer
+    from cfctl.remote.contexts import Context
+
+#: The twin of a verb that is always about this machine, whatever context is in use.
+HERE = ""
+
+#: The twin of a verb that is about this machine, and refused where a relay is named; the verbs of groups are so too.
+MACHINE = "machine"
+
+#: Says this machine itself, where a context is in use.
+LOCAL = "local"
+
+#: Verbs that have a twin, as people write them.
+_verbs: list[str] = []
+
+#: What ``--relay`` or its variable says; empty is nothing.
+_named = ""
+
+
+def name(relay: str | None) -> None:
+    """Hear what ``--relay`` says, for the verb that follows."""
+    global _named
+    _named = relay or ""
+
+
+def register(verb: str) -> None:
+    """Hear that a verb can be done elsewhere too."""
+    _verbs.append(verb)
+
+
+def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[..., Answer | None]:
+    """Return what does a verb: the function itself, or its twin if the verb is for another server.
+
+    :param twin: ``module:function``, called with the same arguments; None is none.
+    :raises UsageError: if the verb is for another server, and can only be done here.
+    """
+    if twin == HERE or _named == LOCAL:
+        return function
+    if not _named and (twin == MACHINE or _in_group()):
+        # Groups such as `host` are about this machine; the context in use is for devices.
+        return function
+    wanted = _named or _in_use()
+    if not wanted:
+        return function
+    if twin is None or twin == MACHINE:
+        path = click.get_current_context().command_path.split(" ", 1)[1]
+        raise UsageError(
+            f"cfctl {path} is not done through a relay",
+            (f"The relay {wanted} was named. " if _named else f"The context {wanted} is in use. ")
+            + f"Verbs that are done there: {', '.join(sorted(_verbs))}.",
+            f"For this machine itself: cfctl --relay local {path}\nOr on the relay's host.",
+        )
+    module, _, attribute = twin.partition(":")
+    found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def context() -> Context:
+    """Return the relay that the verb is for.
+
+    :raises NoSuchContext: if there is none of that name.
+    :raises RelayUntrusted: for an address that no certificate is pinned for.
+    """
+    from cfctl.remote import choice
+
+    return choice.context(_named or choice.in_use())
+
+
+def ask(question: Any) -> Any:
+    """Ask the relay that the verb is for one question; a coroutine function that gets the relay."""
+    from cfctl.control import sync
+    from cfctl.remote import calls
+
+    return sync.run(calls.asked(context(), question))
+
+
+def _in_group() -> bool:
+    """Tell whether the verb that runs is one of a group: ``host setup``."""
+    path = click.get_current_context(silent=True)
+    return path is not None and path.parent is not None and path.parent.parent is not None
+
+
+def _in_use() -> str:
+    from cfctl.remote import choice
+
+    return choice.in_use()

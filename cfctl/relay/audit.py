@@ -1,0 +1,93 @@
+"""The audit log: a line of JSON for each action, and for each call that was refused; never a secret."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cfctl import disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cfctl.relay.gate import Call
+
+log = logging.getLogger(__name__)
+
+#: How large a log may grow, and how many old ones are kept: refused calls must not fill a disk.
+LARGEST = 16 << 20
+KEPT = 4
+
+
+class Audit:
+    """The log of one relay.
+
+    :param path: the newest lines; older ones are beside it, as ``NAME.1`` and so on.
+    """
+
+    def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
+        self._path = path
+        self._largest = largest
+        self._fd = -1
+        self._size = 0
+        self._complained = False
+
+    def open(self) -> None:
+        """Open the log, or open it again after it was moved away.
+
+        :raises CfctlError: if it cannot be written.
+        """
+        self.close()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        except OSError as exc:
+            raise disk.error(self._path, exc) from exc
+
+    def close(self) -> None:
+        """Close it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(self, call: Call, outcome: str, seconds: float) -> None:
+        """Write a line about a call; a disk that is full does not keep the relay from its work."""
+        caller, token = call.caller, call.token
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "peer": call.address,
+            "user": caller.user.name if caller else None,
+            "token": token.id if token else None,
+            "method": call.method[:100],
+            "device": call.about.device or None,
+            "result": outcome,
+            "seconds": round(seconds, 3),
+        }
+        try:
+            self._put(json.dumps(line).encode() + b"\n")
+            self._complained = False
+        except OSError as exc:
+            if not self._complained:
+                log.warning("%s cannot be written: %s", self._path, exc.strerror)
+                self._complained = True
+
+    def _put(self, line: bytes) -> None:
+        if self._fd < 0:
+            return
+        if self._size + len(line) > self._largest:
+            self._turn()
+        os.write(self._fd, line)
+        self._size += len(line)
+
+    def _turn(self) -> None:
+        """Begin a new log, and move each old one further."""
+        places = [self._path, *(self._path.with_name(f"{self._path.name}.{age}") for age in range(1, KEPT + 1))]
+        for younger, older in zip(reversed(places[:-1]), reversed(places[1:]), strict=True):
+            with contextlib.suppress(FileNotFoundError):
+                younger.replace(older)
+        self.open()

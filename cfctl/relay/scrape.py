@@ -1,0 +1,120 @@
+"""Where Prometheus asks: one small answer over HTTP, with a deadline for whoever asks slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+#: For the handshake, the question and the answer, each.
+_PATIENCE_S = 5.0
+
+#: Who asks at once; others wait in the listener's queue.
+_AT_ONCE = 8
+
+_LONGEST_HEAD = 8192
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Scrape:
+    """The listener for Prometheus.
+
+    :param listener: a listening socket; it is ours from now on.
+    :param tls: returns what connections are encrypted with; None on loopback.
+    :param allowed: tells whether a token may see the metrics; None if none is needed.
+    :param text: returns the metrics.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        tls: Callable[[], ssl.SSLContext] | None,
+        allowed: Callable[[str], bool] | None,
+        text: Callable[[], Awaitable[bytes]],
+    ) -> None:
+        listener.settimeout(0)
+        self._listener = listener
+        self._tls = tls
+        self._allowed = allowed
+        self._text = text
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Answer until cancelled; the listener is closed then."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._free.acquire()
+                try:
+                    sock, _ = await loop.sock_accept(self._listener)
+                except OSError:
+                    self._free.release()
+                    await asyncio.sleep(1)
+                    continue
+                task = loop.create_task(self._one(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+        finally:
+            self._listener.close()
+            for task in self._tasks:
+                task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free.release()
+
+    async def _one(self, sock: socket.socket) -> None:
+        """Answer one question."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_LONGEST_HEAD)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                sock,
+                ssl=self._tls() if self._tls else None,
+                ssl_handshake_timeout=_PATIENCE_S if self._tls else None,
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                answer = await self._answer(head.decode("latin-1"))
+                async with asyncio.timeout(_PATIENCE_S):
+                    writer.write(answer)
+                    await writer.drain()
+                    writer.close()
+                    await writer.wait_closed()
+            finally:
+                transport.abort()
+
+    async def _answer(self, head: str) -> bytes:
+        request, *lines = head.split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if self._allowed is not None:
+            kind, _, secret = headers.get("authorization", "").partition(" ")
+            if kind.lower() != "bearer" or not self._allowed(secret.strip()):
+                return _response("401 Unauthorized", b"a token is needed\n", "WWW-Authenticate: Bearer\r\n")
+        if request.split(" ")[:2] != ["GET", "/metrics"]:
+            return _response("404 Not Found", b"there is /metrics alone\n")
+        return _response("200 OK", await self._text())
+
+
+def _response(status: str, body: bytes, more: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {_TYPE}\r\nContent-Length: {len(body)}\r\n{more}"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Tell whether nobody but this host can reach a listener."""
+    host: str = listener.getsockname()[0]
+    return ip_address(host.partition("%")[0]).is_loopback

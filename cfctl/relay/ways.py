@@ -1,0 +1,211 @@
+"""The ways that tunnels take: to a device's adb port on loopback, or to its console as the device's user."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from cfctl import process
+from cfctl.errors import CfctlError, NotRunning, UsageError
+from cfctl.instance import Instance
+from cfctl.relay import caller as callers
+from cfctl.relay.worker import environment
+from cfctl.v1 import tunnel_pb2
+from cfctl.wire import errors as wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cfctl.relay.caller import Caller
+    from cfctl.relay.lists import Document, Found, Lists
+    from cfctl.relay.tunnel import Way
+
+log = logging.getLogger(__name__)
+
+_Service = tunnel_pb2.TunnelTarget.Service
+
+#: States in which somebody may listen inside.
+_TALKING = ("booting", "running")
+
+#: States that a tunnel outlives: a suspended guest goes on again.
+_THERE = (*_TALKING, "suspended", "preparing")
+
+#: Seconds until it is asked again what could not be told.
+_AGAIN_S = 5.0
+
+#: The first line of a console's program is shorter.
+_LONGEST_LINE = 64 << 10
+
+_END_S = 10.0
+
+
+class Ways:
+    """Finds them; a :class:`~cfctl.relay.tunnel.Resolver`.
+
+    :param nowhere: an empty directory, in which the programs of consoles run.
+    """
+
+    def __init__(self, lists: Lists, nowhere: Path) -> None:
+        self._lists = lists
+        self._nowhere = nowhere
+
+    async def __call__(self, target: str, service: _Service) -> Way:
+        """Return the way to a service of a device that the caller sees.
+
+        :raises NoSuchDevice: if there is none of that name for him.
+        :raises NotRunning: if it is not up.
+        :raises UsageError: if it has no such service that could be reached.
+        """
+        caller = callers.current()
+        callers.about().device = target[:100]
+        found = await self._lists.find(caller, target)
+        if found.document["state"] not in _TALKING:
+            raise NotRunning(
+                f"{target} is {found.document['state']}",
+                None,
+                f"Let it go on: cfctl resume {target}"
+                if found.document["state"] == "suspended"
+                else f"Boot it: cfctl restart {target.partition('/')[0]}",
+            )
+        if service == _Service.SERVICE_ADB:
+            return _Adb(self._lists, caller, found)
+        if found.container is not None:
+            raise UsageError(f"{target} is in a container, and its console cannot be reached from elsewhere")
+        return _Console(self._lists, caller, found, self._nowhere)
+
+
+class _Way:
+    """What both have: the device, which may go away."""
+
+    def __init__(self, lists: Lists, caller: Caller, found: Found) -> None:
+        self._lists = lists
+        self._caller = caller
+        self._found = found
+        self._name: str = found.document["name"]
+        self._position = (found.position or 1) - 1
+        self._pid = self._instance(found.document)["vm_pid"]
+
+    def _instance(self, document: Document) -> dict[str, Any]:
+        return cast("dict[str, Any]", document["instances"][self._position])
+
+    async def gone(self) -> str:
+        """Wait until the device is not up any more, or another boot of it is; return that for people."""
+        while True:
+            with contextlib.suppress(CfctlError):  # that nobody can tell is no sign that it is gone
+                async for devices in self._lists.follow(self._caller):
+                    if reason := self._reason(devices):
+                        return reason
+            await asyncio.sleep(_AGAIN_S)
+
+    def _reason(self, devices: list[Document]) -> str:
+        """Return why the tunnel's end is gone; empty if it is not."""
+        document = next((one for one in devices if one["name"] == self._name), None)
+        if document is None:
+            return f"{self._name} was removed"
+        if document["state"] not in _THERE:
+            word = document["state"]
+            return f"{self._name} was stopped" if word in ("stopped", "stopping") else f"{self._name} is {word}"
+        pid = self._instance(document)["vm_pid"]
+        return f"{self._name} was booted again" if pid and self._pid and pid != self._pid else ""
+
+
+class _Adb(_Way):
+    async def connect(self) -> socket.socket:
+        """Connect to the port on loopback.
+
+        :raises UsageError: if there is none.
+        """
+        instance = self._instance(self._found.document)
+        where = instance["adb"]
+        if where is None:
+            raise UsageError(
+                f"the ADB of {self._name} is not published",
+                "It is in a container.",
+                f"On the relay's host: cfctl docker publish {self._found.container} {Instance(1).adb_port}",
+            )
+        # A record is the user's own file: his relay may be root's, and goes to no other port for it.
+        port = int(where.rpartition(":")[2]) if self._found.container else Instance(instance["number"]).adb_port
+        end = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", port))
+        except BaseException:
+            end.close()
+            raise
+        return end
+
+
+class _Console(_Way):
+    """The terminal belongs to the device's user, whose program opens it: cfctl/relay/sit.py."""
+
+    def __init__(self, lists: Lists, caller: Caller, found: Found, nowhere: Path) -> None:
+        super().__init__(lists, caller, found)
+        self._nowhere = nowhere
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> socket.socket:
+        """Start the program, and hear whether it has the console.
+
+        :raises CfctlError: if it has not: there is none, or somebody else has it.
+        """
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        with theirs:
+            try:
+                child = await process.start_joined(
+                    [sys.executable, "-P", "-m", "cfctl.relay.sit", self._found.target],
+                    end=theirs,
+                    env=environment(self._found.actor),
+                    credentials=self._found.actor.credentials,
+                    cwd=self._nowhere,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        ending = asyncio.create_task(_reap(child, ours))
+        self._ending.add(ending)
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        try:
+            said = await _first_line(ours)
+            if "error" in said:
+                raise wire.from_document(said["error"], int(said.get("exit_code", 1)))
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+
+#: Of consoles' programs; a task that nobody holds is collected.
+_endings: set[asyncio.Task[None]] = set()
+
+
+async def _reap(child: asyncio.subprocess.Process, ours: socket.socket) -> None:
+    """Wait for a program, which ends when its socket does; one that does not is killed."""
+    while ours.fileno() >= 0 and child.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(child.wait()), 1.0)
+    try:
+        await asyncio.wait_for(child.wait(), _END_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def _first_line(end: socket.socket) -> dict[str, Any]:
+    """Return the document that a program begins with; what follows is the console's."""
+    loop = asyncio.get_running_loop()
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        # One at a time: the next byte may be the guest's.
+        one = await loop.sock_recv(end, 1)
+        if not one or len(line) > _LONGEST_LINE:
+            raise CfctlError("the console's program on the relay's host has failed")
+        line += one
+    said: dict[str, Any] = json.loads(line)
+    return said

@@ -1,0 +1,241 @@
+"""A relay that is used from another network: the real daemon, TLS and tokens, real guests, a client of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.schemas import conforms
+from tests.system import sandbox as sandboxes
+from tests.system.sandbox import Sandbox
+
+#: Of the cable between the two machines.
+SERVER, CLIENT = "198.51.100.1", "198.51.100.2"
+PORT = 7070
+
+PATIENCE = 60.0
+
+#: Who works at the client, and where his contexts are.
+USER = "tester"
+BOOK = "/home/tester/.config/cfctl/contexts.json"
+
+#: What is pushed.
+PUSHED = 100 << 20
+
+
+@dataclass
+class Lab:
+    """Two machines with a cable between them.
+
+    :param host: has a relay and a device ``farm`` with three instances.
+    :param client: knows the relay as the context ``lab``, with a token of an operator.
+    """
+
+    host: Sandbox
+    client: Sandbox
+    fingerprint: str
+
+    def token(self, role: str) -> str:
+        secret: str = self.host.json("relay", "token", "create", "--role", role)["secret"]
+        return secret
+
+    def add(self, name: str, token: str, fingerprint: str | None = None) -> subprocess.CompletedProcess[str]:
+        pin = ["--fingerprint", fingerprint or self.fingerprint]
+        return self.cfctl(
+            "context", "add", name, f"{SERVER}:{PORT}", *pin, "--token-file", "-", stdin=token, check=False
+        )
+
+    def cfctl(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run cfctl at the client, as an ordinary user."""
+        return self.client.cfctl(*args, user=USER, check=check, stdin=stdin)
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self.cfctl(*args, "--json").stdout)
+
+    def start(self, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
+        return self.client.start(*self.client.cfctl_argv(*args), user=USER, **kwargs)
+
+    def adb(self, target: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.cfctl("--relay", "lab", "adb", target, *args, check=check)
+
+
+def until(what: str, condition: object) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serving(host: Sandbox, *options: str) -> Iterator[str]:
+    """Run a relay for the block; give its certificate's fingerprint."""
+    argv = host.cfctl_argv("relay", "serve", "--grpc", f"{SERVER}:{PORT}", *options, "--json")
+    relay = host.start(*argv, stdout=subprocess.PIPE)
+    assert relay.stdout is not None
+    fingerprint = ""
+    try:
+        for line in relay.stdout:
+            event = json.loads(line)
+            fingerprint = event.get("fingerprint", fingerprint)
+            if event["event"] == "ready":
+                break
+        yield fingerprint
+    finally:
+        relay.terminate()
+        host.run("pkill", "-TERM", "-f", "cfctl relay serve", check=False)
+        relay.wait(PATIENCE)
+        relay.stdout.close()
+
+
+def plug(host: Sandbox, client: Sandbox) -> None:
+    """Lay a cable between two machines."""
+    link = ["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1", "netns", str(client.pid)]
+    subprocess.run(["nsenter", "-t", str(host.pid), "-n", *link], check=True)
+    for box, name, address in ((host, "lab0", SERVER), (client, "lab1", CLIENT)):
+        box.run("ip", "addr", "add", f"{address}/24", "dev", name)
+        box.run("ip", "link", "set", name, "up")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, host_package: Path) -> Iterator[Lab]:
+    base = tmp_path_factory.mktemp("lab")
+    with sandboxes.sandbox(base / "host") as host, sandboxes.sandbox(base / "client") as client:
+        plug(host, client)
+        host.cfctl("host", "setup", "--instances", "3")
+        # The first one has room for what is pushed to it, in its memory.
+        host.cfctl("launch", "farm", "--num-instances", "3", "--memory-mb", "512,192,192")
+        with serving(host) as fingerprint:
+            made = Lab(host, client, fingerprint)
+            done = made.add("lab", made.token("operator"))
+            assert done.returncode == 0, done.stderr
+            yield made
+            client.run("adb", "kill-server", user=USER, check=False)
+
+
+def test_the_devices_of_another_server(lab: Lab) -> None:
+    theirs = lab.json("--relay", "lab", "ps")
+    conforms(theirs, "devices")
+    here = lab.host.json("ps")
+    for document in (*theirs["devices"], *here["devices"]):
+        for changing in ("uptime_s", "memory_mb"):
+            document.pop(changing)
+    assert theirs == here
+    one = lab.json("--relay", f"{SERVER}:{PORT}", "status", "farm/2")
+    conforms(one, "device")
+    assert [instance["number"] for instance in one["instances"]] == [2]
+
+
+def test_a_shell(lab: Lab) -> None:
+    assert lab.adb("farm", "shell", "uname", "-s").stdout == "Linux\n"
+    failed = lab.adb("farm", "shell", "exit 7", check=False)
+    assert failed.returncode == 7
+    # Nothing is left of it: adb knows no device any more.
+    assert lab.client.run("adb", "devices", user=USER).stdout.split("\n", 1)[1].strip() == ""
+
+
+def test_100_mb_arrive_as_they_were_sent(lab: Lab, tmp_path: Path) -> None:
+    made = "import hashlib, random, sys; d = random.Random(4).randbytes(int(sys.argv[1])); "
+    made += "open('/tmp/pushed', 'wb').write(d); print(hashlib.sha256(d).hexdigest())"
+    digest = lab.client.run("python3", "-c", made, str(PUSHED)).stdout.strip()
+    assert len(digest) == hashlib.sha256().digest_size * 2
+    lab.adb("farm", "push", "/tmp/pushed", "/tmp/pushed")
+    said = lab.adb("farm", "shell", "sha256sum", "/tmp/pushed").stdout
+    assert said.split()[0] == digest
+    lab.adb("farm", "shell", "rm", "/tmp/pushed")
+
+
+def test_three_at_once(lab: Lab) -> None:
+    runs = [
+        lab.start(
+            *("--relay", "lab", "adb", f"farm/{number}", "shell", "cat; ip -4 addr"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in (1, 2, 3)
+    ]
+    # All are connected before any of them ends.
+    until("three tunnels", lambda: lab.client.run("adb", "devices", user=USER).stdout.count("\tdevice\n") == 3)
+    answers = [run.communicate(f"to {number}\n", timeout=PATIENCE)[0] for number, run in enumerate(runs, 1)]
+    assert [answer.splitlines()[0] for answer in answers] == ["to 1", "to 2", "to 3"]
+    assert [f"inet 192.168.98.{1 + number}/24" in answer for number, answer in enumerate(answers, 1)] == [True] * 3
+    assert [run.returncode for run in runs] == [0, 0, 0]
+
+
+def test_another_fingerprint_is_refused_and_nothing_is_kept(lab: Lab) -> None:
+    done = lab.add("evil", "token", "0" * 64)
+    assert done.returncode == 1
+    assert "has another certificate than it should have" in done.stderr
+    assert lab.fingerprint in done.stderr
+    assert "evil" not in lab.cfctl("context", "list").stdout
+    unasked = lab.cfctl("context", "add", "evil", f"{SERVER}:{PORT}", check=False)
+    assert unasked.returncode == 1
+    assert f"--fingerprint {lab.fingerprint}" in unasked.stderr
+
+
+def test_a_viewer_gets_no_tunnel(lab: Lab) -> None:
+    assert lab.add("viewer", lab.token("viewer")).returncode == 0
+    done = lab.cfctl("--relay", "viewer", "adb", "farm", "shell", "true", check=False)
+    assert done.returncode == 1
+    assert "the role viewer may not do that" in done.stderr
+    lab.cfctl("context", "remove", "viewer")
+
+
+def test_one_table_over_all_servers(lab: Lab) -> None:
+    known = json.loads(lab.client.run("cat", BOOK).stdout)
+    lost = {**known["contexts"][0], "name": "lost", "address": f"{SERVER}:1"}
+    known["contexts"].append(lost)
+    lab.client.run("sh", "-c", f"cat >{BOOK}", stdin=json.dumps(known))
+    done = lab.cfctl("ps", "--all-contexts", check=False)
+    assert done.returncode == 1
+    assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["CONTEXT", "NAME", "STATE"],
+        ["lab", "farm", "running"],
+    ]
+    assert "lost: no relay answers at" in done.stderr
+    document = json.loads(lab.cfctl("ps", "--all-contexts", "--json", check=False).stdout)
+    conforms(document, "devices")
+    assert [one["context"] for one in document["unreachable"]] == ["lost"]
+    lab.cfctl("context", "remove", "lost")
+
+
+def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:
+    shell = lab.start(
+        *("--relay", "lab", "adb", "farm/2", "shell", "cat"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write("hello\n")
+    shell.stdin.flush()
+    assert shell.stdout.readline() == "hello\n"
+    assert lab.cfctl("--relay", "lab", "stop", "farm").returncode == 0
+    # The exit status is adb's own: it takes the end of a connection for the end of the command.
+    _, said = shell.communicate(timeout=PATIENCE)
+    assert "farm/2: farm was stopped" in said
+    late = lab.adb("farm", "shell", "true", check=False)
+    assert late.returncode == 3
+    assert "farm is stopped" in late.stderr
+
+
+def test_another_certificate_is_not_trusted(lab: Lab) -> None:
+    lab.host.run("pkill", "-TERM", "-f", "cfctl relay serve")
+    until("the end of the relay", lambda: lab.host.cfctl("relay", "status", check=False).returncode == 3)
+    lab.host.run("rm", "-r", "/var/lib/cfctl/relay")
+    with serving(lab.host) as fingerprint:
+        assert fingerprint != lab.fingerprint
+        done = lab.cfctl("--relay", "lab", "ps", check=False)
+    assert done.returncode == 1
+    assert "has another certificate than it should have" in done.stderr
+    assert fingerprint in done.stderr
