@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,6 +202,8 @@ def _environment(record: Record) -> dict[str, str]:
         "ANDROID_SOONG_HOST_OUT": os.fspath(wares.package(record)),
         "ANDROID_PRODUCT_OUT": os.fspath(wares.product(record)),
         "CUTTLEFISH_INSTANCE": str(record.numbers[0]),
+        # The embedded guest's streamer runs on it: the package has no libraries, and this Python has them.
+        "CFCTL_PYTHON": sys.executable,
     }
 
 
