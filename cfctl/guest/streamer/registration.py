@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: After a failure, as a stock streamer waits. That one gives up after the third; this one goes on looking, which
 #: costs a system call, because a relay may be started after the device.
 _WAITS_S = (1.0, 2.0, 4.0)
-_LOOK_S = 5.0
+_LOOK_S = 2.0
 
 
 class Registration:
