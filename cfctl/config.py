@@ -135,6 +135,12 @@ def _listening(raw: Any) -> str:
     return f"{host}:{int(port)}"
 
 
+def _http(raw: Any) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"https?://[^\s/]+/?", raw):
+        raise ValueError("an address such as http://127.0.0.1:1080 is needed")
+    return raw
+
+
 def _file(raw: Any) -> str:
     if not isinstance(raw, str) or (raw and not raw.startswith("/")):
         raise ValueError("an absolute path is needed, or nothing at all")
@@ -313,6 +319,12 @@ KEYS: dict[str, Key] = {
             _numbers,
             "The instance numbers that new devices may have, such as 3,4; empty: all that the host serves. In a "
             "container they are the container's.",
+        ),
+        Key(
+            "screen.operator",
+            "http://127.0.0.1:1080",
+            _http,
+            "Where cfctl screen looks for devices: the operator or relay that their streamers register at.",
         ),
         Key(
             "relay.grpc",

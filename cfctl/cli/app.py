@@ -28,6 +28,7 @@ from cfctl.cli import (
     images,
     lifecycle,
     relay,
+    screen,
 )
 from cfctl.errors import UsageError
 
@@ -74,6 +75,7 @@ def cfctl_(
 device.register(app)
 lifecycle.register(app)
 display.register(app)
+screen.register(app)
 access.register(app)
 control.register(app)
 clean.register(app)

@@ -1,0 +1,80 @@
+"""``cfctl screen``: what a device shows, for scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cfctl.cli.common import Answer, verb
+from cfctl.cli.lifecycle import Target
+from cfctl.errors import UsageError
+
+_SECONDS = 5.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    verb(app, "screen")(screen)
+
+
+def screen(
+    *,
+    target: Target,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Save one picture.", metavar="FILE", show_default=False)
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Save a film.", metavar="FILE.webm", show_default=False)
+    ] = None,
+    stats: Annotated[
+        bool,
+        typer.Option("--stats", help="Watch and count: frames, bits, time to the first one.", show_default=False),
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="How long to film or count.", min=0.1, max=86400)] = _SECONDS,
+    operator: Annotated[
+        str | None,
+        typer.Option(help="Where the device is registered [default: screen.operator].", metavar="URL"),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="For a relay that wants one.", metavar="TOKEN", envvar="CFCTL_SCREEN_TOKEN", show_envvar=True
+        ),
+    ] = None,
+) -> Answer:
+    """Look at the screen of an instance as a browser does: through its streamer and the operator or relay.
+
+    Without a browser, for scripts: a picture, a film, or numbers.
+
+    \b
+    Examples:
+      cfctl screen phone --png now.png
+      cfctl screen phone/2 --record film.webm --seconds 10
+      cfctl screen phone --stats --json
+    """
+    from cfctl.viewer import watch
+
+    asked = [name for name, given in (("--png", png), ("--record", record), ("--stats", stats)) if given]
+    if len(asked) != 1:
+        raise UsageError("one of --png, --record and --stats is needed", f"Given: {', '.join(asked) or 'none'}.")
+    if png is not None:
+        path = png.expanduser().absolute()
+        return _saved(target, path, watch.picture(target, path, operator=operator, token=token))
+    if record is not None:
+        path = record.expanduser().absolute()
+        return _saved(target, path, watch.film(target, path, seconds, operator=operator, token=token))
+    found = watch.numbers(target, seconds, operator=operator, token=token)
+    return Answer({"target": target, "file": None, **found}, lambda: _numbers(found))
+
+
+def _saved(target: str, path: Path, found: dict[str, Any]) -> Answer:
+    return Answer({"target": target, "file": str(path), **found}, lambda: print(path))
+
+
+def _numbers(found: dict[str, Any]) -> None:
+    first = found["first_frame_s"]
+    print(f"{found['width']}x{found['height']}, {found['frames']} frames in {found['seconds']:.1f} s")
+    print(f"{found['frames_per_s']:.1f} frames/s, {found['bits_per_s'] / 1000:.0f} kbit/s")
+    print(f"{found['key_frames']} key frames, the first after {first:.2f} s" if first is not None else "no frame")
