@@ -82,10 +82,7 @@ def _call(name: str, argv: list[str], package: Path) -> int:
 
         return powerbtn.main(argv, os.environ)
     if name == "webRTC":
-        try:
-            from cfctl.guest.streamer import program
-        except ImportError as exc:
-            raise CfctlError("this Python lacks what a screen needs", str(exc), "Run it on cfctl's own.") from exc
+        from cfctl.guest.streamer import program
 
         return program.main(argv, os.environ)
     if name == "cvd_internal_display":

@@ -29,6 +29,9 @@ PROGRAM = "webRTC"
 #: The description of a package of ours, written last: what has it is whole, and may be replaced by another.
 MARKER = Path("etc") / "cfctl-guest.json"
 
+#: How the streamer ends where its Python has not what it needs: trying again would not help.
+LACKS = 4
+
 #: One that fails at once will fail again.
 _TRIES = 5
 _AGAIN_S = 2.0
@@ -130,7 +133,7 @@ class Streaming:
         said = ""
         with contextlib.suppress(OSError):
             said = self._output.read_text(errors="replace").strip()[-1000:].replace("\n", " / ")
-        again = self._tries < _TRIES
+        again = status != LACKS and self._tries < _TRIES
         self._log.write(
             "W",
             f"the streamer ended with status {status}: {said or 'it printed nothing'}"

@@ -7,11 +7,12 @@ import contextlib
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl.errors import CfctlError
-from cfctl.guest import gflags
+from cfctl.guest import gflags, streaming
 from cfctl.guest.bootlog import LauncherLog
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.options import default_number
@@ -28,6 +29,9 @@ FLAGS = {
     # As upstream's: where the boot is told of.
     for flag in (gflags.Flag("kernel_log_events_fd", gflags.Kind.INT32, "-1", used=True),)
 }
+
+#: What the package does not bring.
+LIBRARIES = ("aiortc", "av", "msgspec")
 
 #: The one that QEMU's VGA has.
 LABEL = "display_0"
@@ -46,6 +50,9 @@ _GOODBYE_S = 0.5
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Be ``webRTC``; return the exit status."""
     values = gflags.parse(FLAGS, argv, program="webRTC", environ=environ)
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        print(f"{sys.executable} lacks what a screen needs: {', '.join(missing)}", file=sys.stderr)
+        return streaming.LACKS
     with contextlib.suppress(OSError):
         os.nice(_NICE)
         Path("/proc/self/comm").write_text("webRTC")
