@@ -1,7 +1,7 @@
 """What a screen costs, and how soon it is seen: the embedded guest's streamer with a viewer of ours beside it.
 
 Time to the first frame, frames per second, click to photon (a key pressed until its letter is in a decoded frame),
-and what the streamer takes of a processor: unwatched, watched while the guest's clock ticks, and with a screen full of
+and what the streamer takes of a processor: unwatched, watched while the guest's clock ticks, and with a screen of
 scrolling text. Prints a table and, as the last line, JSON. Run it as root with: make bench
 """
 
