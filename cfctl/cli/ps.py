@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl.cli.common import Answer, print_json
-<<<<<<< HEAD
-from cfctl.docker import contained
-=======
 from cfctl.cli.elsewhere import LOCAL
+from cfctl.docker import contained
 from cfctl.errors import UsageError
->>>>>>> w2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cfctl.relay.limits import Limits
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
+    from cfctl.relay.web_side import WebSide
 
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
@@ -65,6 +66,9 @@ class Composition:
     ) -> None:
         self.own = own
         self.tokens = tokens
+        self.audit = audit
+        #: Where browsers look; none if the relay shows no screens.
+        self.screens: WebSide | None = None
         self.metrics = Metrics()
         #: Where callers are heard; whoever opens a listener says so here.
         self.listeners: list[Mapping[str, str]] = []

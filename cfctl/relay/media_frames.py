@@ -119,7 +119,7 @@ class Pace:
     _HEADROOM = 1.5
     #: What one key frame may take at once.
     _BURST_S = 0.5
-    #: Without any word of the viewer's he is thought to be frozen; RTCP comes about every second (RFC 3550 section 6.2).
+    #: Without any word of his a viewer is thought to be frozen; RTCP comes about every second (RFC 3550 section 6.2).
     _SILENT_S = 4.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

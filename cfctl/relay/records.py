@@ -27,7 +27,7 @@ class Records:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+        sock.settimeout(0)
         # A record has to fit whole.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LONGEST_RECORD)
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

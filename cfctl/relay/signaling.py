@@ -1,4 +1,4 @@
-"""The sockets that streamers register at, and where a launcher says beforehand which will; as the stock operator's."""
+"""The sockets that streamers register at, and where launchers say beforehand which will; as the stock operator's."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Signaling:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listener: socket.socket, serve: Callable[[Records], Awaitable[None]]) -> None:
-        listener.setblocking(False)
+        listener.settimeout(0)
         with listener:
             while True:
                 try:
