@@ -7,7 +7,6 @@ line of JSON each. Where a stock streamer would abort, it does.
 from __future__ import annotations
 
 import asyncio
-import colorsys
 import fractions
 import json
 import os
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import av
-import numpy
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -44,8 +42,8 @@ INFO: dict[str, Any] = {
     "custom_control_panel_buttons": [],
 }
 
-#: Colours follow each other so that any two looks half a second apart differ.
-COLOURS = 7
+#: Cb and Cr of the colours that follow each other, four in a second.
+COLOURS = ((90, 240), (54, 34), (240, 110), (16, 146), (166, 16), (202, 222), (128, 128))
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,14 @@ class Picture(MediaStreamTrack):
         self._number += 1
         due = self._start + self._number / self._wanted.rate
         await asyncio.sleep(max(0, due - time.monotonic()))
-        pixels = numpy.empty((height, width, 3), numpy.uint8)
-        hue = (self._number // max(1, self._wanted.rate // 4)) % COLOURS / COLOURS
-        pixels[:] = [int(255 * part) for part in colorsys.hsv_to_rgb(hue, 1, 0.8)]
+        hue = self._number // max(1, self._wanted.rate // 4) % len(COLOURS)
         at = self._number * 4 % (width - 16)
-        pixels[:, at : at + 16] = 255
-        frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
+        row = bytes([120]) * at + bytes([235]) * 16 + bytes([120]) * (width - 16 - at)
+        frame = av.VideoFrame(width, height, "yuv420p")
+        for plane, line in zip(
+            frame.planes, (row, *(bytes([part]) * (width // 2) for part in COLOURS[hue])), strict=True
+        ):
+            plane.update(line.ljust(plane.line_size, b"\0") * plane.height)
         frame.pts = int((time.monotonic() - self._start) * 90_000)
         frame.time_base = fractions.Fraction(1, 90_000)
         return frame

@@ -35,6 +35,12 @@ class Streamer:
         for line in self.process.stdout:
             self.said.append(json.loads(line))
 
+    def end(self) -> None:
+        """Read what is left."""
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def heard(self, label: str) -> list[Any]:
         """Return what came on a data channel."""
         return [one["data"] for one in self.said if one.get("heard") == label]
@@ -57,11 +63,13 @@ def streaming(relay: Relay, **wanted: Any) -> Iterator[Streamer]:
     )
     streamer = Streamer(process)
     try:
-        wait(lambda: streamer.events("registered"), "the streamer to register")
+        wait(lambda: streamer.events("registered") or process.poll() is not None, "the streamer to register")
+        assert process.poll() is None
         yield streamer
     finally:
         process.kill()
         process.wait()
+        streamer.end()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +193,7 @@ def test_buttons_and_rotation(page: Page, streamer: Streamer) -> None:
     page.get_by_role("button", name="Rotate").click()
     wait(lambda: streamer.heard("sensors-channel"), "the angle")
     assert streamer.heard("sensors-channel")[-1] == [0, 0, 90]
-    page.wait_for_function("document.getElementById('video').style.transform === 'rotate(90deg)'")
+    wait(lambda: page.evaluate("document.getElementById('video').style.transform === 'rotate(90deg)'"), "the page")
 
 
 def test_pasting_is_typing(page: Page, streamer: Streamer) -> None:
@@ -205,16 +213,19 @@ def test_statistics(page: Page, streamer: Streamer) -> None:
     watch(page)
     page.get_by_role("button", name="Statistics").click()
     expect(page.locator("#stats")).to_contain_text("frames/s", timeout=_PATIENCE_MS)
-    page.wait_for_function("/[1-9][0-9]* frames.s/.test(document.getElementById('stats').textContent)")
+    wait(
+        lambda: page.evaluate("/[1-9][0-9]* frames.s/.test(document.getElementById('stats').textContent)"), "the page"
+    )
     expect(page.locator("#stats")).to_contain_text("round trip")
 
 
 def test_the_list_shows_a_picture(page: Page, streamer: Streamer) -> None:
     expect(page.locator(".card .name")).to_have_text("cvd-1", timeout=_PATIENCE_MS)
-    page.wait_for_function(
-        """() => { const canvas = document.querySelector(".card canvas");
+    wait(
+        lambda: page.evaluate("""() => { const canvas = document.querySelector(".card canvas");
         return canvas && canvas.width === 320
-          && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""
+          && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""),
+        "the page",
     )
 
 
@@ -229,13 +240,9 @@ def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, stre
     before = len(streamer.heard("input-channel"))
     page.locator("#screen").focus()
     page.keyboard.press("b")
-    page.wait_for_function("document.querySelector('#tools [data-press]').disabled")
-    address = relay.listeners["web"]["address"]
-    refused = page.evaluate(
-        "async (at) => (await (await fetch(at)).json()).refused", f"{address}/api/devices/cvd-1/stats"
-    )
-    wait(lambda: refused or page.evaluate(
-        "async (at) => (await (await fetch(at)).json()).refused", f"{address}/api/devices/cvd-1/stats"), "a refusal")  # fmt: skip
+    wait(lambda: page.evaluate("document.querySelector('#tools [data-press]').disabled"), "the page")
+    stats = "async () => (await (await fetch('/api/devices/cvd-1/stats')).json()).refused"
+    wait(lambda: page.evaluate(stats), "a refusal")
     assert streamer.heard("input-channel")[before:] == []
     context.close()
 
