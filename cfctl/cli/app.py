@@ -27,6 +27,7 @@ from cfctl.cli import (
     host,
     images,
     lifecycle,
+    link,
     relay,
 )
 from cfctl.errors import UsageError
@@ -75,6 +76,7 @@ device.register(app)
 lifecycle.register(app)
 display.register(app)
 access.register(app)
+link.register(app)
 control.register(app)
 clean.register(app)
 demo.register(app)

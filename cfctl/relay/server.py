@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class Options:
     :param web: where browsers are answered; None is nowhere, and no streamer can register.
     :param control: whether one viewer controls a device at a time, or all that may.
     :param ice: STUN and TURN.
+    :param turn: where a TURN server of the relay's own listens; None if there is none.
+    :param turn_ports: the first and last port that it passes on from.
     :param certificate: the administrator's own; None is the relay's.
     :param drain_s: how long a launch may go on after the relay was told to stop.
     """
@@ -65,6 +67,8 @@ class Options:
     web: tuple[str, int] | None = None
     control: Mode = "one"
     ice: Ice = field(default_factory=Ice)
+    turn: tuple[str, int] | None = None
+    turn_ports: tuple[int, int] = (49152, 50175)
     certificate: Certificate | None = None
     drain_s: float = 30.0
     limits: Limits = field(default_factory=Limits)
@@ -177,7 +181,7 @@ class Server:
             tokens=whole.tokens,
             lists=whole.lists,
             audit=whole.audit,
-            ice=self._options.ice,
+            ice=await self._turn(whole, stack),
             mode=self._options.control,
             url=_url(listener, secure=tls is not None),
             secure=tls is not None,
@@ -192,6 +196,31 @@ class Server:
         about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
         self._heard(whole, "web", side.url, **about)
         self._heard(whole, "streamers", str(self._paths.relay_streamers))
+
+    async def _turn(self, whole: Composition, stack: contextlib.AsyncExitStack) -> Ice:
+        """Start a TURN server, if there is to be one; return what viewers are told."""
+        ice = self._options.ice
+        if self._options.turn is None:
+            return ice
+        from cfctl.relay.turn import TurnServer
+
+        if ice.turn:
+            raise UsageError(
+                "the relay's own TURN server has a secret of its own",
+                "relay.turn_servers names others.",
+                "Leave one of them out: relay.turn or relay.turn_servers",
+            )
+        if self._options.turn[0] in ("0.0.0.0", "[::]", "::"):
+            raise UsageError(
+                f"{self._options.turn[0]} is no address that a viewer reaches",
+                "A TURN server tells viewers its address, and passes on from it.",
+                "Give one of this host's: ip -brief address",
+            )
+        turn = TurnServer(*self._options.turn, self._options.turn_ports, self._paths.relay_inside, whole.own)
+        stack.push_async_callback(turn.close)
+        await turn.start()
+        self._heard(whole, "turn", turn.address)
+        return replace(ice, turn=turn.urls, secret=turn.secret)
 
     def _heard(self, whole: Composition, what: str, where: str, **more: str) -> None:
         """Say where callers are heard."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from glob import escape
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
+from cfctl.errors import NoSuchDevice
 from cfctl.relay import media_rtc
 from cfctl.relay.ice import Ice
+from cfctl.relay.roles import word
 from cfctl.relay.screens import Screens
 from cfctl.relay.signaling import Signaling
 from cfctl.relay.streamers import Streamer, Streamers
 from cfctl.relay.web import Web
-from cfctl.relay.web_access import Access
+from cfctl.relay.web_access import LINK_S, Access, level
+from cfctl.v1 import relay_pb2
 
 if TYPE_CHECKING:
     import socket
@@ -45,6 +50,7 @@ class WebSide:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.url = url
         self._ice = ice
+        self._lists = lists
         self.access = Access(own, tokens)
         self._streamers = Streamers(self._changed)
         self._screens = Screens(self._streamers, lists, ice.own, mode)
@@ -56,6 +62,30 @@ class WebSide:
 
     def _config(self, caller: Caller) -> tuple[Config, bool]:
         return self._ice.for_viewer(caller.user.name), self._ice.relay_only
+
+    async def link(self, caller: Caller, name: str, role: str) -> relay_pb2.Link:
+        """Return a link that lets one browser in: to one device, or to all that the caller has.
+
+        :raises NoSuchDevice: if there is no such device for him.
+        :raises UsageError: for a role that there is not.
+        """
+        device = ""
+        if name:
+            try:
+                device = (await self._screens.find(caller, name)).name
+            except NoSuchDevice:
+                # One that shows no screen now may show one when the link is opened.
+                found = await self._lists.find(caller, name)
+                device = name if found.position else found.document["name"]
+        found_role = level(role, caller.role)
+        pattern = escape(device.partition("/")[0]) if device else "*"
+        code = self.access.link(caller.user, found_role, pattern)
+        return relay_pb2.Link(
+            url=f"{self.url}/enter#" + urlencode({"code": code, "device": device}),
+            device=device,
+            role=word(found_role),
+            seconds=int(LINK_S),
+        )
 
     async def serve(
         self,
