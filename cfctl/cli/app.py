@@ -27,6 +27,7 @@ from cfctl.cli import (
     host,
     images,
     lifecycle,
+    link,
     relay,
     screen,
 )
@@ -77,6 +78,7 @@ lifecycle.register(app)
 display.register(app)
 screen.register(app)
 access.register(app)
+link.register(app)
 control.register(app)
 clean.register(app)
 demo.register(app)

@@ -22,6 +22,7 @@ from cfctl.launch import (
     logs,
     numbers,
     observe,
+    operator,
     parent,
     ports,
     procs,
@@ -233,6 +234,7 @@ def _start(
         *_flags(record),
         *_patience(timeout, left),
         *([f"--snapshot_path={snapshot}"] if snapshot else []),
+        *operator.flags(left),
         *ports.flags(record.instances, ports.parse(settings["launch.webrtc_ports"]), known=left),
     ]
     flags = [*listing.fit(ours, known), *record.request.flags]

@@ -1,0 +1,258 @@
+"""The page in Chromium: a picture that moves, touch and keys as they were sent, rotation, and coming back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.relay.relays import PATIENCE_S, REPO, Relay, running, wait
+
+#: Milliseconds, for whatever Playwright waits for.
+_PATIENCE_MS = 1000 * PATIENCE_S
+
+
+class Streamer:
+    """A stand-in for the stock streamer that runs, and what it has said."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(json.loads(line))
+
+    def end(self) -> None:
+        """Read what is left."""
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def heard(self, label: str) -> list[Any]:
+        """Return what came on a data channel."""
+        return [one["data"] for one in self.said if one.get("heard") == label]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what happened."""
+        return [one for one in self.said if one.get("event") == name]
+
+
+@contextmanager
+def streaming(relay: Relay, **wanted: Any) -> Iterator[Streamer]:
+    """Run a streamer for the block, registered at a relay."""
+    about = {"socket": str(relay.root / "run/streamers.sock"), **wanted}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.relay.streamer", json.dumps(about)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPO,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)},
+    )
+    streamer = Streamer(process)
+    try:
+        wait(lambda: streamer.events("registered") or process.poll() is not None, "the streamer to register")
+        assert process.poll() is None
+        yield streamer
+    finally:
+        process.kill()
+        process.wait()
+        streamer.end()
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[Relay]:
+    with running(web="127.0.0.1:0") as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def streamer(relay: Relay) -> Iterator[Streamer]:
+    with streaming(relay) as streamer:
+        yield streamer
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, relay: Relay) -> Iterator[Page]:
+    """Give a page that has entered with an operator's token, and must not complain."""
+    context = browser.new_context()
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
+    enter(page, relay, "operator")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def enter(page: Page, relay: Relay, role: str) -> None:
+    page.goto(relay.listeners["web"]["address"])
+    page.get_by_label("Token").fill(relay.token(role))
+    page.get_by_role("button", name="Enter").click()
+    expect(page.get_by_role("heading", name="Devices")).to_be_visible(timeout=_PATIENCE_MS)
+
+
+#: The colour in the middle of the left quarter: what a person sees there.
+_COLOUR = """() => {
+  const video = document.getElementById("video");
+  if (!video || !video.videoWidth) return null;
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  const to = canvas.getContext("2d");
+  to.drawImage(video, 0, 0);
+  return [...to.getImageData(canvas.width / 4, canvas.height / 2, 1, 1).data].join(",");
+}"""
+
+
+def colours(page: Page, count: int) -> set[str]:
+    """Return the colours that the screen shows until there were so many."""
+    seen: set[str] = set()
+
+    def look() -> bool:
+        colour = page.evaluate(_COLOUR)
+        if colour:
+            seen.add(colour)
+        return len(seen) >= count
+
+    wait(look, f"{count} colours")
+    return seen
+
+
+def watch(page: Page, name: str = "cvd-1") -> None:
+    page.evaluate(f"location.hash = '#/{name}'")
+    page.wait_for_selector("#stage[data-connected=true]")
+
+
+def test_the_picture_arrives_and_changes(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    assert len(colours(page, 4)) >= 4
+    assert page.evaluate("document.getElementById('video').videoWidth") == 320
+
+
+def test_keys_and_touches_arrive_as_they_were_sent(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    before = len(streamer.heard("input-channel"))
+
+    def news() -> list[Any]:
+        return streamer.heard("input-channel")[before:]
+
+    page.locator("#screen").focus()
+    page.keyboard.press("a")
+    wait(lambda: len(news()) >= 2, "a key")
+    assert news() == [
+        {"type": "keyboard", "keycode": "KeyA", "event_type": "keydown"},
+        {"type": "keyboard", "keycode": "KeyA", "event_type": "keyup"},
+    ]
+    before += 2
+    box = page.locator("#screen").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.up()
+    wait(lambda: len(news()) >= 2, "a touch")
+    down, up = news()
+    assert (down["type"], down["down"], up["down"]) == ("multi-touch", 1, 0)
+    assert down["id"] == up["id"] == [0]
+    assert abs(down["x"][0] - 160) <= 1
+    assert abs(down["y"][0] - 120) <= 1
+    assert down["device_label"] == "display_0"
+
+
+def test_buttons_and_rotation(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    page.get_by_role("button", name="Volume up").click()
+    wait(lambda: len(streamer.heard("device-control")) >= 2, "a button")
+    assert streamer.heard("device-control")[-2:] == [
+        {"command": "volumeup", "button_state": "down"},
+        {"command": "volumeup", "button_state": "up"},
+    ]
+    page.get_by_role("button", name="Rotate").click()
+    wait(lambda: streamer.heard("sensors-channel"), "the angle")
+    assert streamer.heard("sensors-channel")[-1] == [0, 0, 90]
+    wait(lambda: page.evaluate("document.getElementById('video').style.transform === 'rotate(90deg)'"), "the page")
+
+
+def test_pasting_is_typing(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    before = len(streamer.heard("input-channel"))
+    page.get_by_role("button", name="Paste").click()
+    page.get_by_label("What is typed").fill("Hi!\n€")
+    page.get_by_role("button", name="Type it").click()
+    expect(page.locator("#status")).to_contain_text("1 characters", timeout=_PATIENCE_MS)
+    wait(lambda: len(streamer.heard("input-channel")) >= before + 12, "the keys")
+    typed = [one["keycode"] for one in streamer.heard("input-channel")[before:] if one["event_type"] == "keydown"]
+    assert typed == ["ShiftLeft", "KeyH", "KeyI", "ShiftLeft", "Digit1", "Enter"]
+
+
+def test_statistics(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    page.get_by_role("button", name="Statistics").click()
+    expect(page.locator("#stats")).to_contain_text("frames/s", timeout=_PATIENCE_MS)
+    wait(
+        lambda: page.evaluate("/[1-9][0-9]* frames.s/.test(document.getElementById('stats').textContent)"), "the page"
+    )
+    expect(page.locator("#stats")).to_contain_text("round trip")
+
+
+def test_the_list_shows_a_picture(page: Page, streamer: Streamer) -> None:
+    expect(page.locator(".card .name")).to_have_text("cvd-1", timeout=_PATIENCE_MS)
+    wait(
+        lambda: page.evaluate("""() => { const canvas = document.querySelector(".card canvas");
+        return canvas && canvas.width === 320
+          && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""),
+        "the page",
+    )
+
+
+def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, streamer: Streamer) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+    enter(page, relay, "viewer")
+    watch(page)
+    colours(page, 2)
+    expect(page.locator("#hands")).to_contain_text("You look", timeout=_PATIENCE_MS)
+    before = len(streamer.heard("input-channel"))
+    page.locator("#screen").focus()
+    page.keyboard.press("b")
+    wait(lambda: page.evaluate("document.querySelector('#tools [data-press]').disabled"), "the page")
+    stats = "async () => (await (await fetch('/api/devices/cvd-1/stats')).json()).refused"
+    wait(lambda: page.evaluate(stats), "a refusal")
+    assert streamer.heard("input-channel")[before:] == []
+    context.close()
+
+
+def test_a_streamer_that_dies_and_returns(page: Page, relay: Relay) -> None:
+    with streaming(relay, device_id="cvd-2") as first:
+        watch(page, "cvd-2")
+        colours(page, 2)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+    with streaming(relay, device_id="cvd-2") as second:
+        wait(lambda: second.events("told"), "the relay to look again")
+        colours(page, 3)
