@@ -22,11 +22,11 @@ import av
 
 from bench import namespace
 from cfctl.guest import package
-from cfctl.viewer import stream
+from cfctl.viewer import signalling, stream
 from cfctl.wire import webrtc_channels as channels
 
 _CFCTL = [sys.executable, "-m", "cfctl"]
-_URL = "http://127.0.0.1:1080"
+_OPERATOR = signalling.Operator("http://127.0.0.1:1080")
 _SOCKET = Path("/run/cuttlefish/operator")
 _SECONDS = 10.0
 _CLICKS = 20
@@ -79,7 +79,7 @@ def _memory_mb(pid: int) -> float:
 
 async def _first_frame() -> float:
     started = time.perf_counter()
-    async with stream.watching(_URL, "cvd-1") as viewer:
+    async with stream.watching(_OPERATOR, "cvd-1") as viewer:
         async for _ in viewer.frames():
             return time.perf_counter() - started
     raise AssertionError
@@ -87,7 +87,7 @@ async def _first_frame() -> float:
 
 async def _share(pid: int) -> tuple[float, float, float]:
     """Watch for some seconds; return the streamer's share of a processor in percent, frames/s and kbit/s."""
-    async with stream.watching(_URL, "cvd-1") as viewer:
+    async with stream.watching(_OPERATOR, "cvd-1") as viewer:
         frames = viewer.frames()
         await anext(frames)
         before, count, size, started = _cpu(pid), 0, 0, time.perf_counter()
@@ -102,7 +102,7 @@ async def _share(pid: int) -> tuple[float, float, float]:
 async def _clicks() -> list[float]:
     """Type letters; return the milliseconds until each changes the picture."""
     took = []
-    async with stream.watching(_URL, "cvd-1") as viewer:
+    async with stream.watching(_OPERATOR, "cvd-1") as viewer:
         decoder = av.CodecContext.create("libvpx", "r")
         assert isinstance(decoder, av.VideoCodecContext)
         await viewer.ready()

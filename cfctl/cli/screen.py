@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl import steps
 from cfctl.cli.common import Answer, verb
 from cfctl.cli.lifecycle import Target
 from cfctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from cfctl.viewer.signalling import Operator
 
 _SECONDS = 5.0
 
@@ -35,7 +39,9 @@ def screen(
     seconds: Annotated[float, typer.Option(help="How long to film or count.", min=0.1, max=86400)] = _SECONDS,
     operator: Annotated[
         str | None,
-        typer.Option(help="Where the device is registered [default: screen.operator].", metavar="URL"),
+        typer.Option(
+            help="Where the device is registered [default: this host's relay, else screen.operator].", metavar="URL"
+        ),
     ] = None,
     token: Annotated[
         str | None,
@@ -56,17 +62,44 @@ def screen(
     """
     from cfctl.viewer import watch
 
+    where = _operator(operator, token)
     asked = [name for name, given in (("--png", png), ("--record", record), ("--stats", stats)) if given]
     if len(asked) != 1:
         raise UsageError("one of --png, --record and --stats is needed", f"Given: {', '.join(asked) or 'none'}.")
     if png is not None:
         path = png.expanduser().absolute()
-        return _saved(target, path, watch.picture(target, path, operator=operator, token=token))
+        return _saved(target, path, watch.picture(target, path, operator=where))
     if record is not None:
         path = record.expanduser().absolute()
-        return _saved(target, path, watch.film(target, path, seconds, operator=operator, token=token))
-    found = watch.numbers(target, seconds, operator=operator, token=token)
+        return _saved(target, path, watch.film(target, path, seconds, operator=where))
+    found = watch.numbers(target, seconds, operator=where)
     return Answer({"target": target, "file": None, **found}, lambda: _numbers(found))
+
+
+def _operator(url: str | None, token: str | None) -> Operator:
+    """Return whom to ask: who was named, a relay of this host that shows screens, or whom the settings name."""
+    from urllib.parse import parse_qs, urlsplit
+
+    from cfctl import config
+    from cfctl.errors import CfctlError
+    from cfctl.relay import local
+    from cfctl.v1 import relay_pb2
+    from cfctl.viewer.signalling import Operator
+
+    if url is None and token is None and (path := local.chosen(own=False)) is not None:
+        try:
+            link = local.call(path, lambda relay: relay.OpenScreen, relay_pb2.OpenScreenRequest(role="viewer"))
+        except CfctlError as error:
+            # It shows no screens, so nothing registers there.
+            steps.note(f"the relay is not asked: {error.brief}")
+        else:
+            parts = urlsplit(link.url)
+            code = parse_qs(parts.fragment)["code"][0]
+            return Operator(f"{parts.scheme}://{parts.netloc}", code=code, fingerprint=link.fingerprint or None)
+    named = url or str(config.load()["screen.operator"])
+    if not named.startswith(("http://", "https://")):
+        raise UsageError(f"{named} is no address of an operator", None, "Name one: --operator http://HOST:PORT")
+    return Operator(named.rstrip("/"), token)
 
 
 def _saved(target: str, path: Path, found: dict[str, Any]) -> Answer:

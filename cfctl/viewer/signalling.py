@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -21,6 +22,29 @@ _ANSWER_S = 10.0
 
 #: Between two looks of a client that must ask (the stock Go client's): from, to.
 _POLL_S = (0.1, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Where devices are registered: a stock operator, or a relay, which wants to know who asks.
+
+    :param url: its address, such as ``http://127.0.0.1:1080``.
+    :param token: for a relay.
+    :param code: of a relay's link, which counts once.
+    :param fingerprint: the SHA-256 of its certificate in hex; no other is accepted.
+    """
+
+    url: str
+    token: str | None = None
+    code: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def tls(self) -> bool | aiohttp.Fingerprint:
+        """How its certificate is checked: a stock operator's is its own, but then no secret is told to it."""
+        if self.fingerprint:
+            return aiohttp.Fingerprint(bytes.fromhex(self.fingerprint))
+        return bool(self.token or self.code)
 
 
 class NoOperator(CfctlError):
@@ -107,32 +131,37 @@ class _Polled(Line):
 
 
 @contextlib.asynccontextmanager
-async def opened(operator: str, device: str, *, token: str | None = None) -> AsyncIterator[Line]:
+async def opened(operator: Operator, device: str) -> AsyncIterator[Line]:
     """Be connected to a device for the block.
 
-    :param operator: its address, such as ``http://127.0.0.1:1080``.
     :param device: the id that the streamer registered.
-    :param token: for a relay that wants one.
     :raises NoOperator: if nobody answers there, or the device is not registered.
     """
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Origin": operator.url, **({"Authorization": f"Bearer {operator.token}"} if operator.token else {})}
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                # A stock operator's certificate is its own.
-                connector = aiohttp.TCPConnector(ssl=False)
                 http = await stack.enter_async_context(
-                    aiohttp.ClientSession(operator, headers=headers, connector=connector)
+                    aiohttp.ClientSession(
+                        operator.url,
+                        headers=headers,
+                        connector=aiohttp.TCPConnector(ssl=operator.tls),
+                        # Its cookie is for an address too, not only for a name.
+                        cookie_jar=aiohttp.CookieJar(unsafe=True),
+                    )
                 )
+                if operator.code:
+                    async with http.post("/session", json={"code": operator.code}) as answer:
+                        answer.raise_for_status()
                 async with http.get("/infra_config") as answer:
                     answer.raise_for_status()
                     config = messages.decode(await answer.read(), messages.Config)
                 line, reading = await _connected(http, stack, device, config)
         except TimeoutError as exc:
-            raise DeadlinePassed(f"{operator} did not answer within {_ANSWER_S:g} s") from exc
+            raise DeadlinePassed(f"{operator.url} did not answer within {_ANSWER_S:g} s") from exc
         except (aiohttp.ClientError, OSError, messages.MalformedMessage) as exc:
             raise NoOperator(
-                f"nobody at {operator} leads to {device}",
+                f"nobody at {operator.url} leads to {device}",
                 str(exc) or type(exc).__name__,
                 "See which address your relay or operator has, and name it: --operator http://HOST:PORT",
             ) from exc

@@ -273,9 +273,7 @@ class Viewer:
 
 
 @contextlib.asynccontextmanager
-async def watching(
-    operator: str, device: str, *, token: str | None = None, label: str = "display_0"
-) -> AsyncIterator[Viewer]:
+async def watching(operator: signalling.Operator, device: str, *, label: str = "display_0") -> AsyncIterator[Viewer]:
     """Watch a display for the block.
 
     :param operator: where the device is registered, see :func:`cfctl.viewer.signalling.opened`.
@@ -283,7 +281,7 @@ async def watching(
     """
     aioice.ice.get_host_addresses = _with_loopback
     aiortc.rtcrtpreceiver.get_decoder = _decoder  # type: ignore[attr-defined] # a module's own name for it
-    async with signalling.opened(operator, device, token=token) as line:
+    async with signalling.opened(operator, device) as line:
         viewer = Viewer(line, label)
         follower: asyncio.Task[None] | None = None
         try:

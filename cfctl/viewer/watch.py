@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cfctl import config, steps
+from cfctl import steps
 from cfctl.control import sync
 from cfctl.errors import UsageError
 from cfctl.launch import census, lifecycle, manage, runtime_config
@@ -13,26 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from cfctl.viewer.signalling import Operator
     from cfctl.viewer.stream import Viewer
 
 
-def picture(target: str, path: Path, *, operator: str | None = None, token: str | None = None) -> dict[str, Any]:
+def picture(target: str, path: Path, *, operator: Operator) -> dict[str, Any]:
     """Save what a display shows as PNG; return its size.
 
     :param target: ``NAME`` or ``NAME/2``.
-    :param operator: where the device is registered; without it, as the settings say.
+    :param operator: where the device is registered.
     :raises CfctlError: if no picture comes; nothing is left then.
     """
     from cfctl.viewer import keep
 
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path.name}: a picture ends in .png")
-    return _watch(target, operator, token, "fetch a picture", lambda viewer: keep.png(viewer, path))
+    return _watch(target, operator, "fetch a picture", lambda viewer: keep.png(viewer, path))
 
 
-def film(
-    target: str, path: Path, seconds: float, *, operator: str | None = None, token: str | None = None
-) -> dict[str, Any]:
+def film(target: str, path: Path, seconds: float, *, operator: Operator) -> dict[str, Any]:
     """Save what a display shows for some seconds as WebM; return its size and the numbers.
 
     :raises CfctlError: as :func:`picture`.
@@ -41,35 +40,31 @@ def film(
 
     if path.suffix.lower() != ".webm":
         raise UsageError(f"{path.name}: a film ends in .webm")
-    return _watch(target, operator, token, "film the screen", lambda viewer: keep.film(viewer, path, seconds))
+    return _watch(target, operator, "film the screen", lambda viewer: keep.film(viewer, path, seconds))
 
 
-def numbers(target: str, seconds: float, *, operator: str | None = None, token: str | None = None) -> dict[str, Any]:
+def numbers(target: str, seconds: float, *, operator: Operator) -> dict[str, Any]:
     """Watch a display for some seconds; return what came.
 
     :raises CfctlError: if nothing comes.
     """
     from cfctl.viewer import keep
 
-    return _watch(target, operator, token, "watch the screen", lambda viewer: keep.numbers(viewer, seconds))
+    return _watch(target, operator, "watch the screen", lambda viewer: keep.numbers(viewer, seconds))
 
 
 def _watch(
     target: str,
-    operator: str | None,
-    token: str | None,
+    operator: Operator,
     what: str,
     work: Callable[[Viewer], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any]:
     device = device_id(target)
-    where = operator or str(config.load()["screen.operator"])
-    if not where.startswith(("http://", "https://")):
-        raise UsageError(f"{where} is no address of an operator", None, "Name one: --operator http://HOST:PORT")
     with steps.step(what):
         from cfctl.viewer import stream
 
         async def watch() -> dict[str, Any]:
-            async with stream.watching(where.rstrip("/"), device, token=token) as viewer:
+            async with stream.watching(operator, device) as viewer:
                 return await work(viewer)
 
         return sync.run(watch())

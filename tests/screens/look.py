@@ -17,7 +17,7 @@ from typing import Any
 
 import av
 
-from cfctl.viewer import keep, stream
+from cfctl.viewer import keep, signalling, stream
 
 STRIPES = 16
 
@@ -82,7 +82,7 @@ async def answer(eye: Eye, viewer: stream.Viewer, asked: dict[str, Any]) -> Any:
 async def main(operator: str, device: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with stream.watching(operator, device) as viewer:
+    async with stream.watching(signalling.Operator(operator), device) as viewer:
         eye = Eye()
         follower = asyncio.ensure_future(eye.follow(viewer))
         await eye.next()

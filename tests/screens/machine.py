@@ -19,6 +19,7 @@ import aiohttp
 from cfctl import arch
 from cfctl.guest.layout import Places
 from cfctl.instance import Instance
+from cfctl.viewer.signalling import Operator
 
 REPO = Path(__file__).resolve().parents[2]
 ONE = Instance(1)
@@ -162,6 +163,11 @@ class Machine:
             )
         self._stack.callback(_end, child)
         return child
+
+    @property
+    def operator(self) -> Operator:
+        """Where the device is registered."""
+        return Operator(self.url)
 
     # -- what the operator is asked ----------------------------------------------------------------------
 

@@ -141,6 +141,23 @@ def test_the_guest_lives_and_can_be_typed_and_pointed_at(box: Sandbox, host_pack
     conforms(stopped, "devices" if "devices" in stopped else "device")
 
 
+def test_a_relay_of_this_host_is_asked_without_a_word(sandbox: Sandbox, host_package: Path) -> None:
+    sandbox.cfctl("host", "setup", "--instances", "1")
+    serve = sandbox.cfctl_argv("relay", "serve", "--web", "127.0.0.1:8443")
+    relay = sandbox.start(*serve, stdout=subprocess.PIPE, env={"PYTHONUNBUFFERED": "1"})
+    assert relay.stdout is not None
+    with relay.stdout:
+        # It says where it listens once it does.
+        assert any(line.startswith("streamers") for line in relay.stdout)
+        sandbox.cfctl("launch", "phone", "--host-package", str(host_package), "--gpu", "guest_swiftshader")
+        found = sandbox.json("screen", "phone", "--png", "/tmp/now.png")
+        assert (found["width"], found["height"]) == (720, 400)
+        assert sandbox.json("screen", "phone", "--stats", "--seconds", "2")["frames"] > 1
+        sandbox.cfctl("stop", "phone")
+        relay.terminate()
+        relay.wait()
+
+
 def test_without_libraries_the_device_is_a_device_all_the_same(sandbox: Sandbox, host_package: Path) -> None:
     sandbox.cfctl("host", "setup", "--instances", "1")
     env = {"HOME": "/root/d", "CFCTL_PYTHON": "/usr/bin/python3"}

@@ -95,7 +95,7 @@ def test_it_ends_with_its_supervisor_and_when_told(both: Machine) -> None:
     asyncio.run(eventually("the registration", both.registered))
 
     async def watched() -> None:
-        async with stream.watching(both.url, ID) as viewer:
+        async with stream.watching(both.operator, ID) as viewer:
             async for _ in viewer.frames():
                 second.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(second.wait, machines.PATIENCE_S) == 0
@@ -124,7 +124,7 @@ def test_a_session(machine: Machine, polling: bool) -> None:
         machine.start_streamer()
         machine.tell(channels.BOOT_STARTED)
         await eventually("the registration", machine.registered)
-        async with stream.watching(machine.url, ID) as viewer:
+        async with stream.watching(machine.operator, ID) as viewer:
             offer = viewer.connection.remoteDescription.sdp
             assert re.findall(r"a=msid:(.*)", offer)[0].split() == ["display_0", "display_0"]
             assert re.findall(r"m=(\w+)", offer) == ["video", "application"]
@@ -221,7 +221,7 @@ INPUT: list[str | bytes] = [
 
 def test_malformed_messages_end_nobodys_session(both: Machine) -> None:
     async def play() -> None:
-        async with stream.watching(both.url, ID) as viewer:
+        async with stream.watching(both.operator, ID) as viewer:
             frames = viewer.frames()
             await anext(frames)
             await viewer.ready()
@@ -235,7 +235,7 @@ def test_malformed_messages_end_nobodys_session(both: Machine) -> None:
             lost.on("open", lambda: lost.send("lost"))
 
             # -- another client, which says only wrong things once it has its offer; then one that asks twice
-            async with signalling.opened(both.url, ID) as line:
+            async with signalling.opened(both.operator, ID) as line:
                 await line.say(messages.RequestOffer())
                 assert isinstance(await line.hear(), messages.Offer)
                 assert isinstance(line, signalling._Socket)
@@ -250,7 +250,7 @@ def test_malformed_messages_end_nobodys_session(both: Machine) -> None:
                 if viewer.stats.frames > before + 3:
                     break
             await viewer.send(channels.Keyboard("ShiftLeft", "keydown"))
-            async with stream.watching(both.url, ID) as third:
+            async with stream.watching(both.operator, ID) as third:
                 await anext(third.frames())
             assert viewer.connection.connectionState == "connected"
 
@@ -283,7 +283,7 @@ def test_the_machine_may_go_and_come_back(both: Machine) -> None:
     """A restart ends QEMU and starts another: who watches goes on watching."""
 
     async def watch() -> None:
-        async with stream.watching(both.url, ID) as viewer:
+        async with stream.watching(both.operator, ID) as viewer:
             frames = viewer.frames()
             await anext(frames)
             both.stop_qemu()
@@ -301,7 +301,7 @@ def test_the_machine_may_go_and_come_back(both: Machine) -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     async def ask() -> None:
         with pytest.raises(signalling.NoOperator, match="nobody at") as caught:
-            async with signalling.opened("http://127.0.0.1:1", "x"):
+            async with signalling.opened(signalling.Operator("http://127.0.0.1:1"), "x"):
                 pass
         assert "--operator" in str(caught.value.resolution)
 
@@ -311,7 +311,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
         async def unknown() -> None:
             with pytest.raises(signalling.NoOperator, match="is not registered"):
-                async with signalling.opened(made.url, "stranger"):
+                async with signalling.opened(made.operator, "stranger"):
                     pass
             async with aiohttp.ClientSession() as http, http.get(f"{made.url}/devices/stranger/connect") as answer:
                 assert answer.status == 404
