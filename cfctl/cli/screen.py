@@ -50,9 +50,10 @@ def screen(
         ),
     ] = None,
 ) -> Answer:
-    """Look at the screen of an instance as a browser does: through its streamer and the operator or relay.
+    """Save or measure what a screen shows, without a browser.
 
-    Without a browser, for scripts: a picture, a film, or numbers.
+    It looks as a browser does: through the streamer of the device, by way of the relay or operator where that is
+    registered.
 
     \b
     Examples:
@@ -62,10 +63,10 @@ def screen(
     """
     from cfctl.viewer import watch
 
-    where = _operator(operator, token)
     asked = [name for name, given in (("--png", png), ("--record", record), ("--stats", stats)) if given]
     if len(asked) != 1:
         raise UsageError("one of --png, --record and --stats is needed", f"Given: {', '.join(asked) or 'none'}.")
+    where = _operator(operator, token)
     if png is not None:
         path = png.expanduser().absolute()
         return _saved(target, path, watch.picture(target, path, operator=where))
