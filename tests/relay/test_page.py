@@ -2,74 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.relay.relays import PATIENCE_S, REPO, Relay, running, wait
+from tests.relay.relays import PATIENCE_S, Relay, running, wait
+from tests.relay.screens import Streamer, streaming
 
 #: Milliseconds, for whatever Playwright waits for.
 _PATIENCE_MS = 1000 * PATIENCE_S
-
-
-class Streamer:
-    """A stand-in for the stock streamer that runs, and what it has said."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.said: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said.append(json.loads(line))
-
-    def end(self) -> None:
-        """Read what is left."""
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def heard(self, label: str) -> list[Any]:
-        """Return what came on a data channel."""
-        return [one["data"] for one in self.said if one.get("heard") == label]
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return what happened."""
-        return [one for one in self.said if one.get("event") == name]
-
-
-@contextmanager
-def streaming(relay: Relay, **wanted: Any) -> Iterator[Streamer]:
-    """Run a streamer for the block, registered at a relay."""
-    about = {"socket": str(relay.root / "run/streamers.sock"), **wanted}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.relay.streamer", json.dumps(about)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPO,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)},
-    )
-    streamer = Streamer(process)
-    try:
-        wait(lambda: streamer.events("registered") or process.poll() is not None, "the streamer to register")
-        assert process.poll() is None
-        yield streamer
-    finally:
-        process.kill()
-        process.wait()
-        streamer.end()
 
 
 @pytest.fixture(scope="module")
