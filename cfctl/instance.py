@@ -12,8 +12,12 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import TYPE_CHECKING
 
 from cfctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: The last instance that has a mobile and a Wi-Fi AP network: two /24s of 64 /30s each (upstream's init script).
 MAX_INSTANCES = 128
@@ -283,3 +287,22 @@ def instances(count: int, subnets: Subnets = UPSTREAM) -> list[Instance]:
             "Each instance needs a mobile /30 network of its own, and there are 128 of them.",
         )
     return [Instance(number, subnets) for number in range(1, count + 1)]
+
+
+def counted(count: int) -> str:
+    """Return a number of instances, for people."""
+    return f"{count} instance{'' if count == 1 else 's'}"
+
+
+def at_position(name: str, numbers: Sequence[int], position: int) -> int:
+    """Return the number of an instance of a device.
+
+    :param position: the first is 1.
+    :raises UsageError: if the device has fewer instances.
+    """
+    if not 1 <= position <= len(numbers):
+        names = f"{name}/1 to {name}/{len(numbers)}" if len(numbers) > 1 else name
+        raise UsageError(
+            f"device {name} has {counted(len(numbers))}, no {position}", None, f"Say {names}: cfctl status {name}"
+        )
+    return numbers[position - 1]

@@ -15,6 +15,7 @@ import os
 import pwd
 import stat
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import disk
@@ -23,7 +24,6 @@ from cfctl.instance import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 _IN_USE = b"I"
 _FREE = b"N"
@@ -96,6 +96,10 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+class UnusableLock(CfctlError):
+    """Somebody has put a link or a directory where a number's lock file belongs; another number may do."""
+
+
 class NumberLock:
     """The ownership of one instance number.
 
@@ -122,6 +126,7 @@ class NumberLock:
             leaves nothing behind.
         :raises NumberTaken: if somebody holds or has marked it; nothing is changed then.
         :raises HostLacks: if the lock files cannot be written.
+        :raises CfctlError: if the disk is full; the number is free then.
         """
         fds: list[int] = []
         try:
@@ -131,25 +136,46 @@ class NumberLock:
                 elif not directory.is_dir():
                     continue
                 fds.append(_lock(directory / instance.lock_name, instance, ours=ours))
+            if mark:
+                _write(fds, _IN_USE)
         except BaseException:
+            if not ours:
+                # Those that took the mark before the disk was full: an overwritten byte needs no room.
+                with contextlib.suppress(CfctlError):
+                    _write([fd for fd in fds if os.pread(fd, 1, 0) == _IN_USE], _FREE)
             for fd in fds:
                 os.close(fd)
             raise
-        for fd in fds if mark else ():
-            os.pwrite(fd, _IN_USE, 0)
         return cls(instance, fds)
 
     def release(self) -> None:
-        """Give the number back: write ``N`` and let the flocks go."""
-        for fd in self.fds:
-            os.pwrite(fd, _FREE, 0)
-        self.close()
+        """Give the number back: write ``N`` and let the flocks go.
+
+        :raises CfctlError: if that cannot be written; the flocks are gone all the same.
+        """
+        try:
+            _write(self.fds, _FREE)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let this process's hold go; the byte ``I`` and inherited descriptors keep the number."""
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
+
+
+def _write(fds: Sequence[int], byte: bytes) -> None:
+    """Write into lock files.
+
+    :raises CfctlError: for one that could not be written; the disk is full, say.
+    """
+    for fd in fds:
+        path = Path(f"/proc/self/fd/{fd}")
+        try:
+            os.pwrite(fd, byte, 0)
+        except OSError as exc:
+            raise disk.error(path.readlink(), exc) from exc
 
 
 def _lock(path: Path, instance: Instance, *, ours: bool) -> int:
@@ -195,14 +221,14 @@ def _open(path: Path) -> int:
         os.fchmod(fd, 0o666)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise CfctlError(f"{path} is not a regular file", None, f"Look at it and remove it: ls -l {path}")
+        raise UnusableLock(f"{path} is not a regular file", None, f"Look at it and remove it: ls -l {path}")
     return fd
 
 
 def _unwritable(path: Path, exc: OSError) -> CfctlError:
     directory = path.parent
     if exc.errno == errno.ELOOP:
-        return CfctlError(
+        return UnusableLock(
             f"{path} is a symbolic link",
             "A lock behind a link could be anybody's file; it was not touched.",
             f"Look where it leads, and remove the link: ls -l {path}; sudo rm {path}",

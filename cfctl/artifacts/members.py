@@ -113,7 +113,11 @@ def opened(file: IO[bytes], path: Path) -> Iterator[Iterator[Member]]:
         raise damaged(path, str(exc)) from exc
     except (NotImplementedError, RuntimeError) as exc:
         # What zipfile raises for a compression that it lacks, and for a member that needs a password.
-        raise CfctlError(f"{path} cannot be unpacked", str(exc), "Pack it anew, without a password: zip -r") from exc
+        text = str(exc)
+        why = "It needs a password." if "password" in text else f"{text}."
+        raise CfctlError(
+            f"{path} cannot be unpacked", why, "Unpack it by hand, and give the directory: unzip -d DIRECTORY FILE"
+        ) from exc
 
 
 def damaged(path: Path, why: str) -> CfctlError:

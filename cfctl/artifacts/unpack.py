@@ -63,7 +63,8 @@ class _Budget:
         self._members = 0
         disk = shutil.disk_usage(target)
         # On a small disk a whole GiB would be too much to keep.
-        self._room = disk.free - min(limits.reserve, disk.total // 20)
+        self._stay = min(limits.reserve, disk.total // 20)
+        self._room = disk.free - self._stay
         self._free = disk.free
 
     def member(self, member: Member) -> None:
@@ -86,8 +87,8 @@ class _Budget:
         if self.totals.data + data > self._room:
             raise HostLacks(
                 f"there is no room to unpack {self._source}",
-                f"{gib(self.totals.data + data)} are needed so far, and {gib(self._free)} are free at "
-                f"{self._target.parent}, of which {gib(self._free - self._room)} stay free. Nothing was kept.",
+                f"{gib(self._free)} are free at {self._target.parent.parent}, of which {gib(self._stay)} are to stay "
+                f"free; it needs {gib(self.totals.data + data)} and more. Nothing was kept.",
                 "Make room: cfctl images prune\nor keep the cache elsewhere: export CFCTL_PATHS_CACHE=DIRECTORY",
             )
         self.totals.size += size

@@ -74,7 +74,9 @@ def adb(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
-    """Run adb against a device; everything after the name is adb's.
+    """Run adb against a device.
+
+    Everything after the name is adb's.
 
     \b
     Examples:

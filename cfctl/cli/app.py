@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import click
 import typer
 
 import cfctl
+from cfctl import signals
 from cfctl.cli import (
     access,
     clean,
@@ -39,6 +39,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    # click does it already.
+    suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -91,12 +93,10 @@ app.add_typer(relay.app, name="relay")
 
 def run(argv: list[str]) -> int:
     """Run one command line; return its exit status (DESIGN: 0 done, 1 failed, 2 usage, 3, 4, 5, 130)."""
-    # `kill`, `systemctl stop` and a closed terminal are to undo half-done work as Ctrl-C does; nohup stays nohup.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        status = app(argv, prog_name="cfctl", standalone_mode=False)
+        # `kill`, `systemctl stop` and a closed terminal are to undo half-done work as Ctrl-C does; nohup stays nohup.
+        with signals.first_counts():
+            status = app(argv, prog_name="cfctl", standalone_mode=False)
     except click.UsageError as error:
         if "--json" in argv:
             common.show_error(UsageError(error.format_message()), json_=True)

@@ -42,10 +42,11 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False,
     json_: bool = False,
 ) -> Answer:
-    """Remove what dead devices have left: processes, instance numbers, sockets, half-made directories.
+    """Remove what dead devices have left behind.
 
-    It is shown first, and removed after a yes. What lives is not touched, nor what is another user's unless you are
-    root, nor the disks and logs of a device: cfctl rm removes those.
+    Processes, instance numbers, sockets, half-made directories. They are shown first, and removed after a yes. What
+    lives is not touched, nor what is another user's unless you are root, nor the disks and logs of a device: cfctl rm
+    removes those. A device with --restart stays down after it.
 
     \b
     Examples:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -38,3 +40,22 @@ def operation_words(ctx: click.Context) -> list[str]:
     from cfctl.control import operations
 
     return operations.completions(ctx.params.get("words") or [])
+
+
+def host_packages(incomplete: str) -> list[str]:
+    """Return what ``--host-package`` takes: names in the cache, and files beside them."""
+    return _wares("host-package", incomplete)
+
+
+def images(incomplete: str) -> list[str]:
+    """Return what ``--images`` takes."""
+    return _wares("images", incomplete)
+
+
+def _wares(kind: str, incomplete: str) -> list[str]:
+    from cfctl.artifacts import store
+
+    names = [entry.name or entry.short for entry in store.entries() if kind in entry.kinds]
+    if "/" in incomplete or not any(name.startswith(incomplete) for name in names):
+        return []  # the shell then completes the names of files by itself
+    return [*names, *(f"{file.name}/" if file.is_dir() else file.name for file in sorted(Path().glob("[!.]*")))]

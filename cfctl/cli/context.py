@@ -16,9 +16,7 @@ from cfctl.errors import RelayUntrusted, UsageError
 if TYPE_CHECKING:
     from cfctl.remote.contexts import Book, Context
 
-app = typer.Typer(
-    help="Other servers: their relays, and which of them verbs are for.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Other servers that verbs can be for.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="The context.", metavar="NAME", autocompletion=context_names)]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "control")(control)
+    verb(app, "control", remote="cfctl.cli.remote_control:control")(control)
     verb(app, "console", remote="cfctl.cli.remote_access:console")(console)
 
 
@@ -39,7 +39,9 @@ def control(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that it may take.", min=0.1)] = None,
 ) -> Answer:
-    """Ask the VM of a device for something: memory, battery, USB, disks, swapping, processors, keys.
+    """Ask the VM of a device for something.
+
+    Memory, battery, USB, disks, swapping, processors, keys.
 
     Without an operation it lists all of them, with their values, and which of them this VM can do. docs/control.md
     tells about each. Values may be named (wait=true); sizes are written as 512M.
@@ -63,13 +65,21 @@ def control(
     if not words:
         return _listed(target)
     operation = operations.from_words(words)
+    require_control(operation)
+    result = vm.do(target, operation, seconds=timeout)
+    document = {"target": target, "operation": operation.name, "result": result}
+    return Answer(document, lambda: show(target, operation, result))
+
+
+def require_control(operation: Operation) -> None:
+    """Make sure that an operation is one of this verb's.
+
+    :raises UsageError: if it has a verb of its own.
+    """
     if not operation.spec.control:
         raise UsageError(
             f"{' '.join(operation.spec.words)} is a verb of its own", None, f"See: cfctl {operation.spec.words[0]} -h"
         )
-    result = vm.do(target, operation, seconds=timeout)
-    document = {"target": target, "operation": operation.name, "result": result}
-    return Answer(document, lambda: _show(target, operation, result))
 
 
 def _listed(target: str) -> Answer:
@@ -99,7 +109,8 @@ def _listed(target: str) -> Answer:
     return Answer({"target": target, "vm_manager": found.manager.value, "operations": rows}, show)
 
 
-def _show(target: str, operation: Operation, result: Mapping[str, Any]) -> None:
+def show(target: str, operation: Operation, result: Mapping[str, Any]) -> None:
+    """Show to people what came of an operation."""
     if operation.name == "raw":
         import json
 

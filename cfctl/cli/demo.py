@@ -65,7 +65,9 @@ def demo(
         bool, typer.Option("--keep", help="Leave the device running and the network up.", show_default=False)
     ] = False,
 ) -> Answer:
-    """Show the whole path: prepare the host, boot a VM, talk to it over ADB, take everything down again.
+    """Show the whole path once, and undo it.
+
+    Prepare the host, boot a VM, talk to it over ADB, take everything down again.
 
     Uses this host's network. Refuses, changing nothing, if upstream's service has set it up already.
 

@@ -11,7 +11,8 @@ import typer
 from cfctl import steps
 from cfctl.cli import foreground as foreground_
 from cfctl.cli.common import Answer, print_json, show_error, verb
-from cfctl.cli.complete import device_names, gpu_modes
+from cfctl.cli.complete import device_names, gpu_modes, host_packages
+from cfctl.cli.complete import images as images_
 from cfctl.cli.ps import ps, size, uptime
 from cfctl.errors import CfctlError, UsageError
 
@@ -78,6 +79,7 @@ def launch(
             help="A host package: cvd-host_package.tar.gz, the directory it was unpacked into, or a name of "
             "cfctl images list [default: $ANDROID_HOST_OUT, or the embedded Linux guest].",
             metavar="DIR|TAR|NAME",
+            autocompletion=host_packages,
         ),
     ] = None,
     images: Annotated[
@@ -86,6 +88,7 @@ def launch(
             help="The guest's images: a zip, a directory with *.img, or a name of cfctl images list "
             "[default: the host package's, or $ANDROID_PRODUCT_OUT].",
             metavar="DIR|ZIP|NAME",
+            autocompletion=images_,
         ),
     ] = None,
     restart: Annotated[
@@ -126,22 +129,24 @@ def launch(
       cfctl launch phone --host-package ~/cf -- --x_res=1080 --y_res=1920
       cfctl launch phone --restart always --after-boot app.apk
     """
-    options: dict[str, Any] = {
-        "host_package": host_package,
-        "gpu": gpu,
-        "cpus": per_instance("--cpus", cpus),
-        "memory_mb": per_instance("--memory-mb", memory_mb),
-        "num_instances": num_instances,
-        "images": images,
-        "restart": restart,
-        "after_boot": os.fspath(after_boot.expanduser().absolute()) if after_boot else None,
-    }
-    seconds = _timeout(timeout, wait=wait)
-    foreground_.check(foreground=foreground, wait=wait, events=events)
-    if not events:
-        device = _launch(words or [], options, timeout=seconds, wait=wait, force=force)
-        return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
-    return told(lambda: _launch(words or [], options, timeout=seconds, wait=wait, force=force).as_dict())
+
+    def launched() -> Device:
+        foreground_.check(foreground=foreground, wait=wait, events=events)
+        options: dict[str, Any] = {
+            "gpu": gpu,
+            "cpus": per_instance("--cpus", cpus),
+            "memory_mb": per_instance("--memory-mb", memory_mb),
+            "num_instances": num_instances,
+            "restart": restart,
+            "after_boot": os.fspath(after_boot.expanduser().absolute()) if after_boot else None,
+        }
+        seconds = _timeout(timeout, wait=wait)
+        return _launch(words or [], host_package, images, options, timeout=seconds, wait=wait, force=force)
+
+    if events:
+        return told(lambda: launched().as_dict())
+    device = launched()
+    return foreground_.attended(device) if foreground else Answer(device.as_dict(), lambda: show_up(device))
 
 
 def told(work: Callable[[], dict[str, Any]]) -> Answer:
@@ -159,15 +164,24 @@ def told(work: Callable[[], dict[str, Any]]) -> Answer:
     return Answer(document, lambda: print_json(document))
 
 
-def _launch(words: list[str], options: dict[str, Any], *, timeout: int, wait: bool, force: bool) -> Device:
+def _launch(
+    words: list[str],
+    host_package: Path | None,
+    images: Path | None,
+    options: dict[str, Any],
+    *,
+    timeout: int,
+    wait: bool,
+    force: bool,
+) -> Device:
     from cfctl import api
     from cfctl.launch import flagpaths, launcher
     from cfctl.launch.registry import Request
 
     name, flags = split(words)
-    with api.chosen(options.pop("host_package"), options.pop("images")) as (package, images):
+    with api.chosen(host_package, images) as (package, guest):
         absolute = tuple(flagpaths.absolute(flags, Path.cwd()))
-        request = Request(host_package=package, images=images, flags=absolute, **options)
+        request = Request(host_package=package, images=guest, flags=absolute, **options)
         return launcher.launch(name, request, timeout=timeout, wait=wait, force=force)
 
 
@@ -179,7 +193,7 @@ def restart(
     events: Events = False,
     foreground: foreground_.Foreground = False,
 ) -> Answer:
-    """Stop a device if it is up, and boot it again as it was launched.
+    """Boot a device again as it was launched; stop it first.
 
     \b
     Examples:
@@ -293,7 +307,9 @@ def answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
 
 
 def status(*, name: Target) -> Answer:
-    """Show one device, or one instance of it; the exit status is 3 if it is not up.
+    """Show one device, or one instance of it.
+
+    The exit status is 3 if it is not up.
 
     \b
     Examples:
@@ -350,16 +366,22 @@ def show_up(device: Device) -> None:
 
 def show_document(document: dict[str, Any]) -> None:
     """Show one device to people."""
-    instances = document.pop("instances")
+    instances, name = document.pop("instances"), document["name"]
     failure = document.pop("failure", None)
     for key, value in document.items():
         if value not in (None, ""):
             print(f"{_TITLES.get(key, key.replace('_', ' ')):<13} {_for_people(key, value)}")
     if failure:
         print(f"{'failure':<13} {failure['brief']}")
-    for instance in instances:
+    for position, instance in enumerate(instances, start=1):
+        called, number = f"instance {instance['number']}", ""
+        if len(instances) > 1:
+            # What the verbs call it, which is not its number.
+            called, number = f"{name}/{position}", f"instance {instance['number']}, "
         vm = f"VM process {instance['vm_pid']}" if instance["vm_pid"] else "no VM process"
-        print(f"instance {instance['number']:<4} adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        print(f"{called:<13} {number}adb {instance['adb']}, vsock CID {instance['vsock_cid']}, {vm}")
+        if document.get("guest_memory_mb") is None and instance.get("guest_memory_mb"):
+            print(f"{'  memory':<13} {size(instance['guest_memory_mb'])}")
         if instance["ports"]:
             print(f"{'  listens on':<13} {', '.join(f'{port} ({what})' for what, port in instance['ports'].items())}")
 

@@ -19,7 +19,7 @@ _ACTIONS = ("list", "add", "remove", "screenshot")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "display")(display)
+    verb(app, "display", remote="cfctl.cli.remote_control:display")(display)
     verb(app, "screen-record")(screen_record)
 
 
@@ -45,7 +45,7 @@ def display(
     refresh_rate: Annotated[int, typer.Option(help="add: pictures per second.", min=1)] = 60,
     number: Annotated[int, typer.Option("--display", help="screenshot: of which display.", min=0)] = 0,
 ) -> Answer:
-    """List the displays of an instance, add or remove one, or save what one shows.
+    """List, add or remove displays, or save what one shows.
 
     Displays come and go only where the VM manager can do that while a guest runs: crosvm, not QEMU.
 
@@ -69,7 +69,7 @@ def display(
         wanted = {"add": "a size, such as 1280x800", "remove": "a display's number", "screenshot": "a file"}[action]
         raise UsageError(f"display {target} {action} needs {wanted}")
     if action == "add":
-        width, height = _size(argument)
+        width, height = size_of(argument)
         return _answer(target, displays.add(target, width, height, dpi=dpi, refresh_rate_hz=refresh_rate))
     if action == "remove":
         if not argument.isdecimal():
@@ -127,7 +127,11 @@ def _picture(target: str, png: bytes, number: int) -> Answer:
     return Answer(document, show)
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """Read ``WIDTHxHEIGHT``.
+
+    :raises UsageError: if it is none.
+    """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise UsageError(f"{text!r} is not a size", "Write WIDTHxHEIGHT, such as 1280x800.")
@@ -135,15 +139,19 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _answer(target: str, found: list[Display]) -> Answer:
-    document: dict[str, Any] = {"target": target, "displays": [display.as_dict() for display in found]}
+    return listed(target, [display.as_dict() for display in found])
+
+
+def listed(target: str, displays: list[dict[str, Any]]) -> Answer:
+    """Answer with the displays of an instance, as the ``--json`` contract has them."""
 
     def show() -> None:
-        if not found:
+        if not displays:
             print(f"{target} has no displays")
-        for display in found:
-            known = [f"{display.width}x{display.height}" if display.width else "size unknown"]
-            known += [f"{display.dpi} dpi"] if display.dpi else []
-            known += [f"{display.refresh_rate_hz} Hz"] if display.refresh_rate_hz else []
-            print(f"{display.id:<3} {', '.join(known)}")
+        for one in displays:
+            known = [f"{one['width']}x{one['height']}" if one["width"] else "size unknown"]
+            known += [f"{one['dpi']} dpi"] if one["dpi"] else []
+            known += [f"{one['refresh_rate_hz']} Hz"] if one["refresh_rate_hz"] else []
+            print(f"{one['id']:<3} {', '.join(known)}")
 
-    return Answer(document, show)
+    return Answer({"target": target, "displays": displays}, show)

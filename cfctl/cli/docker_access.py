@@ -116,6 +116,8 @@ def _ports_answer(word: str, ports: list[Any]) -> Answer:
     def show() -> None:
         for document in documents:
             print(f"{document['address']} -> {document['inside']}")
+        if not documents:
+            print(f"nothing was {word}")
 
     return Answer({word: documents}, show)
 

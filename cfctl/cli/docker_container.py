@@ -116,9 +116,12 @@ def list_(*, engine: EngineOption = None) -> Answer:
       cfctl docker list
       cfctl docker list --json | jq -r '.containers[].adb[]'
     """
-    from cfctl.docker import container, device
+    from cfctl.docker import container, device, store
 
-    found = container.list_all(connect(engine))
+    where = connect(engine)
+    found = container.list_all(where)
+    for name in store.without_container(where.url, [one.id for one in found]):
+        steps.note(f"{name} was removed by other means; what else belonged to it goes with: cfctl docker rm {name}")
     devices = device.all_devices(found)
     documents = [document(one, devices[one.name]) for one in found]
     return Answer({"containers": documents}, lambda: print(table(documents)))
@@ -148,7 +151,8 @@ def status(*, name: Name, engine: EngineOption = None) -> Answer:
         for device in devices:
             print(f"{'device':<10} {device['name']}, {device['state']}, GPU mode {device['gpu_mode']}")
         if not devices:
-            print(f"{'device':<10} none has been booted: cfctl docker start {name}")
+            why = "none has been booted" if found.is_running else f"the container is {found.state}"
+            print(f"{'device':<10} {why}: cfctl docker start {name}")
 
     return Answer(shown, show, 0 if up else 3)
 
@@ -176,15 +180,14 @@ def rm_all(
     Examples:
       cfctl docker rm-all
     """
-    from cfctl.docker import container
+    from cfctl.docker import container, store
     from cfctl.docker import names as labels
     from cfctl.launch import registry
 
     where = connect(engine)
-    mine = [
-        one.name for one in container.list_all(where) if all_users or one.labels.get(labels.OWNER) == registry.owner()
-    ]
-    return _remove(mine, where)
+    found = container.list_all(where)
+    mine = [one.name for one in found if all_users or one.labels.get(labels.OWNER) == registry.owner()]
+    return _remove([*mine, *store.without_container(where.url, [one.id for one in found])], where)
 
 
 def _remove(names: list[str], engine: Engine) -> Answer:

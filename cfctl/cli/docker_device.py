@@ -98,7 +98,7 @@ def stop(
     where = connect(engine)
 
     def one(name: str) -> None:
-        found = containers.find(where, name)
+        found = containers.thaw(containers.find(where, name))
         if found.is_running:
             with steps.step(f"stop the device of {name}"):
                 device.stop(found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl.cli.common import Answer
 from cfctl.errors import CfctlError
+from cfctl.instance import Instance
 
 if TYPE_CHECKING:
     from cfctl.docker.container import Container
@@ -43,7 +44,8 @@ def document(container: Container, devices: list[dict[str, Any]]) -> dict[str, A
     record = store.load(container.engine.url, container.name)
     ours = record is not None and record.id == container.id
     ports = record.ports if record is not None and ours else ()
-    adb = [address for device in devices for one in device["instances"] if (address := one["adb"])]
+    adb_ports = {Instance(number).adb_port for number in container.numbers}
+    adb = [str(port) for port in ports if port.inside in adb_ports]
     return {
         "name": container.name,
         "state": container.state,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfctl.cli import complete
 from cfctl.cli.common import Answer, console, verb
 from cfctl.cli.host_options import Bridge, Config, Instances, settings
 
@@ -43,6 +44,7 @@ def doctor(
         typer.Option(
             "--host-package",
             metavar="DIR|TAR|NAME",
+            autocompletion=complete.host_packages,
             help="Look also for the shared libraries of this package's programs.",
             show_default=False,
         ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl.cli import complete
 from cfctl.cli.common import Answer, console, verb
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ app = typer.Typer(help="Find out what this host can draw with.", no_args_is_help
 @verb(app, "probe")
 def probe(
     *,
-    gpu: Annotated[str, typer.Option("--gpu", metavar="MODE", help="auto, or the mode to be judged.")] = "auto",
+    gpu: Annotated[
+        str,
+        typer.Option(
+            "--gpu", metavar="MODE", help="auto, or the mode to be judged.", autocompletion=complete.gpu_modes
+        ),
+    ] = "auto",
     vm_manager: Annotated[
         str | None,
         typer.Option(
@@ -31,13 +37,17 @@ def probe(
     host_package: Annotated[
         Path | None,
         typer.Option(
-            help="A host package, as for cfctl launch: its graphics_detector is asked too.", metavar="DIR|TAR|NAME"
+            help="A host package, as for cfctl launch: its graphics_detector is asked too.",
+            metavar="DIR|TAR|NAME",
+            autocompletion=complete.host_packages,
         ),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="The guest's images, as for cfctl launch [default: the host package's].", metavar="DIR|ZIP|NAME"
+            help="The guest's images, as for cfctl launch [default: the host package's].",
+            metavar="DIR|ZIP|NAME",
+            autocompletion=complete.images,
         ),
     ] = None,
     guest_gfxstream: Annotated[
@@ -48,7 +58,9 @@ def probe(
         ),
     ] = None,
 ) -> Answer:
-    """Show what was found, which mode `--gpu auto` means here, why not a better one, and what would help.
+    """Show what there is, what --gpu auto means here, and why.
+
+    What was found; the mode; why not a better one; and what would help.
 
     \b
     Examples:

@@ -28,7 +28,9 @@ def build(
         ),
     ] = None,
 ) -> common.Answer:
-    """Write the embedded host package: launch_cvd and the like around a small Linux guest.
+    """Write the embedded host package into a directory.
+
+    launch_cvd and the like, around a small Linux guest.
 
     It needs no cfctl where it is used, and may be copied to another place or server.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 180
 
 app = typer.Typer(
-    help="Prepare this host's network for devices, take it down, see how it is.",
+    help="Prepare this host's network for devices.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -71,7 +71,9 @@ def prune(
         bool, typer.Option("--dry-run", help="Only show it; exit status 3.", show_default=False)
     ] = False,
 ) -> common.Answer:
-    """Remove from the cache what no device was launched from, and no container mounts.
+    """Remove from the cache what nothing uses.
+
+    No device was launched from it, and no container mounts it.
 
     Every engine on this machine is asked; if one does not answer, nothing is removed.
 

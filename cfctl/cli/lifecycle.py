@@ -19,16 +19,22 @@ Target = Annotated[
     str,
     typer.Argument(help="The device; NAME/2 is its second instance.", metavar="NAME", autocompletion=device_names),
 ]
-Deadline = Annotated[int | None, typer.Option("--timeout", help="Seconds that each instance may take.", min=1)]
+Deadline = Annotated[
+    int | None, typer.Option("--timeout", help="Seconds that each instance may take [default: 60].", min=1)
+]
+
+
+#: What does the same through a relay.
+_TWINS = "cfctl.cli.remote_control"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    verb(app, "suspend")(suspend)
-    verb(app, "resume")(resume)
+    verb(app, "suspend", remote=f"{_TWINS}:suspend")(suspend)
+    verb(app, "resume", remote=f"{_TWINS}:resume")(resume)
     verb(app, "snapshot")(snapshot)
     verb(app, "powerwash")(powerwash)
-    verb(app, "powerbtn")(powerbtn)
+    verb(app, "powerbtn", remote=f"{_TWINS}:powerbtn")(powerbtn)
     verb(app, "bugreport")(bugreport)
 
 
@@ -71,7 +77,7 @@ def snapshot(
     ] = False,
     timeout: Timeout = None,
 ) -> Answer:
-    """Save a device in a directory, or let it go on where it was saved.
+    """Save a device in a directory, or go on from there.
 
     take suspends a running device for it; a suspended one stays so. restore stops the device first, if it is up.
     A snapshot belongs to the instance numbers of its device, and to its host package.
@@ -111,7 +117,11 @@ def powerwash(*, name: Name, timeout: Timeout = None) -> Answer:
     return Answer(device.as_dict(), lambda: show_up(device))
 
 
-def powerbtn(*, target: Target, timeout: Deadline = None) -> Answer:
+def powerbtn(
+    *,
+    target: Target,
+    timeout: Annotated[int | None, typer.Option(help="Seconds that it may take [default: 15].", min=1)] = None,
+) -> Answer:
     """Press the power button. What comes of it is the guest's: Android's screen goes on or off.
 
     The embedded guest powers itself off, and its device ends.
@@ -138,7 +148,7 @@ def bugreport(
     ] = False,
     timeout: Annotated[int | None, typer.Option(help="Seconds that it may take [default: 300].", min=1)] = None,
 ) -> Answer:
-    """Collect everything that tells what a device did in one zip file.
+    """Put all that tells what a device did into a zip file.
 
     \b
     Examples:

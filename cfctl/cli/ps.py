@@ -46,7 +46,9 @@ def ps(
     ] = False,
     json_: bool = False,
 ) -> Answer | None:
-    """List the devices of this host, whoever started them, and those in your containers.
+    """List all devices of this host, and of your containers.
+
+    Whoever started them.
 
     BY says who made a device: cfctl, cvd, or launch_cvd by hand. A stale device has died and left something behind:
     cfctl clean. MEMORY is what its processes hold now.

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from cfctl.config import Settings
     from cfctl.relay.server import Options
 
-app = typer.Typer(
-    help="Serve the devices of this host to callers here and elsewhere.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Serve this host's devices, here and elsewhere.", no_args_is_help=True, rich_markup_mode=None)
 token = typer.Typer(
     help="Tokens: who may call from elsewhere, and what for.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -26,7 +26,7 @@ def ps(*, watch: bool, all_contexts: bool, json_: bool) -> Answer | None:
     from cfctl.remote import calls
 
     if all_contexts:
-        return listing.everywhere()
+        return listing.everywhere(watch=watch)
     if watch:
         elsewhere.ask(lambda relay: calls.watch(relay, _shown(json_=json_)))
         return None

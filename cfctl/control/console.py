@@ -195,7 +195,10 @@ async def _show(console: Held, sink: int) -> None:
 async def _type(console: Held, source: int) -> None:
     while True:
         await waiting.ready(source, to_write=False)
-        data = os.read(source, _CHUNK)
+        try:
+            data = os.read(source, _CHUNK)
+        except OSError:
+            return
         before, detach, _ = data.partition(DETACH)
         await console.write(before)
         if detach or not data:
@@ -207,10 +210,13 @@ def raw(terminal: int) -> Iterator[None]:
     """Have every key handed on by a terminal for the block, Ctrl-C too."""
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal)
+        # What was typed already is not lost.
+        tty.setraw(terminal, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        # It may have been closed meanwhile.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager

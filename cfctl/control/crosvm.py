@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.control import crosvm_cli, crosvm_protocol, crosvm_socket
+from cfctl.control import crosvm_cli, crosvm_protocol, crosvm_socket, waiting
 from cfctl.control.crosvm_protocol import UNKNOWN, Age
 from cfctl.control.faults import VmCannot, VmRefused, VmSilent
 from cfctl.errors import CfctlError, CommandFailed, DeadlinePassed, MissingCommand
@@ -125,8 +125,11 @@ async def _by_program(target: VmTarget, operation: Operation, program: Program, 
     if not program.path or not argv:
         return None
     try:
-        done = await asyncio.to_thread(
-            process.run, [program.path, *argv], timeout=max(seconds, 0.1), success=None, cwd=Path("/")
+        # Also if whoever asked is cancelled: until it has ended nobody else may ask the VM.
+        done = await waiting.to_its_end(
+            asyncio.to_thread(
+                process.run, [program.path, *argv], timeout=max(seconds, 0.1), success=None, cwd=Path("/")
+            )
         )
     except DeadlinePassed as exc:
         raise VmSilent(

@@ -483,8 +483,13 @@ def _begins(spec: Spec, words: Sequence[str]) -> bool:
 
 def usage(spec: Spec) -> str:
     """Return how an operation is written below ``cfctl control NAME``."""
-    parts = [f"{a.name.upper()}" if a.required else f"[{a.name}={a.default}]" for a in spec.arguments]
-    return " ".join((*spec.words, *parts))
+    return " ".join((*spec.words, *map(_placeholder, spec.arguments)))
+
+
+def _placeholder(argument: Argument) -> str:
+    if argument.required:
+        return argument.name.upper()
+    return f"[{argument.name}]" if argument.kind is bool else f"[{argument.name}={argument.default}]"
 
 
 def refusal(spec: Spec, manager: Manager, name: str) -> VmCannot | None:

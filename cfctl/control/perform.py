@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfctl.control import crosvm, launcher_actions, launcher_monitor, operations, qemu, vm_lock
+from cfctl.control import crosvm, launcher_actions, launcher_monitor, operations, qemu, vm_lock, waiting
 from cfctl.control.launcher_monitor import MonitorRefused
 from cfctl.control.operations import Manager
 from cfctl.errors import CfctlError, UsageError
@@ -74,7 +74,8 @@ async def _asked(target: VmTarget, action: Extended, seconds: float) -> bool:
     if not target.monitor.exists():
         return False
     try:
-        await launcher_actions.ask(target.monitor, action, seconds=seconds)
+        # A client that closes before its answer kills the VM of older launchers (launcher.md section 15).
+        await waiting.to_its_end(launcher_actions.ask(target.monitor, action, seconds=seconds))
     except MonitorRefused:
         # A VM of crosvm's that run_cvd could not suspend must not be suspended behind its back.
         if target.manager is Manager.CROSVM and launcher_monitor.listening(target.monitor):

@@ -197,7 +197,7 @@ async def _info_usb(talk: qmp.Session) -> list[dict[str, Any]]:
     text = await talk.request("human-monitor-command", {"command-line": "info usb"})
     # Failures of that monitor are text too.
     if "not available" in text or "not enabled" in text or "unknown command" in text:
-        raise QmpRefused("info usb", "DeviceNotFound", text.strip())
+        raise QmpRefused("info usb", "DeviceNotFound", text.strip().removeprefix("Error: "))
     return usb_devices(text)
 
 

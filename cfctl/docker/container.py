@@ -47,8 +47,13 @@ class Container:
 
     @property
     def is_running(self) -> bool:
-        """Whether its processes run."""
-        return bool(self.attributes["State"]["Running"])
+        """Whether its processes run; those of a paused one do not."""
+        return bool(self.attributes["State"]["Running"]) and not self.is_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has frozen its processes."""
+        return bool(self.attributes["State"].get("Paused"))
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -137,6 +142,15 @@ def running(engine: Engine, name: str) -> Container:
     if not container.is_running:
         raise NotRunning(f"the container {name} is {container.state}", None, f"Start it: cfctl docker start {name}")
     return container
+
+
+def thaw(container: Container) -> Container:
+    """Return a container with its processes running again if somebody has frozen them."""
+    if not container.is_paused:
+        return container
+    with asking(f"let {container.name} go on, which is paused"):
+        container.engine.api.api.unpause(container.id)
+    return container.again()
 
 
 def home(container: Container) -> str | None:

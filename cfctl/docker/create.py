@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths, signals, steps
 from cfctl.docker import container as containers
-from cfctl.docker import execute, image, machine, names, remove, request, ssh
+from cfctl.docker import execute, helper, image, machine, names, remove, request, ssh
 from cfctl.docker.container import Container
 from cfctl.docker.engine import asking
 from cfctl.docker.wish import Wish, check, check_name
@@ -31,6 +31,9 @@ _UNTIL_READY = (
 #: Somebody else may take the numbers between our look and our start; that often in a row is no accident.
 _ATTEMPTS = 20
 
+#: Every engine has it; podman by another name.
+_DEFAULT_NETWORK = "bridge"
+
 #: How long the engine may take to see that a container has ended.
 _ENDING_S = 10.0
 
@@ -48,11 +51,9 @@ def create(
     :raises CfctlError: if it does not come up; nothing is left then.
     """
     check_name(name)
-    check(wish)
-    image.require(engine, wish.image)
+    check_possible(engine, wish)
     _check_free(engine, name)
-    _check_directories(engine, wish)
-    has = machine.look(engine, wish.image)
+    has = machine.look(engine, wish.image, name)
     refused: set[int] = set()
     for _ in range(_ATTEMPTS):
         numbers = _free_numbers(engine, wish.num_instances, refused, prefer)
@@ -62,6 +63,33 @@ def create(
             return container
         refused.update(numbers)
     raise NumberTaken("no instance number could be had", f"Tried: {', '.join(map(str, sorted(refused)))}.")
+
+
+def check_possible(engine: Engine, wish: Wish) -> None:
+    """Make sure that the engine has what a container is to be made from; nothing is changed.
+
+    :raises UsageError, ImageUnavailable: otherwise.
+    """
+    check(wish)
+    image.require(engine, wish.image)
+    _check_directories(engine, wish)
+    _check_network(engine, wish.network)
+
+
+def _check_network(engine: Engine, name: str) -> None:
+    from docker.errors import NotFound
+
+    if name == _DEFAULT_NETWORK:
+        return
+    with asking(f"look for the network {name}"):
+        try:
+            engine.api.api.inspect_network(name)
+        except NotFound:
+            raise UsageError(
+                f"the engine has no network {name!r}",
+                None,
+                f"See which it has: docker network ls\nOr make it: docker network create {name}",
+            ) from None
 
 
 def _check_free(engine: Engine, name: str) -> None:
@@ -201,14 +229,10 @@ def _make_layers(engine: Engine, name: str, wish: Wish) -> None:
     labels = {names.REQUEST: name}
     with asking("make a writable layer over the images"):
         scratch = engine.api.volumes.create(request.scratch_volume(name), labels=labels)
-        engine.api.containers.run(
-            wish.image,
-            ["-p", *(f"/layers/{kind}/{part}" for kind, _, _ in layers for part in ("upper", "work"))],
-            entrypoint="mkdir",
-            volumes={scratch.name: {"bind": "/layers", "mode": "rw"}},
-            network_mode="none",
-            remove=True,
-        )
+        # Written through a container that is never started.
+        with helper.made(engine, wish.image, ["true"], of=name, binds=[f"{scratch.name}:/layers"]) as container:
+            places = [f"{kind}/{part}" for kind, _, _ in layers for part in ("upper", "work")]
+            container.put_archive("/layers", helper.directories(places))
         above = scratch.attrs["Mountpoint"]
         for kind, source, _ in layers:
             options = f"lowerdir={source},upperdir={above}/{kind}/upper,workdir={above}/{kind}/work"
@@ -228,6 +252,11 @@ def _bring_up(container: Container) -> bool:
     """
     with asking(f"start container {container.name}"):
         container.engine.api.api.start(container.id)
+    return _until_up(container)
+
+
+def _until_up(container: Container) -> bool:
+    """Wait until the first process of a container that was started has got everything up; see :func:`_bring_up`."""
     said = ""
     try:
         done = execute.run(container, ["sh", "-c", _UNTIL_READY], user="root")
@@ -274,14 +303,17 @@ def start(engine: Engine, name: str) -> Container:
     :raises NoSuchContainer: if there is none of that name.
     :raises NumberTaken: if another device of its machine has its number by now.
     """
-    container = containers.find(engine, name)
-    if not container.is_running:
+    container = containers.thaw(containers.find(engine, name))
+    if container.is_running:
+        # The engine may have started it again just now.
+        up = _until_up(container)
+    else:
         with steps.step(f"start container {name}"):
-            if not _bring_up(container):
-                raise NumberTaken(
-                    f"instance {', '.join(map(str, container.numbers))} of {name} is another device's by now",
-                    execute.log(container.again(), lines=5),
-                    f"Stop that device (cfctl ps), or make the container anew: cfctl docker rm {name}",
-                )
-        container = container.again()
-    return container
+            up = _bring_up(container)
+    if not up:
+        raise NumberTaken(
+            f"instance {', '.join(map(str, container.numbers))} of {name} is another device's by now",
+            execute.log(container.again(), lines=5),
+            f"Stop that device (cfctl ps), or make the container anew: cfctl docker rm {name}",
+        )
+    return container.again()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
+from cfctl.docker import container as containers
 from cfctl.docker import create, execute, inside, names, ssh, store
-from cfctl.errors import CfctlError, EngineRefused
+from cfctl.errors import CfctlError, EngineRefused, NoSuchDevice, NotRunning
 from cfctl.instance import Instance
 
 if TYPE_CHECKING:
@@ -23,10 +25,22 @@ CONTAINER_LOG = "container"
 class DeviceFailed(CfctlError):
     """An error that cfctl inside a container reported; it keeps its code and its exit status."""
 
-    def __init__(self, error: dict[str, Any], exit_code: int) -> None:
-        super().__init__(error["brief"], error["details"], error["resolution"])
+    def __init__(self, name: str, error: dict[str, Any], exit_code: int) -> None:
+        super().__init__(error["brief"], error["details"], said_outside(name, error["resolution"]))
         self.exit_code = exit_code
         self.code = error["code"]
+
+
+#: Verbs that are the same outside, as verbs of `cfctl docker`.
+_SAME = re.compile(r"\bcfctl (logs|restart|start|status|stop)\b")
+_OTHER = re.compile(r"\b(?:sudo )?cfctl (?!docker\b)(?=[a-z])")
+
+
+def said_outside(name: str, resolution: str | None) -> str | None:
+    """Return what helps inside a container as it is said out here."""
+    if resolution is None:
+        return None
+    return _OTHER.sub(f"cfctl docker login {name} -- cfctl ", _SAME.sub(r"cfctl docker \1", resolution))
 
 
 def start(
@@ -38,6 +52,10 @@ def start(
     :param again: boot it again if it is up; without that a device that is up is left alone.
     :raises CfctlError: whatever the launch inside reported; the container stays.
     """
+    container = containers.thaw(containers.find(engine, name))
+    if not container.is_running:
+        # Its first process would boot the device that was up when it ended; we do.
+        execute.put(container, str(inside.WANTED), b"", owner=names.UID)
     container = create.start(engine, name)
     # The engine vouches for the container's host key, whoever has changed it.
     ssh.pin(container)
@@ -57,11 +75,15 @@ def start(
     }
     ended: list[dict[str, Any]] = []
     other: list[str] = []
-    execute.stream(
-        container,
-        [names.PYTHON, "-m", "cfctl.docker.inside", json.dumps(asked)],
-        lambda line: _hear(line, ended, other),
-    )
+    try:
+        execute.stream(
+            container,
+            [names.PYTHON, "-m", "cfctl.docker.inside", json.dumps(asked)],
+            lambda line: _hear(line, ended, other),
+        )
+    except KeyboardInterrupt:
+        steps.note(f"{name} boots on. See how far it is: cfctl docker logs {name}; stop it: cfctl docker stop {name}")
+        raise
     if not ended:
         raise EngineRefused(
             f"the launch in {name} ended without a word",
@@ -70,7 +92,7 @@ def start(
         )
     last = ended[-1]
     if last["event"] == "error":
-        raise DeviceFailed(last["error"], last["exit_code"])
+        raise DeviceFailed(name, last["error"], last["exit_code"])
     device: dict[str, Any] = as_seen_outside(container, last["device"])
     return device
 
@@ -110,7 +132,7 @@ def stop(container: Container) -> list[str]:
         except ValueError:
             continue
         if "error" in document:
-            raise DeviceFailed(document["error"], done.status)
+            raise DeviceFailed(container.name, document["error"], done.status)
     if done.status != 0:
         raise CfctlError(f"the device of {container.name} could not be stopped", done.output)
     return []
@@ -127,16 +149,27 @@ def logs(container: Container, *, which: str | None, lines: int | None, follow: 
         return
     options = [*(["--which", which] if which else []), *(["--follow"] if follow else [])]
     options += ["--lines", str(lines)] if lines is not None else []
-    said: list[str] = []
+    errors: list[dict[str, Any]] = []
 
     def each(raw: bytes) -> None:
-        text = raw.decode(errors="replace")
-        said.append(text)
-        show(text)
+        with contextlib.suppress(ValueError, TypeError):
+            document = json.loads(raw)
+            if "error" in document:
+                errors.append(document["error"])
+            elif "line" in document:
+                show(document["line"])
 
-    status = execute.stream(container, [names.PYTHON, "-m", "cfctl", "logs", container.name, *options], each)
-    if status != 0:
-        raise CfctlError(f"{container.name} has no such log", "\n".join(said[-5:]) or None)
+    argv = [names.PYTHON, "-m", "cfctl", "logs", "--json", container.name, *options]
+    status = execute.stream(container, argv, each)
+    if errors and errors[0]["code"] == NoSuchDevice.code:
+        raise NotRunning(
+            f"no device has been booted in {container.name} yet",
+            None,
+            f"Boot it: cfctl docker start {container.name}\n"
+            f"See what the container itself says: cfctl docker logs {container.name} --which {CONTAINER_LOG}",
+        )
+    if errors:
+        raise DeviceFailed(container.name, errors[0], status)
 
 
 def devices(container: Container) -> list[dict[str, Any]]:

@@ -56,13 +56,17 @@ def _environment(user: str) -> dict[str, str]:
     return {"HOME": names.HOME, "USER": user, "LOGNAME": user} if user == names.USER else {}
 
 
-def put(container: Container, path: str, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file into a container, running or not, as root."""
+def put(container: Container, path: str, data: bytes, *, mode: int = 0o644, owner: int = 0) -> None:
+    """Write a file into a container, running or not.
+
+    :param owner: the user number that it belongs to.
+    """
     directory, _, name = path.rpartition("/")
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(data), mode
+        member.uid = member.gid = owner
         tar.addfile(member, io.BytesIO(data))
     with asking(f"write {path} in {container.name}"):
         container.engine.api.api.put_archive(container.id, directory, archive.getvalue())

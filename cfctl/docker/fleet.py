@@ -139,7 +139,9 @@ def load(path: Path) -> Fleet:
     """
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read", exc.strerror, "docs/docker.md shows a fleet file") from exc
+    except UnicodeDecodeError as exc:
         raise UsageError(f"{path} cannot be read", str(exc)) from exc
     return parse(text, name=path.stem, source=str(path))
 
@@ -173,7 +175,16 @@ def parse(text: str, *, name: str, source: str) -> Fleet:
         raise UsageError(
             f"{source} names {', '.join(sorted(doubled))} twice", "NAME with a count makes NAME-1 and so on."
         )
-    return Fleet(check_name(file.name or name), hosts, tuple(members))
+    return Fleet(_fleet_name(file.name or name), hosts, tuple(members))
+
+
+def _fleet_name(name: str) -> str:
+    try:
+        return check_name(name)
+    except UsageError as error:
+        raise UsageError(
+            f"{name!r} is not a name for a fleet", error.details, 'Say in the file what it is called: name = "farm"'
+        ) from error
 
 
 def _members(key: str, entry: DeviceEntry, hosts: Mapping[str, HostEntry]) -> list[Member]:

@@ -29,9 +29,10 @@ NO_GPU = "none"
 _SOURCE = Path(cfctl.__file__).parent
 _CONTEXT = Path(__file__).with_name("context")
 
-#: What a device needs beside the GPU's libraries: package of Debian's family -> of RHEL's.
+#: What a device needs beside the GPU's libraries: package of Debian's family -> of RHEL's. The first that the base's
+#: mirrors have of several: RHEL 8 and 9 have a newer Python beside their own, 10 and Fedora have none but their own.
 _RUNTIME = {
-    "python3": "python3.11",
+    "python3": "python3.11|python3",
     "python3-venv": None,
     "iproute2": "iproute",
     "nftables": "nftables",
@@ -41,6 +42,9 @@ _RUNTIME = {
     "openssh-server": "openssh-server",
     "procps": "procps-ng",
 }
+
+#: What images of Debian always have, and small ones of RHEL's family need not: users, setpriv, pushed archives.
+_RPM_BASICS = ("shadow-utils", "util-linux", "tar", "gzip", "findutils")
 
 #: What the code that runs inside imports (pyproject.toml, ``dependencies``, without those of `cfctl docker`).
 _LIBRARIES = ("typer", "click", "rich", "msgspec")
@@ -79,7 +83,7 @@ class Recipe:
     @property
     def packages(self) -> list[str]:
         """The packages that the base must have."""
-        own = [rpm if self.rpm else debian for debian, rpm in _RUNTIME.items()]
+        own = [*_RUNTIME.values(), *_RPM_BASICS] if self.rpm else list(_RUNTIME)
         if self.arch == "aarch64":
             own = ["qemu-system-arm" if name == "qemu-system-x86" else name for name in own if name != "seabios"]
         profile = vendors.load().get(self.vendor)
@@ -267,7 +271,7 @@ def _follow(line: Mapping[str, Any], said: list[str]) -> None:
 def push(engine: Engine, tag: str) -> str:
     """Push an image to the registry that its name says; return its digest."""
     require(engine, tag)
-    with steps.step(f"push {tag}"), asking(f"push {tag}", f"Log in to the registry: docker login {_registry(tag)}"):
+    with steps.step(f"push {tag}"), asking(f"push {tag}", _advice(tag, "push")):
         return _transfer(engine.api.api.push(tag, stream=True, decode=True), tag, "push")
 
 
@@ -275,7 +279,7 @@ def pull(engine: Engine, name: str, *, tag: str) -> str:
     """Pull an image from a registry and give it the tag that ``create`` looks for; return its id."""
     with (
         steps.step(f"pull {name}"),
-        asking(f"pull {name}", f"Log in to the registry: docker login {_registry(name)}"),
+        asking(f"pull {name}", _advice(name, "pull")),
     ):
         _transfer(engine.api.api.pull(name, stream=True, decode=True), name, "pull")
     image = require(engine, name)
@@ -285,9 +289,14 @@ def pull(engine: Engine, name: str, *, tag: str) -> str:
     return str(image.id)
 
 
-def _registry(name: str) -> str:
-    first = name.partition("/")[0]
-    return first if "." in first or ":" in first else ""
+def _advice(name: str, verb: str) -> str:
+    """Return what helps if a registry was not reached, or refused."""
+    first, slash, _ = name.partition("/")
+    # Docker's own rule: without a dot or a port in the first part the image is Docker Hub's.
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return f"Log in to the registry, if it asks for that: docker login {first}"
+    tag = f"docker tag {name} REGISTRY/{name} && " if verb == "push" else ""
+    return f"The name says no registry, which means Docker Hub. Name yours: {tag}cfctl docker {verb} REGISTRY/{name}"
 
 
 def _transfer(lines: Iterator[Mapping[str, Any]], name: str, verb: str) -> str:
@@ -296,8 +305,7 @@ def _transfer(lines: Iterator[Mapping[str, Any]], name: str, verb: str) -> str:
     digest = ""
     for line in lines:
         if "error" in line:
-            help_ = f"Log in to the registry: docker login {_registry(name)}"
-            raise EngineRefused(f"{name} could not be {verb}ed", str(line["error"]), help_)
+            raise EngineRefused(f"{name} could not be {verb}ed", str(line["error"]), _advice(name, verb))
         aux = line.get("aux") or {}
         digest = aux.get("Digest", digest)
     return digest

@@ -57,6 +57,20 @@ def take_numbers(numbers: tuple[int, ...]) -> list[NumberLock]:
     return [locks.NumberLock.take(Instance(number), directories, mark=False) for number in numbers]
 
 
+def prepare_group(file: Path = Path("/etc/group")) -> None:
+    """Give group cvdnetwork the number that it has on the engine's machine, which sees the sockets' directory too."""
+    number = os.environ.get(names.GROUP_NUMBER, "")
+    if not number.isdecimal():
+        return
+    lines = [line.split(":") for line in file.read_text().splitlines()]
+    for fields in lines:
+        if fields[0] == names.GROUP:
+            fields[2] = number
+    text = "".join(f"{':'.join(fields)}\n" for fields in lines)
+    if text != file.read_text():
+        file.write_text(text)
+
+
 def prepare_nodes() -> None:
     """Let the container's user have the devices that the container was given."""
     import grp
@@ -121,10 +135,12 @@ def user_environment() -> dict[str, str]:
 
 def boot_again() -> Child | None:
     """Boot the device again if it was up when the container ended; what it says goes to the container's log."""
-    if not inside.WANTED.exists():
+    wanted = inside.WANTED.read_text() if inside.WANTED.exists() else ""
+    # Empty: somebody starts the container to boot the device, and would come second.
+    if not wanted:
         return None
     return process.start(
-        as_user(names.PYTHON, "-m", "cfctl.docker.inside", inside.WANTED.read_text()),
+        as_user(names.PYTHON, "-m", "cfctl.docker.inside", wanted),
         output=Path("/proc/self/fd/2"),
         env=user_environment(),
     )
@@ -184,6 +200,7 @@ def main() -> int:
         settings = config.load()
         numbers = settings["launch.numbers"]
         held += take_numbers(numbers)
+        prepare_group()
         prepare_directories()
         prepare_nodes()
         host.setup(settings)

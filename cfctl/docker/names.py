@@ -24,6 +24,8 @@ VERSION: Final = "cfctl.version"
 FLEET: Final = "cfctl.fleet"
 VENDOR: Final = "cfctl.gpu-vendor"
 IMAGE_KEY: Final = "cfctl.image-key"
+#: A container that lives for a moment, to do something on the engine's machine for the container that it names.
+HELPER: Final = "cfctl.helper"
 
 #: Places inside a container.
 HOST_PACKAGE: Final = "/mnt/host-package"
@@ -36,6 +38,10 @@ AUTHORIZED_KEYS: Final = f"/etc/ssh/authorized_keys/{USER}"
 READY: Final = "/run/container-ready"
 SOCKETS: Final = f"/tmp/cf_avd_{UID}"  # noqa: S108 (upstream's place)
 OPERATOR: Final = "/run/cuttlefish"
+
+#: The group that may use taps and sockets of devices, and the variable with its number on the engine's machine.
+GROUP: Final = "cvdnetwork"
+GROUP_NUMBER: Final = "CVDNETWORK_GID"
 
 #: How the first process ends if the host's other devices have its numbers (sysexits.h, EX_TEMPFAIL).
 NUMBER_TAKEN: Final = 75

@@ -8,6 +8,7 @@ too, and they work alike for an engine on another machine. docs/docker.md tells 
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import socket
 import sys
@@ -54,20 +55,48 @@ def parse(text: str, address: str) -> Port:
 
 
 def default_ports(container: Container, address: str) -> list[Port]:
-    """Return the ADB port of every instance; the same here, if it is free, because numbers are the machine's."""
+    """Return the ADB port of every instance; the same here, if it is free, because numbers are the machine's.
+
+    One that is published at this address already stays where it is.
+
+    :raises UsageError: for what is no address of this machine.
+    """
+    check_address(address)
+    have = {port.inside: port for port in _require(container).ports if port.address == address}
     ports = []
     for number in container.numbers:
         inside = Instance(number).adb_port
-        ports.append(Port(address, inside if _is_free(address, inside) else _any_free(address), inside))
+        new = Port(address, inside if _is_free(address, inside) else _any_free(address), inside)
+        ports.append(have.get(inside, new))
     return ports
+
+
+def check_address(address: str) -> None:
+    """Make sure that somebody can listen on an address.
+
+    :raises UsageError: if it is none, or not this machine's.
+    """
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise UsageError(f"{address!r} is not an address", "It is written in numbers: 127.0.0.1, ::1.") from None
+    try:
+        _any_free(address)
+    except OSError as exc:
+        raise UsageError(
+            f"{address} is not an address of this machine", exc.strerror, "See which it has: ip -brief address"
+        ) from exc
 
 
 def publish(container: Container, ports: Sequence[Port]) -> list[Port]:
     """Publish ports of a container; those that are published already stay.
 
     :return: all that are published then.
+    :raises UsageError: for what is no address of this machine.
     :raises CfctlError: if a port is taken on this machine; nothing is changed then.
     """
+    for address in {port.address for port in ports}:
+        check_address(address)
     with _changing(container):
         record = _require(container)
         have = {port.inside: port for port in record.ports}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
 from cfctl.docker import container as containers
-from cfctl.docker import names, publish, request, store
+from cfctl.docker import helper, names, publish, request, store
 from cfctl.docker.container import Container
 from cfctl.docker.engine import asking
 from cfctl.errors import EngineRefused, NoSuchContainer
@@ -69,14 +69,13 @@ def all_of(engine: Engine, name: str, container: Container | None = None, *, kee
         container = Container(engine, attributes)
         with asking(f"remove container {name}"), contextlib.suppress(NotFound):
             engine.api.api.remove_container(container.id, force=True, v=True)
+    helper.remove(engine, of=name)
     with asking(f"remove the volumes of {name}"):
         for volume in leftovers(engine, name):
             if not (keep_home and volume.name == request.home_volume(name)):
                 volume.remove()
-    if (
-        container is not None
-        and engine.is_local
-        and (sockets := containers.mounted(container, names.SOCKETS)) is not None
-    ):
+    record = store.load(engine.url, name)
+    sockets = containers.mounted(container, names.SOCKETS) if container else record.sockets if record else None
+    if engine.is_local and sockets is not None:
         shutil.rmtree(sockets, ignore_errors=True)
     store.remove(engine.url, name)

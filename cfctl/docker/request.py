@@ -68,12 +68,17 @@ class Machine:
     :param nodes: device nodes.
     :param nvidia: the engine can give containers NVIDIA's driver by itself.
     :param nofile: the hard limit of open files that the engine may give; None if unknown.
+    :param podman: the engine is podman, which reads a filter of system calls from a file of that machine only; its
+        own one allows AF_VSOCK.
+    :param group: the number of group cvdnetwork there; None if there is none.
     :param lock_directories: where bare-metal devices of that machine lock their numbers.
     """
 
     nodes: frozenset[str]
     nvidia: bool = False
     nofile: int | None = None
+    podman: bool = False
+    group: int | None = None
     lock_directories: tuple[str, ...] = ("/var/tmp/cvd/lock",)  # noqa: S108 (upstream's place)
 
 
@@ -113,7 +118,13 @@ def build(
     :raises HostLacks: see :func:`devices`.
     """
     own = ",".join(map(str, numbers))
-    words = {"CFCTL_LAUNCH_NUMBERS": own, "CFCTL_HOST_NUMBERS": own}
+    words = {
+        "CFCTL_LAUNCH_NUMBERS": own,
+        "CFCTL_HOST_NUMBERS": own,
+        # A launcher opens its sockets to the group, and they can be reached out there too: by the same group,
+        # or where there is none by nobody but the container's user.
+        names.GROUP_NUMBER: str(machine.group or names.UID),
+    }
     nodes = devices(wish, machine)
     nvidia = wants_gpu(wish) and machine.nvidia
     if nvidia:
@@ -143,7 +154,7 @@ def build(
             "Sysctls": dict(SYSCTLS),
             "Ulimits": [{"Name": "nofile", "Soft": nofile, "Hard": nofile}],
             "PidsLimit": PIDS_LIMIT,
-            "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.profile()}"],
+            "SecurityOpt": ["no-new-privileges", *([] if machine.podman else [f"seccomp={seccomp.profile()}"])],
             "NetworkMode": wish.network,
             "RestartPolicy": {"Name": "unless-stopped" if wish.restart == "always" else wish.restart},
             "Binds": [

@@ -206,6 +206,8 @@ def _do(rollout: Rollout, change: Change, timeout: float) -> None:
     member = change.member
     assert member is not None  # noqa: S101 (every other change is made for a member)
     if change.action == "replace":
+        # What there is goes only if something can come in its place.
+        create.check_possible(engine, member.wish)
         old = containers.find(engine, change.name)
         numbers = old.numbers
         remove.remove(engine, change.name, keep_home=True)

@@ -51,7 +51,8 @@ def directory(box: Container, position: int = 1) -> Path:
     if not os.access(box.sockets, os.R_OK | os.X_OK):
         raise HostLacks(
             f"the sockets of {box.name} are not for this user",
-            f"{box.sockets} is for root and for user number {names.UID}, who owns the device inside.",
+            f"{box.sockets} is for root, for members of group {names.GROUP}, and for user number {names.UID}, who "
+            "owns the device inside.",
             f"Do it as root (sudo), or in the container: cfctl docker login {box.name} -- cfctl ...",
         )
     return box.sockets / Instance(numbers[position - 1]).id

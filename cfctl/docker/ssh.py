@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ def _record(container: Container) -> store.Record:
     record = store.load(container.engine.url, container.name)
     if record is None or record.id != container.id:
         # Another container had the name.
-        return store.Record(name=container.name, id=container.id, engine=container.engine.url)
+        record = store.Record(name=container.name, id=container.id, engine=container.engine.url)
+    record.sockets = os.fspath(container.sockets)
     return record
 
 

@@ -6,11 +6,15 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cfctl import paths
 from cfctl.errors import CfctlError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -30,6 +34,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param id: the engine's id of it: another container of the name is another container.
     :param engine: the address of the engine.
     :param host_key: the public key of its sshd, ``TYPE BASE64``, as the engine gave it to us.
+    :param sockets: the directory of the engine's machine with its devices' sockets.
     :param forwarder: process id of the forwarder's supervisor; it may have died since.
     """
 
@@ -37,6 +42,7 @@ class Record(msgspec.Struct, kw_only=True):
     id: str
     engine: str
     host_key: str | None = None
+    sockets: str | None = None
     ports: tuple[Port, ...] = ()
     forwarder: int | None = None
 
@@ -60,6 +66,14 @@ def load_all() -> list[Record]:
     """Return all records of this user."""
     found = (read(path) for path in sorted(root().glob("*/[!.]*/record.json")))
     return [record for record in found if record is not None]
+
+
+def without_container(engine: str, living: Collection[str]) -> list[str]:
+    """Return the names of this user's containers on an engine that somebody has removed by other means.
+
+    :param living: the ids of those that are there.
+    """
+    return [record.name for record in load_all() if record.engine == engine and record.id not in living]
 
 
 def read(path: Path) -> Record | None:

@@ -8,6 +8,8 @@ import select
 import shlex
 import shutil
 import signal
+import socket
+import struct
 import sys
 import termios
 import tty
@@ -81,13 +83,11 @@ def enter(container: Container, command: list[str]) -> int:
             environment={"HOME": names.HOME, "USER": names.USER, "TERM": os.environ.get("TERM", "vt100")},
             workdir=names.HOME,
         )
+        raw = api.exec_start(made["Id"], tty=interactive, socket=True)
+        sock = getattr(raw, "_sock", raw)
         if not interactive:
-            out, err = api.exec_start(made["Id"], demux=True)
-            sys.stdout.buffer.write(out or b"")
-            sys.stderr.buffer.write(err or b"")
+            _pump_frames(sock)
         else:
-            raw = api.exec_start(made["Id"], tty=True, socket=True)
-            sock = getattr(raw, "_sock", raw)
 
             def resize() -> None:
                 columns, rows = shutil.get_terminal_size()
@@ -132,6 +132,40 @@ def _pump_channel(channel: Any) -> None:
             else:
                 channel.shutdown_write()
                 watched.remove(sys.stdin.fileno())
+
+
+#: Without a terminal, what is written comes in frames: which of the two outputs, three bytes of nothing, the length
+#: (docs.docker.com/reference/api/engine, "Attach to a container").
+_FRAME = struct.Struct(">BxxxI")
+
+
+def _pump_frames(sock: Any) -> None:
+    """Send what there is to be read here, and write what the command writes to its two outputs, until it ends."""
+    watched: list[Any] = [sock, sys.stdin.fileno()]
+    waiting = b""
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if sock in ready:
+            data = sock.recv(_CHUNK)
+            if not data:
+                return
+            waiting += data
+            while len(waiting) >= _FRAME.size:
+                output, length = _FRAME.unpack_from(waiting)
+                end = _FRAME.size + length
+                if len(waiting) < end:
+                    break
+                _write(2 if output == 2 else 1, waiting[_FRAME.size : end])
+                waiting = waiting[end:]
+        if sys.stdin.fileno() in ready:
+            data = os.read(sys.stdin.fileno(), _CHUNK)
+            if data:
+                sock.sendall(data)
+            else:
+                watched.remove(sys.stdin.fileno())
+                # The command is to see the end of its input, and we the rest of what it says.
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_WR)
 
 
 def _pump_socket(sock: Any) -> None:

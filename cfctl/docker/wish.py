@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 RESTART = ("no", "on-failure", "always")
 
 #: Said by cfctl to the inside; two masters would contradict each other.
-_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_NUMBERS")
+_OWN_VARIABLES = ("CFCTL_LAUNCH_NUMBERS", "CFCTL_HOST_NUMBERS", names.GROUP_NUMBER)
 
 #: Places inside that a share would hide.
 _KEPT = ("/", "/home", names.HOME, "/etc", "/opt", "/opt/cfctl", "/run", "/tmp", "/usr", "/dev", "/proc", "/sys")  # noqa: S108
@@ -125,4 +125,6 @@ def check(wish: Wish) -> None:
         )
     for name in _OWN_VARIABLES:
         if name in wish.env:
-            raise UsageError(f"{name} is set by cfctl itself", "It follows from the instance numbers.")
+            raise UsageError(
+                f"{name} is set by cfctl itself", "It follows from the instance numbers and the engine's machine."
+            )

@@ -48,6 +48,9 @@ _VERBOSITY = 20
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h
 
+#: Python takes no more (Modules/socketmodule.c, sock_getsockopt).
+_LONGEST_OPTION = 1024
+
 
 class Supervisor(Protocol):
     """What can be asked for; each returns whether it was done."""
@@ -274,10 +277,12 @@ def _trusted(connection: socket.socket) -> bool:
     """
     if _owner(connection):
         return True
-    gid: int = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[2]
-    with contextlib.suppress(KeyError, OSError):
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 4096)
-        groups = {gid, *(entry[0] for entry in struct.iter_unpack("=I", raw))}
+    groups: set[int] = {struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[2]}
+    # A peer with more groups than fit is known by its first group alone.
+    with contextlib.suppress(OSError):
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _LONGEST_OPTION)
+        groups |= {entry[0] for entry in struct.iter_unpack("=I", raw)}
+    with contextlib.suppress(KeyError):
         return grp.getgrnam(GROUP).gr_gid in groups
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -33,4 +34,6 @@ async def screenshot(monitor: Path, scratch: Path, target: Path) -> None:
         raise CfctlError(f"{target} cannot be written", exc.strerror) from exc
     finally:
         raw.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
+        # Where it could not be written there is none, and looking for it may be forbidden as well.
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
-from cfctl import config, locks, paths, process
+from cfctl import config, locks, paths, process, signals
 from cfctl.errors import CfctlError, ForeignObject, HostLacks, NeedsRoot, UsageError
 from cfctl.hostres import (
     apply,
@@ -176,7 +176,8 @@ def carry_out(
             apply.run(work)
         except BaseException:
             if fresh and work.changes:
-                _roll_back()
+                with signals.undisturbed():
+                    _roll_back()
             raise
     return work
 

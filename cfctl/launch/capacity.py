@@ -16,13 +16,13 @@ import msgspec
 
 from cfctl import gpu
 from cfctl.errors import HostLacks
-from cfctl.launch import observe
+from cfctl.launch import observe, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfctl.launch.hostpackage import HostPackage
-    from cfctl.launch.registry import PerInstance, Request
+    from cfctl.launch.registry import Request
 
 MIB = 1 << 20
 
@@ -57,18 +57,11 @@ def guest_memory(request: Request, preset: int | None) -> int | None:
 
     :param preset: what an instance gets if nothing is asked for, in MiB.
     """
-    values = spread(request.memory_mb, request.num_instances)
+    values = registry.spread(request.memory_mb, request.num_instances)
     found = [value if value is not None else preset for value in values]
     if any(value is None for value in found):
         return None
     return sum(value for value in found if value is not None) * MIB
-
-
-def spread(given: PerInstance, count: int) -> list[int | None]:
-    """Return the value of each instance: the first also serves those that have none (launcher.md section 2.1)."""
-    if given is None or isinstance(given, int):
-        return [given] * count
-    return [*given[:count], *[given[0]] * (count - len(given))]
 
 
 def preset(request: Request) -> str:

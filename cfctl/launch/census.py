@@ -45,13 +45,14 @@ def find(name: str, position: int | None = None) -> Listed:
         return found if position is None else foreign.one_instance(found, position)
 
 
-def reachable(name: str) -> Device:
+def reachable(name: str, position: int | None = None) -> Device:
     """Return a device whose logs may be read and that may be talked to: one of ours, or another whose HOME is known.
 
+    :param position: of one instance, as if it were all of it; the first is 1.
     :raises NoSuchDevice: if there is none of that name.
     :raises UsageError: if it is another user's, of which no more can be known.
     """
-    found = find(name)
+    found = find(name, position)
     if isinstance(found, Device):
         return found
     if found.home is None:

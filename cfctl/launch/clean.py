@@ -115,6 +115,8 @@ def _of_device(device: Device) -> Iterator[Leftover]:
     if not device.processes:
         if record.holds_numbers and not device.state.is_up:
             why = f"nothing of it runs any more, yet instance {listed} is still marked as its own"
+            if record.request.restart != registry.Restart.NO:
+                why += f"; it counts as stopped then: not --restart but cfctl restart {device.name} boots it again"
             yield Leftover("device", f"device {device.name}", why, device.name)
     elif not any(_is_core(p.argv) for p in device.processes):
         names = ", ".join(sorted({PurePath(p.argv[0]).name for p in device.processes}))

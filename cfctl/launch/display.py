@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,11 @@ def screenshot(target: str, path: Path, *, number: int = 0, seconds: float = SCR
         raise UsageError(f"{path.name}: a screenshot ends in {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written", f"{path.parent} is not yours to write to.")
     with _opened(target) as (record, instance):
+        if number and tools.find(record, tools.DISPLAY):
+            _require(target, _displays(record, instance), number)
         before = _stamp(path)
         try:
             lifecycle.ask(record, instance, launcher_actions.screenshot(number, path), seconds=seconds)
@@ -116,7 +121,10 @@ def screenshot(target: str, path: Path, *, number: int = 0, seconds: float = SCR
             if found is None or found.manager is not Manager.QEMU or path.suffix.lower() != ".png":
                 raise
             taken = vm.simple(found, "display.screenshot", display=number, seconds=seconds)
-            path.write_bytes(base64.b64decode(taken["picture"]))
+            try:
+                path.write_bytes(base64.b64decode(taken["picture"]))
+            except OSError as exc:
+                raise CfctlError(f"{path} cannot be written", exc.strerror) from exc
     if (after := _stamp(path)) is None or after == before or not after[1]:
         raise CfctlError(f"{path} was not written", "run_cvd said that it had done it.")
     return after[1]
@@ -149,9 +157,7 @@ def _opened(target: str) -> Iterator[tuple[Record, Instance]]:
     """Hold a running device for the block, and give its record and the instance."""
     name, position = manage.target(target)
     with census.opened(name) as record:
-        device = lifecycle.up(name)
-        lifecycle.running(device)
-        yield record, manage.instance_of(device, position)
+        yield record, lifecycle.instance_up(record, position)
 
 
 def _displays(record: Record, instance: Instance) -> list[Display]:

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
-from cfctl.errors import UsageError
-from cfctl.instance import MAX_INSTANCES, Instance
+from cfctl.instance import MAX_INSTANCES, Instance, at_position
 from cfctl.launch import boot, procs, registry
-from cfctl.launch.observe import State, open_ports
+from cfctl.launch.observe import State, open_ports, same
 from cfctl.launch.procs import INSTANCE, MARK, Seen, Usage
 from cfctl.launch.runtime_config import InstanceConfig, RuntimeConfig
 
@@ -145,7 +144,7 @@ class Foreign:
             "booted_at": None,
             "uptime_s": self.usage.uptime_s,
             "memory_mb": self.usage.memory_mb,
-            "guest_memory_mb": first.memory_mb,
+            "guest_memory_mb": same([self._config(number).memory_mb for number in self.numbers]),
             "instances": [self._instance(number) for number in self.numbers],
         }
 
@@ -163,6 +162,7 @@ class Foreign:
             "vsock_cid": config.vsock_cid or instance.vsock_cid,
             "vm_pid": vms[0] if vms else None,
             "ports": open_ports(instance, self.ports, adb=adb) if self.state.is_up else {},
+            "guest_memory_mb": config.memory_mb,
         }
 
 
@@ -179,9 +179,7 @@ def one_instance(device: Foreign, position: int) -> Foreign:
 
     :raises UsageError: if it has fewer instances.
     """
-    if not 1 <= position <= len(device.numbers):
-        raise UsageError(f"device {device.name} has {len(device.numbers)} instance(s), no {position}")
-    number = device.numbers[position - 1]
+    number = at_position(device.name, device.numbers, position)
     part = tuple(seen for seen in device.processes if seen.number in (number, None))
     usage = procs.usage((seen.pid, seen.is_vm) for seen in part)
     return replace(device, numbers=(number,), processes=part, usage=usage)

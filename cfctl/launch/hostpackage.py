@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfctl import arch, elf, gpu
+from cfctl import arch, elf, gpu, paths
 from cfctl.arch import ARCHES
 from cfctl.artifacts import content
 from cfctl.errors import CfctlError, UsageError, WrongProcessor
@@ -111,11 +111,22 @@ def _machine(program: Path) -> int | None:
     return elf.machine(head) if elf.is_elf(head) else None
 
 
+def _mended(path: Path) -> tuple[str | None, str]:
+    """Return why a package's programs cannot be run, and what mends it."""
+    if any(path.is_relative_to(cache) for cache in (paths.current().artifacts, paths.SYSTEM_CACHE)):
+        # What lies in the cache is never changed: the next launch would take it for tampered with.
+        return (
+            "It was packed so.",
+            "Unpack it by hand, chmod +x bin/*, and give the directory: --host-package DIRECTORY",
+        )
+    return None, f"Make it so: chmod +x {path}/bin/*"
+
+
 def _find(path: Path, tool: str) -> Path | None:
     for name in _TOOLS[tool]:
         candidate = path / "bin" / name
         if candidate.is_file():
             if not os.access(candidate, os.X_OK):
-                raise CfctlError(f"{candidate} is not executable", None, f"Make it so: chmod +x {path}/bin/*")
+                raise CfctlError(f"{candidate} is not executable", *_mended(path))
             return candidate
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import steps
 from cfctl.errors import CfctlError
-from cfctl.launch import launcher, logs, observe, registry
+from cfctl.launch import follow, launcher, logs, observe, registry
 from cfctl.launch.observe import State
 from cfctl.launch.registry import Restart
 
@@ -114,8 +114,18 @@ def _keep_small(device: Device) -> None:
     logs.keep_small(device.record)
 
 
+def _take_up(name: str, timeout: float) -> None:
+    try:
+        with steps.step(f"follow the boot of {name}: nobody does any more"):
+            follow.take_up(name, timeout=timeout)
+    except CfctlError as error:
+        steps.note(f"{name} did not become ready: {error.brief}")
+
+
 def tend(*, now: datetime, timeout: float, boot: Callable[[str], object] | None = None) -> list[Decision]:
-    """Do one round: keep the logs of this user's devices small, and boot those that are due, one after the other.
+    """Do one round: look after this user's devices that are up, and boot those that are due, one after the other.
+
+    The logs of those that are up are kept small; a boot whose follower is gone is followed to its end.
 
     It can be called as often as one likes, every few seconds say; what fails is said and tried again later.
 
@@ -130,6 +140,8 @@ def tend(*, now: datetime, timeout: float, boot: Callable[[str], object] | None 
                 _keep_small(device)
             except (OSError, CfctlError) as exc:
                 steps.note(f"{device.record.name}: its logs could not be made smaller: {exc}")
+            if observe.is_abandoned(device.record):
+                _take_up(device.name, timeout)
     found = decisions(devices, now=now, boot_id=registry.boot_id())
     for decision in found:
         if not decision.due(now):

@@ -1,22 +1,20 @@
-"""Running the launcher of a host package and following the boot."""
+"""Running the launcher of a host package: what it is told, and what it inherits."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import config, paths, process, signals, steps
-from cfctl.errors import CfctlError, DeadlinePassed, NameTaken, NoSuchDevice, UsageError
+from cfctl import config, paths, process, steps
+from cfctl.errors import CfctlError, NameTaken, NoSuchDevice, UsageError
 from cfctl.launch import (
-    afterboot,
     boot,
     boot_times,
     capacity,
     census,
-    diagnosis,
+    follow,
     listing,
     logs,
     numbers,
@@ -32,7 +30,7 @@ from cfctl.launch import (
     wares,
 )
 from cfctl.launch.hostpackage import HostPackage
-from cfctl.launch.registry import Failure, Record, Request
+from cfctl.launch.registry import Record, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +40,6 @@ if TYPE_CHECKING:
 
 #: How long run_cvd waits for a boot by itself (launcher.md section 3).
 _RUN_CVD_S = 600
-
-#: How often the logs are looked at.
-_TICK_S = 0.03
 
 
 def launch(
@@ -94,11 +89,11 @@ def launch(
             watch = boot.Watch(record, started=started, typical=boot_times.typical(request))
             registry.create(record)
             with registry.opened(record.name):
-                child = _start(record, known, locked, timeout)
-        return _follow(record, watch, child, timeout=timeout, wait=wait)
+                child = _start(record, known, locked, timeout, wait=wait)
+        return follow.follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None and not isinstance(error, NameTaken):
-            _give_up(watch, error, new=True)
+            follow.give_up(watch, error, new=True)
         raise
 
 
@@ -134,11 +129,11 @@ def restart(
                 choice = wanted.choose_gpu(record.request)
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
-                child = _start(record, known, locked, timeout, snapshot=snapshot)
-        return _follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
+                child = _start(record, known, locked, timeout, wait=wait, snapshot=snapshot)
+        return follow.follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
     except BaseException as error:
         if watch is not None:
-            _give_up(watch, error, new=False)
+            follow.give_up(watch, error, new=False)
         raise
 
 
@@ -217,12 +212,14 @@ def _start(
     locked: Sequence[NumberLock],
     timeout: float,
     *,
+    wait: bool,
     snapshot: Path | None = None,
 ) -> Child:
     """Start the launcher; the locks of the numbers go with it, for as long as the device lives.
 
     :param known: the flags that it knows.
     :param timeout: seconds that it may take to boot.
+    :param wait: this process follows the boot.
     :param snapshot: go on where this was taken.
     """
     settings = config.load()
@@ -245,8 +242,11 @@ def _start(
     except OSError as exc:
         raise registry.disk_error(record.home, exc) from exc
     record.started_at, record.booted_at, record.stopped_at, record.failure = registry.now(), None, None, None
-    record.suspended_at, record.getting_ready = None, record.request.after_boot is not None
+    record.suspended_at = None
+    # What it has got stands in the snapshot.
+    record.getting_ready = record.request.after_boot is not None and snapshot is None
     record.boot_id, record.kept_down = registry.boot_id(), False
+    record.follower = procs.identity() if wait else None
     registry.save(record)
     if settings["launch.scope"] and scope.available():
         argv = scope.wrapped(argv, record, root=os.geteuid() == 0)
@@ -259,78 +259,3 @@ def _start(
     # From here on whoever looks for the device's processes finds it.
     procs.await_environment(child.pid)
     return child
-
-
-def _follow(
-    record: Record, watch: boot.Watch, child: Child, *, timeout: float, wait: bool, restored: bool = False
-) -> observe.Device:
-    """Report the boot until it ends, well or not.
-
-    :param restored: it goes on where a snapshot was taken: its log tells of no boot, only the launcher's end does.
-    """
-    if not wait:
-        return observe.device(record.name)
-    with steps.step(f"boot {record.name}"):
-        _watch(record, watch, child, timeout=timeout, restored=restored)
-    if not restored:
-        boot_times.remember(record.request, watch.took)
-        # What it has got stands in the snapshot.
-        afterboot.run(record, afterboot.of(record.request), deadline=time.monotonic() + timeout - watch.seconds)
-    try:
-        with registry.opened(record.name) as current:
-            current.booted_at, current.getting_ready = registry.now(), False
-            registry.save(current)
-    except CfctlError as error:
-        # It has booted, whatever the disk says; its logs tell so too.
-        steps.note(f"{record.name} has booted, but that could not be written down: {error.brief}")
-    return observe.device(record.name)
-
-
-def _watch(record: Record, watch: boot.Watch, child: Child, *, timeout: float, restored: bool) -> None:
-    """Report the phases until all instances have booted, or the launcher says that they go on.
-
-    :raises CfctlError: if they do not.
-    """
-    watch.begin()
-    while (code := child.poll()) is None:
-        if (quiet := watch.poll()) is not None:
-            steps.note(diagnosis.silent(watch, quiet))
-        if watch.seconds > timeout:
-            raise diagnosis.timed_out(record, watch, timeout)
-        time.sleep(_TICK_S)
-    watch.poll()
-    status = parent.status(code)
-    if status != 0 or not (watch.booted or restored):
-        raise diagnosis.failed(record, watch, status)
-
-
-def _give_up(watch: boot.Watch, error: BaseException, *, new: bool) -> None:
-    """Stop whatever runs of a device that did not boot; keep it as failed, or remove it.
-
-    Its processes are found by their environment, so it does not matter whether the launcher came to be known.
-    """
-    phase = watch.slowest.phase.name
-    if watch.booted and watch.record.request.after_boot is not None:
-        phase = afterboot.PHASE
-    # Neither an interrupted launch nor a launcher that never came to a VM leaves anything worth keeping; a boot that
-    # failed leaves its logs.
-    crashed = phase == "assemble" and not isinstance(error, DeadlinePassed)
-    remove = new and (crashed or not isinstance(error, CfctlError))
-    with signals.undisturbed():
-        if isinstance(error, KeyboardInterrupt):
-            steps.note(f"Interrupted: stopping {watch.record.name} ...")
-        with contextlib.suppress(NoSuchDevice), registry.opened(watch.record.name) as current:
-            if current.created_at != watch.record.created_at:
-                return  # removed and made anew by somebody else
-            stopped_by_another = not current.holds_numbers
-            if not stopped_by_another:
-                stop.stop(current, patience=stop.UNBOOTED_S)
-            if remove:
-                registry.remove(current)
-            elif isinstance(error, CfctlError) and not stopped_by_another:
-                current.failure = Failure(phase, error.brief)
-                try:
-                    registry.save(current)
-                except CfctlError as worse:
-                    # A full disk, which may be why it did not boot: the error to tell is that one.
-                    steps.note(f"{current.name}: its failure could not be written down: {worse.brief}")

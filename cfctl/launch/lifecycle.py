@@ -17,13 +17,14 @@ from cfctl.control.faults import VmSilent
 from cfctl.control.launcher_actions import Extended
 from cfctl.control.launcher_monitor import MonitorRefused
 from cfctl.errors import CfctlError, DeadlinePassed, LaunchFailed, NotRunning
-from cfctl.launch import afterboot, census, manage, observe, registry, tools, vm
+from cfctl.instance import Instance, at_position
+from cfctl.launch import afterboot, census, manage, observe, procs, registry, tools, vm
+from cfctl.launch.complaint import Complaint
 from cfctl.launch.observe import Device, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfctl.instance import Instance
     from cfctl.launch.registry import Record
 
 #: Android's part of a suspend is an adb command inside of the guest, which takes seconds.
@@ -110,7 +111,7 @@ def powerwash(name: str, *, down: float = POWERWASH_DOWN_S, seconds: float = POW
         up(name)
         commands = afterboot.of(record.request)
         # A record that is written after the disks were made blank would say too little if we were killed before.
-        record.suspended_at, record.getting_ready = None, bool(commands)
+        record.suspended_at, record.getting_ready, record.follower = None, bool(commands), procs.identity()
         registry.save(record)
         try:
             codes = sync.run(_powerwash(record, down, seconds))
@@ -148,9 +149,7 @@ def powerbtn(target: str, *, seconds: float = POWERBTN_S) -> Device:
     """
     name, position = manage.target(target)
     with census.opened(name) as record:
-        device = up(name)
-        running(device)
-        instance = manage.instance_of(device, position)
+        instance = instance_up(record, position)
         if (found := vm.find(record, instance)) is not None:
             vm.simple(found, "powerbtn", seconds=seconds)
         else:
@@ -161,17 +160,29 @@ def powerbtn(target: str, *, seconds: float = POWERBTN_S) -> Device:
 # -- what the other files of this kind need --------------------------------------------------------------
 
 
-def up(name: str) -> Device:
+def up(name: str, position: int | None = None) -> Device:
     """Return a device that its caller holds, and that is running or suspended.
 
+    :param position: of one instance, as if it were all of it: the others may be down.
     :raises NotRunning: if it is in any other state.
     """
-    device = observe.device(name, held=True)
+    device = observe.device(name, held=True) if position is None else observe.one_instance(name, position, held=True)
     if device.state is State.SUSPENDED:
         return device
     if device.state is State.BOOTING:
         raise NotRunning(f"{name} is still booting", None, f"Wait until it is up: cfctl status {name}")
     return manage.running(name, device)
+
+
+def instance_up(record: Record, position: int) -> Instance:
+    """Return an instance of a device that its caller holds: it is running, and the others may be down.
+
+    :raises UsageError: if the device has fewer.
+    :raises NotRunning: if it is in any other state.
+    """
+    number = at_position(record.name, record.numbers, position)
+    running(up(record.name, position if len(record.numbers) > 1 else None))
+    return Instance(number)
 
 
 def running(device: Device) -> None:
@@ -196,12 +207,13 @@ def ask(record: Record, instance: Instance, action: Extended, *, seconds: float)
 @contextlib.contextmanager
 def _explained(record: Record, instance: Instance) -> Iterator[None]:
     """Say of which instance an error of the block is, and what helps."""
+    complaint = Complaint(record, instance)
     try:
         yield
     except MonitorRefused as error:
         raise MonitorRefused(
             f"{instance.id}: {error.brief}",
-            error.details or "Its log says why, if anything does.",
+            error.details or complaint.text() or "Its log says why, if anything does.",
             f"See: cfctl logs {record.name} --which launcher -n 20",
         ) from error
     except VmSilent:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from cfctl import process, signals
 from cfctl.errors import DamagedRecord, NoSuchDevice, NotRunning, UsageError
+from cfctl.instance import Instance, at_position
 from cfctl.launch import adb, boot, census, observe, registry, stop
 from cfctl.launch.observe import Device, State
 from cfctl.launch.procs import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cfctl.control.console import Console
-    from cfctl.instance import Instance
     from cfctl.launch.census import Listed
 
 #: Names that ``cfctl logs --which`` takes, and the file below the instance's directory.
@@ -41,10 +41,7 @@ def instance_of(device: Device, position: int) -> Instance:
 
     :raises UsageError: if the device has fewer.
     """
-    instances = device.record.instances
-    if position > len(instances):
-        raise UsageError(f"device {device.record.name} has {len(instances)} instance(s), no {position}")
-    return instances[position - 1]
+    return Instance(at_position(device.record.name, device.record.numbers, position))
 
 
 def stop_device(name: str) -> tuple[Listed, list[str]]:
@@ -119,19 +116,36 @@ def remove_device(name: str, *, force: bool) -> list[str]:
 def running(name: str, device: Device | None = None) -> Device:
     """Return a device that can be talked to.
 
+    :param name: what to call it.
     :param device: as it is now, if the caller has looked.
     :raises NotRunning: if it is in any other state.
     """
     device = device or census.reachable(name)
-    if device.state not in (State.RUNNING, State.BOOTING):
-        raise NotRunning(
-            f"{name} is {device.state.value}",
-            device.record.failure.brief if device.record.failure else None,
-            f"Let it go on: cfctl resume {name}"
-            if device.state is State.SUSPENDED
-            else f"Boot it: cfctl restart {name}",
-        )
-    return device
+    if device.state in (State.RUNNING, State.BOOTING):
+        return device
+    whole = device.record.name
+    details = device.record.failure.brief if device.record.failure else None
+    help_ = f"Boot it: cfctl restart {whole}"
+    if device.state is State.SUSPENDED:
+        help_ = f"Let it go on: cfctl resume {whole}"
+    elif device.state is State.UNREACHABLE:
+        details = "\n".join(observe.silent(device))
+    raise NotRunning(f"{name} is {device.state.value}", details, help_)
+
+
+def reached(name: str, position: int) -> Instance:
+    """Return an instance that can be talked to; the others of its device may be down.
+
+    :raises UsageError: if the device has fewer.
+    :raises NotRunning: if it is not up.
+    """
+    device = census.reachable(name)
+    instance = instance_of(device, position)
+    if len(device.record.numbers) == 1:
+        running(name, device)
+    else:
+        running(f"{name}/{position}", census.reachable(name, position))
+    return instance
 
 
 def log_file(device: Device, position: int, which: str | None) -> Path:
@@ -162,14 +176,22 @@ def existing_log(name: str, which: str | None, *, position: int = 1) -> Path:
     return log
 
 
-def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> list[str]:
-    """Return the lines of one of a device's logs.
+def log_lines(name: str, which: str | None, *, last: int | None = None, position: int = 1) -> Iterable[str]:
+    """Return the lines of one of a device's logs; without ``last`` they are read as they are asked for.
 
     :param last: only so many of them, empty ones left out; None is all.
-    :raises UsageError: for a log that there is not, or not yet.
+    :raises UsageError: for a log that there is not, or not yet, or fewer lines than none.
     """
+    if last is not None and last < 0:
+        raise UsageError(f"last={last}: a log has no fewer lines than none")
     log = existing_log(name, which, position=position)
-    return boot.last_lines(log, last) if last is not None else log.read_text(errors="replace").splitlines()
+    return boot.last_lines(log, last) if last is not None else _lines(log)
+
+
+def _lines(log: Path) -> Iterator[str]:
+    with log.open(errors="replace") as file:
+        for line in file:
+            yield from line.splitlines()
 
 
 def follow(log: Path, *, last: int | None = None, seconds: float = 0.2) -> Iterator[str]:
@@ -207,7 +229,7 @@ def run_adb(name: str, args: list[str]) -> None:
     :raises NotRunning: if the device is not up.
     """
     device_name, position = target(name)
-    serial = instance_of(running(device_name), position).adb
+    serial = reached(device_name, position).adb
     adb.connect(serial)
     process.replace(["adb", "-s", serial, *(args or ["shell"])])
 
@@ -219,6 +241,6 @@ def adb_output(name: str, args: list[str], *, position: int = 1, timeout: float)
     :raises NotRunning: if the device is not up.
     :raises CommandFailed, DeadlinePassed: if adb ends badly, or not in time.
     """
-    serial = instance_of(running(name), position).adb
+    serial = reached(name, position).adb
     adb.connect(serial)
     return process.run(["adb", "-s", serial, *args], timeout=timeout).stdout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cfctl import config, locks, paths, steps
 from cfctl.errors import CfctlError, HostLacks, NumberTaken
 from cfctl.hostres import lazy, tap, tap_client
-from cfctl.instance import Instance
+from cfctl.instance import Instance, counted
 from cfctl.launch import registry
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
     :raises HostLacks: if the host network serves fewer instances, or none; or if taps are made on request, and nobody
         makes them.
     :raises NumberTaken: if it serves enough, but they are in use.
+    :raises CfctlError: if the lock files cannot be written: the disk is full.
     """
     recorded = lazy.recorded()
     served = sorted(_served(recorded))
@@ -34,8 +35,8 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
         served = [number for number in served if number in allowed]
     if len(served) < count:
         raise HostLacks(
-            "the host network is not set up" if not served else f"the host serves {len(served)} instances only",
-            f"{count} instance(s) need {count} set(s) of taps (cvd-etap-NN and others).",
+            "the host network is not set up" if not served else f"the host serves {counted(len(served))} only",
+            f"Each instance needs taps of its own (cvd-etap-NN and others). Wanted: {counted(count)}.",
             f"Make them: sudo cfctl host setup --instances {max(count, 10)}",
         )
     busy = tap.busy_numbers()
@@ -47,10 +48,9 @@ def allocated(count: int) -> Iterator[list[NumberLock]]:
                 continue
             try:
                 taken.append(locks.NumberLock.take(Instance(number), paths.instance_lock_directories()))
-            except HostLacks:
-                raise  # the directory: the next number would fare no better
-            except CfctlError as error:
-                refused.append(f"{number}: {error.details}")
+            except (NumberTaken, locks.UnusableLock) as error:
+                # Not what is wrong with the directory or its disk: the next number would fare no better.
+                refused.append(f"{number}: {error.details or error.brief}")
             if len(taken) == count:
                 break
         else:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cfctl import paths
-from cfctl.errors import CfctlError, UsageError
+from cfctl.errors import CfctlError
+from cfctl.instance import at_position
 from cfctl.launch import boot, procs, registry, runtime_config
 from cfctl.launch.procs import INSTANCE, Look, Usage
 
@@ -92,7 +93,12 @@ class Device:
     def as_dict(self) -> dict[str, Any]:
         """Return the device as the ``--json`` contract shows it."""
         record = self.record
-        failure = {"failure": msgspec.to_builtins(record.failure)} if record.failure else {}
+        memory = registry.spread(record.request.memory_mb, len(record.numbers))
+        failure = record.failure
+        if failure is None and self.processes and is_abandoned(record):
+            failure = registry.Failure(
+                "after-boot", f"nobody does any more what --after-boot says: cfctl restart {record.name}"
+            )
         return {
             "name": record.name,
             "state": self.state.value,
@@ -111,9 +117,12 @@ class Device:
             "restart": record.request.restart,
             "uptime_s": self.usage.uptime_s,
             "memory_mb": self.usage.memory_mb,
-            "guest_memory_mb": _same(record.request.memory_mb),
-            "instances": [self._instance(instance) for instance in record.instances],
-            **failure,
+            "guest_memory_mb": same(memory),
+            "instances": [
+                {**self._instance(instance), "guest_memory_mb": given}
+                for instance, given in zip(record.instances, memory, strict=True)
+            ],
+            **({"failure": msgspec.to_builtins(failure)} if failure else {}),
         }
 
     def _instance(self, instance: Instance) -> dict[str, Any]:
@@ -128,9 +137,9 @@ class Device:
         }
 
 
-def _same(given: registry.PerInstance) -> int | None:
-    """Return the value that all instances have; None if nobody gave one, or they differ."""
-    return given if not isinstance(given, tuple) else given[0] if len(set(given)) == 1 else None
+def same(values: Sequence[int | None]) -> int | None:
+    """Return the value that all instances have; None if they differ."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def open_ports(instance: Instance, listening: frozenset[int], **other: int) -> dict[str, int]:
@@ -205,6 +214,24 @@ def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look
     return State.BOOTING
 
 
+def silent(device: Device) -> list[str]:
+    """Return which instances do not answer, and what is known of them, for people."""
+    record, sockets = device.record, Look().sockets
+    said = []
+    for position, instance in enumerate(record.instances, start=1):
+        if os.fspath(monitor_socket(record, instance)) in sockets:
+            continue
+        name = f"{record.name}/{position} ({instance.id})" if len(record.numbers) > 1 else instance.id
+        alive = any(process.instance == instance.number for process in device.processes)
+        said.append(f"{name}: {'its launcher monitor does not listen' if alive else 'nothing of it runs any more'}.")
+    return said
+
+
+def is_abandoned(record: Record) -> bool:
+    """Tell whether a device waits for what is to be done after its boot, and nobody is there any more to do it."""
+    return record.getting_ready and not (record.follower and procs.is_alive(record.follower))
+
+
 def _remember_boot(record: Record, *, held: bool) -> None:
     """Write down when a boot ended that nobody has followed, as its log says, or else now."""
     moment = boot.completed_at(record)
@@ -239,21 +266,20 @@ def device(name: str, *, held: bool = False) -> Device:
     return look(record, processes([record.home], at)[record.home], held=held, at=at)
 
 
-def one_instance(name: str, position: int) -> Device:
+def one_instance(name: str, position: int, *, held: bool = False) -> Device:
     """Return one instance of a device, as if it were all of it: its state, its processes, what they take.
 
     :param position: the first is 1.
+    :param held: the caller itself holds the device.
     :raises NoSuchDevice: if there is no device of that name.
     :raises UsageError: if the device has fewer instances.
     """
     record = registry.load(name)
-    if not 1 <= position <= len(record.numbers):
-        raise UsageError(f"device {name} has {len(record.numbers)} instance(s), no {position}")
-    number = record.numbers[position - 1]
+    number = at_position(name, record.numbers, position)
     at = Look()
     alive = [p for p in processes([record.home], at)[record.home] if p.instance in (number, None)]
-    part = msgspec.structs.replace(record, numbers=(number,))
-    return look(part, alive, at=at)
+    part = msgspec.structs.replace(record, numbers=(number,), request=registry.narrowed(record.request, position))
+    return look(part, alive, held=held, at=at)
 
 
 def salvaged(name: str) -> Device:

@@ -156,6 +156,30 @@ def same_place(pid: int) -> bool:
         return True
 
 
+def identity(pid: int | None = None) -> str | None:
+    """Return what names a process for ever, not just until its id is given to another; None if there is none.
+
+    :param pid: None is this process.
+    """
+    pid = os.getpid() if pid is None else pid
+    try:
+        return f"{pid}/{_born(pid)}"
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def is_alive(named: str) -> bool:
+    """Tell whether a process that was named by :func:`identity` still runs."""
+    pid = named.partition("/")[0]
+    return pid.isdecimal() and identity(int(pid)) == named
+
+
+def _born(pid: int) -> int:
+    """Return when a process was started, in ticks since the host was: field 22 of proc_pid_stat(5)."""
+    # The first two fields are before the bracket: a name may have blanks in it.
+    return int(_read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
+
+
 # -- what they take ----------------------------------------------------------------------------------------
 
 
@@ -183,9 +207,8 @@ def usage(processes: Iterable[tuple[int, bool]]) -> Usage:
     memory = 0.0
     for pid, vm in processes:
         try:
-            after_name = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
             resident, shared = map(int, _read(f"/proc/{pid}/statm").split()[1:3])
-            born = int(after_name[19])  # field 22 of proc_pid_stat(5), the first two are before the bracket
+            born = _born(pid)
         except (OSError, ValueError, IndexError):
             continue
         oldest = born if oldest is None else min(oldest, born)

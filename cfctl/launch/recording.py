@@ -52,9 +52,7 @@ def films(record: Record, instance: Instance) -> list[Path]:
 def _ask(target: str, action: launcher_actions.Extended, seconds: float) -> tuple[Record, Instance]:
     name, position = manage.target(target)
     with census.opened(name) as record:
-        device = lifecycle.up(name)
-        lifecycle.running(device)
-        instance = manage.instance_of(device, position)
+        instance = lifecycle.instance_up(record, position)
         streamer = wares.present(record) / "bin" / _STREAMER
         if not os.access(streamer, os.X_OK):
             raise HostLacks(

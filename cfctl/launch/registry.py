@@ -76,6 +76,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     after_boot: str | None = None
 
 
+def spread(given: PerInstance, count: int) -> list[int | None]:
+    """Return the value of each instance: the first also serves those that have none (launcher.md section 2.1)."""
+    if given is None or isinstance(given, int):
+        return [given] * count
+    return [*given[:count], *[given[0]] * (count - len(given))]
+
+
+def narrowed(request: Request, position: int) -> Request:
+    """Return what one instance of a request was given, as if it were all of it.
+
+    :param position: the first is 1.
+    """
+    cpus, memory = (spread(given, request.num_instances)[position - 1] for given in (request.cpus, request.memory_mb))
+    return msgspec.structs.replace(request, num_instances=1, cpus=cpus, memory_mb=memory)
+
+
 class Record(msgspec.Struct, kw_only=True):
     """One device.
 
@@ -87,6 +103,7 @@ class Record(msgspec.Struct, kw_only=True):
     :param stopped_at: when it was last stopped; None while it should be up.
     :param suspended_at: when cfctl suspended it; None while its processors run, as far as cfctl has done it.
     :param getting_ready: its launcher says that it has booted, but what is to be done after that is not done yet.
+    :param follower: the process that follows its boot (:func:`procs.identity`); None if none does, or it is over.
     :param boot_id: the boot of the host (``/proc/sys/kernel/random/boot_id``) in which it was last started.
     :param restarts: how often in a row it was booted again without being asked.
     :param tried_at: when that was last tried, whether it came to a start or not.
@@ -106,6 +123,7 @@ class Record(msgspec.Struct, kw_only=True):
     stopped_at: str | None = None
     suspended_at: str | None = None
     getting_ready: bool = False
+    follower: str | None = None
     boot_id: str | None = None
     restarts: int = 0
     tried_at: str | None = None
@@ -156,12 +174,12 @@ def check_name(name: str) -> str:
 
     :raises UsageError: otherwise.
     """
-    if "/" in name:
-        whole = name.partition("/")[0]
+    whole, slash, position = name.partition("/")
+    if slash and position.isdecimal() and _NAME.fullmatch(whole):
         raise UsageError(
             f"{name!r} names an instance, and this takes whole devices",
-            "Only adb and logs take NAME/2, the second instance of device NAME.",
-            f"Name the device: {whole}" if whole else None,
+            "adb, display, logs, powerbtn, screen-record and status take NAME/2, the second instance of device NAME.",
+            f"Name the device: {whole}",
         )
     if not _NAME.fullmatch(name):
         raise UsageError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import process
-from cfctl.launch import capacity
+from cfctl.launch import capacity, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def limits(request: Request) -> list[str]:
     memory = capacity.guest_memory(request, None)
     if memory is not None:
         found.append(f"MemoryMax={memory + request.num_instances * _BESIDE_MB * capacity.MIB}")
-    cpus = capacity.spread(request.cpus, request.num_instances)
+    cpus = registry.spread(request.cpus, request.num_instances)
     known = [count for count in cpus if count is not None]
     if len(known) == len(cpus):
         found.append(f"CPUQuota={100 * (sum(known) + _BESIDE_CPUS * len(cpus))}%")

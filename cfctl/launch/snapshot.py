@@ -13,7 +13,9 @@ import msgspec
 
 from cfctl import steps
 from cfctl.control import launcher_monitor, sync
+from cfctl.control.faults import VmCannot
 from cfctl.control.launcher_monitor import Action
+from cfctl.control.operations import Manager
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import census, launcher, lifecycle, observe, registry, tools
 from cfctl.launch.observe import State
@@ -38,12 +40,14 @@ def take(name: str, path: Path, *, force: bool = False, seconds: float = TAKE_S)
     :param path: absolute.
     :param force: an older snapshot that is there is deleted first; nothing else ever is.
     :raises NotRunning: if the device is not up.
+    :raises VmCannot: if its launcher cannot save its VM.
     :raises HostLacks: if the host package has no program for it.
     :raises UsageError: if something is there already.
     :raises CfctlError: if it could not be done; the device is as it was, and no directory is left.
     """
     with census.opened(name) as record:
         device = lifecycle.up(name)
+        _require_saving(record)
         tool = tools.require(record, tools.SNAPSHOT)
         _make_room(path, force=force)
         was_running = device.state is State.RUNNING
@@ -87,6 +91,21 @@ def restore(name: str, path: Path, *, timeout: float) -> Device:
         socket = observe.monitor_socket(device.record, instance)
         sync.run(launcher_monitor.request(socket, Action.STATUS, seconds=_ANSWER_S))
     return device
+
+
+def _require_saving(record: Record) -> None:
+    """See that the launcher can save the VM at all: upstream's cannot save QEMU's, the embedded one can.
+
+    :raises VmCannot: if it cannot; nothing was changed.
+    """
+    config = tools.configuration(record)
+    if config.get("vm_manager") == Manager.QEMU and not any(key.startswith("cfctl_") for key in config):
+        raise VmCannot(
+            f"the launcher of {record.name} cannot save a VM of QEMU's",
+            "Upstream's launcher saves crosvm's only, and could not start QEMU from a snapshot. Nothing was changed.",
+            f"Launch it with crosvm: cfctl rm --force {record.name}; "
+            f"cfctl launch {record.name} -- --vm_manager=crosvm --snapshot_compatible=true",
+        )
 
 
 def _make_room(path: Path, *, force: bool) -> None:

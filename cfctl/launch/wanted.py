@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cfctl import gpu, steps
 from cfctl.errors import UsageError
-from cfctl.instance import MAX_INSTANCES
+from cfctl.instance import MAX_INSTANCES, counted
 from cfctl.launch import afterboot, images, listing, registry
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.registry import Request
@@ -61,7 +61,7 @@ def check(request: Request, package: HostPackage | None = None) -> None:
     for what, given in (("--cpus", request.cpus), ("--memory-mb", request.memory_mb)):
         values = per_instance(given)
         if len(values) > request.num_instances:
-            raise UsageError(f"{what} has {len(values)} values for {request.num_instances} instance(s)")
+            raise UsageError(f"{what} has {len(values)} values for {counted(request.num_instances)}")
         if wrong := [value for value in values if value < 1]:
             raise UsageError(f"{what} must be 1 or more, not {wrong[0]}")
     if request.restart not in set(registry.Restart):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cfctl import disk
+from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,7 @@ class Audit:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "peer": peer,
-            "user": caller.user.name if caller else None,
+            "user": caller.user.name if caller else token.user if token else None,
             "token": token.id if token else None,
             "method": method[:100],
             "device": device or None,
@@ -88,9 +89,9 @@ class Audit:
         try:
             self._put(json.dumps(line).encode() + b"\n")
             self._complained = False
-        except OSError as exc:
+        except (OSError, CfctlError) as exc:
             if not self._complained:
-                log.warning("%s cannot be written: %s", self._path, exc.strerror)
+                log.warning("%s cannot be written: %s", self._path, exc)
                 self._complained = True
 
     def _put(self, line: bytes) -> None:

@@ -31,6 +31,11 @@ class Caller:
         """How far he may go: with his own devices, a local user may do everything."""
         return self.token.level if self.token else Role.ADMIN
 
+    @property
+    def share(self) -> tuple[int, bool]:
+        """Whose share of the calls this one is of: those from elsewhere must not keep the user himself out."""
+        return self.user.uid, self.token is not None
+
     def sees(self, name: str) -> bool:
         """Tell whether a device of this name exists for him."""
         return self.token is None or fnmatchcase(name, self.token.devices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class Connection:
     :param peer: those that come from the same place share a limit.
     :param uid: the user at the other end of a unix socket, by the kernel's word; None over TCP.
     :param close: ends it at once.
+    :param received: bytes that he has sent.
     :param welcome: called when a call was let through: it is no stranger any more.
     """
 
@@ -36,7 +37,8 @@ class Connection:
     close: Callable[[], None] = nothing
     welcome: Callable[[], None] = nothing
     known: bool = False
-    refusals: int = field(default=0)
+    refusals: int = 0
+    received: int = 0
 
 
 def peer_of(host: str) -> str:

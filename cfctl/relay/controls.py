@@ -134,7 +134,10 @@ class Control(control_pb2_grpc.ControlServicer):
         """Return the host's threads that are the guest's processors."""
         del context
         found = await self._operate("vcpus", request.target)
-        vcpus = [control_pb2.Vcpu(index=one["index"], thread_id=one["tid"]) for one in found["vcpus"]]
+        vcpus = [
+            control_pb2.Vcpu(index=one["index"], thread_id=one["tid"], process_id=one["pid"])
+            for one in found["vcpus"]
+        ]
         return control_pb2.ListVcpusResponse(vcpus=vcpus)
 
     async def PressKey(self, request: control_pb2.PressKeyRequest, context: Context) -> control_pb2.Done:

@@ -175,6 +175,10 @@ class Front:
         self, sock: socket.socket, connection: Connection, tls: Callable[[], ssl.SSLContext] | None
     ) -> None:
         """Serve one connection until its end."""
+        if self._name(connection) not in self._connections:
+            # Another one has taken its place already.
+            sock.close()
+            return
         ended = asyncio.Event()
         greeted: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
@@ -186,7 +190,7 @@ class Front:
             greet(None)
             ended.set()
 
-        caller = Caller(self._limits.buffer, lambda size: self._heard(size, 0), greet, lost)
+        caller = Caller(self._limits.buffer, lambda size: self._received(connection, size), greet, lost)
 
         def abort() -> None:
             lost()
@@ -199,16 +203,19 @@ class Front:
 
         connection.close = abort
         deadline = asyncio.get_running_loop().call_later(self._limits.introduce_s, self._introduced, connection)
+        spoken = False
         try:
             async with asyncio.timeout(2 * self._limits.handshake_s):
                 await self._first_byte(sock)
+                spoken = True
                 await self._shake_hands(sock, caller, tls)
                 first = await self._greeting(greeted)
                 inner = await self._connect(self._name(connection), first)
             caller.join(inner)
             await ended.wait()
         except (OSError, TimeoutError, ssl.SSLError, EOFError) as exc:
-            self.refused["handshake"] += 1
+            # Who hangs up without a word has only looked whether somebody listens.
+            self.refused["handshake"] += spoken or isinstance(exc, TimeoutError)
             log.debug("%s: %s", connection.address, exc)
         finally:
             connection.close = nothing
@@ -216,9 +223,20 @@ class Front:
             self._exit(connection)
             if caller.transport is not None:
                 caller.transport.abort()
-            # Not closed: a transport that has not noticed yet still waits for this descriptor, and closes it then.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            if spoken:
+                # Not closed: a transport that has not noticed yet waits for this descriptor, and closes it then.
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            else:
+                sock.close()
+
+    def _received(self, connection: Connection, size: int) -> None:
+        """Count what a caller has sent; a stranger has no more to say than one call."""
+        self._heard(size, 0)
+        connection.received += size
+        if not connection.known and connection.received > self._limits.strange_bytes:
+            self.refused["strange_bytes"] += 1
+            connection.close()
 
     async def _first_byte(self, sock: socket.socket) -> None:
         """Wait until the caller has said anything: before that, a connection costs us a descriptor, and no more.

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 #: How often it is looked whether the tokens of the calls that are open still count.
 _LOOK_AGAIN_S = 1.0
 
+#: How long a call may take to come to an end that was ended by us: it says so to a caller who may not listen.
+_END_S = 10.0
+
+_TICK_S = 0.05
+
 _BEARER = "bearer "
 
 
@@ -64,9 +69,9 @@ class Gate(grpc.aio.ServerInterceptor):
         self._audit = audit
         self._limits = limits
         self._done = done
-        #: The calls that are open, and the number of the user that each is made for.
-        self._calls: dict[Call, int] = {}
-        self._per_user: Counter[int] = Counter()
+        #: The calls that are open, and whose share each is of.
+        self._calls: dict[Call, tuple[int, bool]] = {}
+        self._shares: Counter[tuple[int, bool]] = Counter()
         self._leaving = False
 
     async def intercept_service(
@@ -113,7 +118,7 @@ class Gate(grpc.aio.ServerInterceptor):
             )
         if self._leaving:
             raise RelayLeaving("the relay is being stopped", None, "Try again when it is back.")
-        if self._per_user[caller.user.uid] >= self._limits.calls_per_user:
+        if self._shares[caller.share] >= self._limits.calls_per_user:
             raise RelayBusy(f"{caller.user.name} has {self._limits.calls_per_user} calls open", None, "End some.")
         return caller
 
@@ -126,7 +131,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _remote(self, connection: Connection, call: Call) -> Caller:
         """Return a caller from elsewhere, who has to show a token, at each call."""
-        token = self._tokens.recognize(call.secret) if call.secret else None
+        token = self._recognized(call.secret)
         if token is None:
             connection.refusals += 1
             if connection.refusals >= self._limits.refusals:
@@ -143,18 +148,26 @@ class Gate(grpc.aio.ServerInterceptor):
             connection.welcome()
         return Caller(user, connection, token)
 
+    def _recognized(self, secret: str) -> Token | None:
+        """Return the token of a secret; what is wrong with the file is for our own log, not for strangers."""
+        try:
+            return self._tokens.recognize(secret) if secret else None
+        except CfctlError as error:
+            log.warning("%s", error)
+            return None
+
     # -- calls that are open -------------------------------------------------------------------------------
 
     def opened(self, call: Call, caller: Caller) -> None:
         """Count a call that was let through."""
-        self._calls[call] = caller.user.uid
-        self._per_user[caller.user.uid] += 1
+        self._calls[call] = caller.share
+        self._shares[caller.share] += 1
 
     def closed(self, call: Call, outcome: str) -> None:
         """Write down what became of a call."""
         seconds = time.monotonic() - call.began
-        if (uid := self._calls.pop(call, None)) is not None:
-            self._per_user[uid] -= 1
+        if (share := self._calls.pop(call, None)) is not None:
+            self._shares[share] -= 1
         self._done(call.method if call.rule else "", outcome, seconds)
         if call.caller is None or (call.rule is not None and call.rule.recorded) or outcome == NotAllowed.code:
             self._audit.write(call, outcome, seconds)
@@ -191,11 +204,12 @@ class Gate(grpc.aio.ServerInterceptor):
                 call.end(error)
         deadline = time.monotonic() + seconds
         while self._calls and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_TICK_S)
         for call in list(self._calls):
             call.end(error)
-        while self._calls:
-            await asyncio.sleep(0.05)
+        deadline = time.monotonic() + _END_S
+        while self._calls and time.monotonic() < deadline:
+            await asyncio.sleep(_TICK_S)
 
 
 class Call:
@@ -252,7 +266,7 @@ class Call:
         elif isinstance(error, CfctlError):
             told, outcome = error, error.code
         elif kind is not None and issubclass(kind, grpc.aio.AbortError):
-            outcome = "aborted"
+            outcome = _word(self.context)
         elif error is not None:
             log.error("%s failed", self.method, exc_info=error)
             told = CfctlError("the relay itself failed", None, "This is a bug: its host's log says more.")
@@ -260,6 +274,14 @@ class Call:
         self._gate.closed(self, outcome)
         if told is not None:
             await wire.abort(self.context, told)
+
+
+def _word(context: Context) -> str:
+    """Return the word for the status that a handler has ended its call with by itself."""
+    # gRPC keeps the number alone.
+    known = {code.value[0]: code.name.lower().replace("_", "-") for code in grpc.StatusCode}
+    code: Any = context.code()
+    return known.get(getattr(code, "value", (code,))[0], "aborted")
 
 
 def _secret(metadata: Any) -> str:

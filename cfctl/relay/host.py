@@ -9,6 +9,7 @@ from google.protobuf.json_format import ParseDict
 
 import cfctl
 from cfctl.relay import caller as callers
+from cfctl.relay.shared import Shared
 from cfctl.v1 import host_pb2, host_pb2_grpc
 
 if TYPE_CHECKING:
@@ -27,17 +28,26 @@ _DOCTOR_S = 180.0
 _DIFFERS, _LACKS = 3, 4
 
 
+#: Many who ask at once cost one look.
+_FRESH_S = 2.0
+
+
 class Host(host_pb2_grpc.HostServicer):
     """Answers the calls."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._statuses: Shared[dict[str, Any]] = Shared(_FRESH_S)
+        self._reports: Shared[dict[str, Any]] = Shared(_FRESH_S)
 
     async def Status(self, request: host_pb2.HostStatusRequest, context: Context) -> host_pb2.HostStatus:
         """Tell whether the host's network is ready."""
         del request, context
         user = callers.current().user
-        document = await self._worker.document(user, ["host", "status"], seconds=_STATUS_S, only=_DIFFERS)
+        verb = ["host", "status"]
+        document = await self._statuses.get(
+            user.uid, lambda: self._worker.document(user, verb, seconds=_STATUS_S, only=_DIFFERS)
+        )
         answer = host_pb2.HostStatus(hostname=socket.gethostname(), version=cfctl.__version__)
         return ParseDict(document, answer, ignore_unknown_fields=True)
 
@@ -45,5 +55,8 @@ class Host(host_pb2_grpc.HostServicer):
         """Tell what devices lack on this host."""
         del request, context
         user = callers.current().user
-        document = await self._worker.document(user, ["host", "doctor"], seconds=_DOCTOR_S, only=_LACKS)
+        verb = ["host", "doctor"]
+        document = await self._reports.get(
+            user.uid, lambda: self._worker.document(user, verb, seconds=_DOCTOR_S, only=_LACKS)
+        )
         return ParseDict(document, host_pb2.DoctorReport(), ignore_unknown_fields=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from cfctl.errors import NoSuchDevice, UsageError
+from cfctl.errors import CfctlError, NoSuchDevice, UsageError
 from cfctl.launch import manage
 from cfctl.relay import people
+from cfctl.relay.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,6 +24,9 @@ Document = dict[str, Any]
 
 #: How old a list may be that is shown to somebody else too.
 _FRESH_S = 0.5
+
+#: A watch that ends by itself is begun again so often in a row, after so many seconds.
+_FAILURES, _AGAIN_S = 3, 1.0
 
 #: ``cfctl ps`` takes 0.3 s with a hundred devices; a container engine that does not answer takes longer.
 LIST_S = 60.0
@@ -59,7 +63,7 @@ class Lists:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._known: dict[int, tuple[float, asyncio.Task[list[Document]]]] = {}
+        self._shared: Shared[list[Document]] = Shared(_FRESH_S)
         self._feeds: dict[int, Feed] = {}
 
     async def of(self, user: User) -> list[Document]:
@@ -67,18 +71,12 @@ class Lists:
 
         :raises CfctlError: what ``cfctl ps`` says if it fails.
         """
-        asked, task = self._known.get(user.uid, (0.0, None))
-        if task is None or (task.done() and time.monotonic() - asked > _FRESH_S):
-            task = asyncio.create_task(self._ask(user))
-            # Whoever waits for it hears of its error; it is no news to anybody else.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._known[user.uid] = (time.monotonic(), task)
-        return await asyncio.shield(task)
+        return await self._shared.get(user.uid, lambda: self._ask(user))
 
     def forget(self, user: User) -> None:
         """Ask again the next time: something was done."""
-        self._known.pop(user.uid, None)
-        self._known.pop(0, None)
+        self._shared.forget(user.uid)
+        self._shared.forget(0)
 
     async def _ask(self, user: User) -> list[Document]:
         document = await self._worker.document(user, ["ps"], seconds=LIST_S)
@@ -146,7 +144,8 @@ class Feed:
         self._watchers = 0
         self._version = 0
         self._devices: list[Document] = []
-        self._changed = asyncio.Condition()
+        self._error: CfctlError | None = None
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def enter(self) -> None:
@@ -166,23 +165,34 @@ class Feed:
     async def newer(self, seen: int) -> tuple[int, list[Document]]:
         """Wait for another look than the one that was seen; return its number, and the devices.
 
-        :raises CfctlError: what ``cfctl ps`` says if it fails.
+        :raises CfctlError: what ``cfctl ps`` says if it fails again and again.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._version > seen or self._task is None or self._task.done())
-        if self._version <= seen and self._task is not None and self._task.done():
-            self._task.result()
+        while self._version <= seen:
+            if self._error is not None:
+                raise self._error
+            await self._changed.wait()
         return self._version, self._devices
 
     async def _run(self) -> None:
-        try:
-            async for document in self._worker.lines(self._user, ["ps", "--watch"]):
-                self._devices = _own(document, self._user)
-                self._version += 1
-                await self._wake()
-        finally:
-            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._wake()))
+        failed = 0
+        while True:
+            try:
+                async with contextlib.aclosing(self._worker.lines(self._user, ["ps", "--watch"])) as lines:
+                    async for document in lines:
+                        self._devices = _own(document, self._user)
+                        self._version += 1
+                        failed = 0
+                        self._wake()
+                error = CfctlError("cfctl ps --watch has ended on the relay's host")
+            except CfctlError as caught:
+                error = caught
+            failed += 1
+            if failed >= _FAILURES:
+                self._error = error
+                self._wake()
+                return
+            await asyncio.sleep(_AGAIN_S)
 
-    async def _wake(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: What names are made of, of devices and of containers: none is taken for an option.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(/[0-9]{1,3})?")
 
+#: What runs a command in a container: through the engine, so that its words stay words.
+INSIDE = ("docker", "login", "--exec")
+
 _LOGS = ("kernel", "launcher", "launch")
 
 
@@ -55,17 +58,9 @@ def logs(found: Found, request: devices_pb2.LogsRequest) -> list[str]:
 
 
 def control(found: Found, verb: str, words: Sequence[str]) -> list[str]:
-    """Return what asks a VM for something.
-
-    :raises UsageError: if the device is in a container.
-    """
-    if found.container is not None:
-        raise UsageError(
-            f"the VM of {found.name} is in container {found.container}, where the relay's verbs do not reach",
-            None,
-            f"On the relay's host: cfctl docker login {found.container} -- cfctl {verb} {found.target}",
-        )
-    return [verb, _name(found.target), *words]
+    """Return what asks a VM for something; one in a container is asked by the ``cfctl`` in there."""
+    asked = [verb, _name(found.target), *words]
+    return asked if found.container is None else [*INSIDE, _name(found.container), "--", "cfctl", *asked]
 
 
 def _verb(found: Found, verb: str) -> list[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import cfctl
 from cfctl import process
 from cfctl.errors import CfctlError, DeadlinePassed, RelayBusy
+from cfctl.relay import verbs
 from cfctl.wire import errors as wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Bytes of one line of a child, and half of what it may be ahead. A list of 128 devices has 100 KiB.
 _LINE = 1 << 20
+
+#: Verbs of one user that come to an end by themselves: more of them wait for their turn.
+_AT_ONCE = 8
 
 #: What is kept of what a child says to people, for the case that it ends without a document.
 _SAID = 4000
@@ -53,6 +57,7 @@ class Worker:
         self._most = most
         self._nowhere = nowhere
         self._running: Counter[int] = Counter()
+        self._turns: dict[int, asyncio.Semaphore] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     @property
@@ -71,9 +76,11 @@ class Worker:
         :raises DeadlinePassed: if it took too long; it was interrupted, and undoes what it has half done.
         """
         last: dict[str, Any] = {}
+        turn = self._turns.setdefault(user.uid, asyncio.Semaphore(_AT_ONCE))
         try:
             async with (
                 asyncio.timeout(seconds),
+                turn,
                 contextlib.aclosing(self.lines(user, argv, only=only, longest=longest)) as lines,
             ):
                 async for line in lines:
@@ -156,12 +163,11 @@ class Worker:
 
 def _argv(argv: Sequence[str]) -> list[str]:
     # -P: nothing is imported from the working directory.
-    return [sys.executable, "-P", "-m", "cfctl", *argv, "--json"] if "--" not in argv else _before_flags(argv)
-
-
-def _before_flags(argv: Sequence[str]) -> list[str]:
-    cut = list(argv).index("--")
-    return [sys.executable, "-P", "-m", "cfctl", *argv[:cut], "--json", *argv[cut:]]
+    whole = [sys.executable, "-P", "-m", "cfctl", *argv]
+    # Of what is run in a container it is the inner verb that is to print JSON; otherwise what follows are flags.
+    inside = tuple(argv[: len(verbs.INSIDE)]) == verbs.INSIDE
+    where = whole.index("--") if "--" in whole and not inside else len(whole)
+    return [*whole[:where], "--json", *whole[where:]]
 
 
 def environment(user: User) -> dict[str, str]:

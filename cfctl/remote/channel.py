@@ -32,6 +32,7 @@ _OPTIONS: list[tuple[str, int]] = [
     # A relay that has vanished is noticed; it takes no more than a question each ten seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A verb tries once, and says what came of it.
     ("grpc.enable_retries", 0),

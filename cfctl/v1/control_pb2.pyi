@@ -122,12 +122,14 @@ class ListUsbResponse(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[UsbDevice, _Mapping]]] = ...) -> None: ...
 
 class Vcpu(_message.Message):
-    __slots__ = ("index", "thread_id")
+    __slots__ = ("index", "thread_id", "process_id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     thread_id: int
-    def __init__(self, index: _Optional[int] = ..., thread_id: _Optional[int] = ...) -> None: ...
+    process_id: int
+    def __init__(self, index: _Optional[int] = ..., thread_id: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...
 
 class ListVcpusResponse(_message.Message):
     __slots__ = ("vcpus",)

@@ -53,7 +53,7 @@ class Device(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., runtime: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., home: _Optional[str] = ..., host_package: _Optional[str] = ..., generation: _Optional[str] = ..., gpu_mode: _Optional[str] = ..., gpu_reason: _Optional[str] = ..., owner: _Optional[str] = ..., created_at: _Optional[str] = ..., started_at: _Optional[str] = ..., booted_at: _Optional[str] = ..., suspended_at: _Optional[str] = ..., restart: _Optional[str] = ..., uptime_s: _Optional[float] = ..., memory_mb: _Optional[int] = ..., guest_memory_mb: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("number", "adb", "webrtc_device_id", "vsock_cid", "vm_pid", "ports")
+    __slots__ = ("number", "adb", "webrtc_device_id", "vsock_cid", "vm_pid", "ports", "guest_memory_mb")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,13 +67,15 @@ class Instance(_message.Message):
     VSOCK_CID_FIELD_NUMBER: _ClassVar[int]
     VM_PID_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
+    GUEST_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     number: int
     adb: str
     webrtc_device_id: str
     vsock_cid: int
     vm_pid: int
     ports: _containers.ScalarMap[str, int]
-    def __init__(self, number: _Optional[int] = ..., adb: _Optional[str] = ..., webrtc_device_id: _Optional[str] = ..., vsock_cid: _Optional[int] = ..., vm_pid: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    guest_memory_mb: int
+    def __init__(self, number: _Optional[int] = ..., adb: _Optional[str] = ..., webrtc_device_id: _Optional[str] = ..., vsock_cid: _Optional[int] = ..., vm_pid: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., guest_memory_mb: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("phase", "brief")

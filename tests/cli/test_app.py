@@ -15,9 +15,11 @@ import pytest
 import typer
 
 from cfctl import errors, process
+from cfctl.artifacts import store
 from cfctl.cli import app, common
 from cfctl.cli.common import Answer
 from cfctl.errors import CfctlError
+from tests.artifacts import archives
 from tests.schemas import conforms
 
 REPO = Path(__file__).resolve().parents[2]
@@ -133,6 +135,50 @@ def test_completion() -> None:
     assert done.stdout.split() == ["probe"]
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("cfctl launch --host-package ", ["nightly", "file.txt", "place/"]),
+        ("cfctl launch --images ni", ["nightly-images"]),
+        ("cfctl gpu probe --images ", ["nightly-images", "file.txt", "place/"]),
+        ("cfctl host doctor --host-package n", ["nightly"]),
+        # Of files the shell knows more than we do.
+        ("cfctl launch --host-package x", []),
+        ("cfctl launch --host-package ./", []),
+    ],
+)
+def test_completion_of_what_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, offered: list[str]
+) -> None:
+    monkeypatch.setenv("CFCTL_PATHS_CACHE", str(tmp_path / "cache"))
+    store.add(archives.package(tmp_path / "cvd-host_package.tar.gz"), name="nightly")
+    store.add(archives.images(tmp_path / "img.zip"), name="nightly-images")
+    (here := tmp_path / "here").mkdir()
+    (here / "place").mkdir()
+    (here / "file.txt").touch()
+    tab = {"_CFCTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    done = process.run(
+        [Path(sys.prefix) / "bin" / "cfctl"],
+        timeout=30,
+        success=None,
+        cwd=here,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPO),
+            **tab,
+            "CFCTL_PATHS_CACHE": str(tmp_path / "cache"),
+        },
+    )
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize("group", [[], ["gpu"], ["guest"], ["host"], ["images"]])
+def test_no_summary_is_cut_off(group: list[str]) -> None:
+    listed = cfctl(*group, "--help").stdout.partition("Commands:")[2]
+    assert listed
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 # -- wrong calls -------------------------------------------------------------------------------------------
 
 
@@ -140,6 +186,27 @@ def test_a_deadline_without_a_pod() -> None:
     done = cfctl("host", "run", "--deadline", "3", CFCTL_PATHS_RUNTIME="/nonexistent")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--deadline goes with --pod" in done.stderr
+
+
+def test_a_verb_that_is_nearly_one() -> None:
+    assert cfctl("lauch").stderr.count("Did you mean 'launch'?") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--cpus", "x"], "whole number"),
+        (["--no-wait", "--timeout", "5"], "contradict"),
+        (["--foreground"], "--events ends with the boot"),
+    ],
+)
+def test_a_wrong_launch_is_an_event(args: list[str], said: str) -> None:
+    done = cfctl("launch", "--events", "--host-package", "/nonexistent", *args)
+    assert done.returncode == 2, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    conforms(last, "event")
+    assert last["event"] == "error"
+    assert said in last["error"]["brief"]
 
 
 @pytest.mark.parametrize(
@@ -280,3 +347,22 @@ def test_no_colours_in_a_pipe() -> None:
 def test_quiet() -> None:
     assert cfctl("gpu", "probe").stderr.startswith("ok ")
     assert cfctl("gpu", "probe", "--quiet").stderr == ""
+
+
+# -- interrupted before it has begun -----------------------------------------------------------------------
+
+
+def test_ctrl_c_while_the_modules_are_loaded() -> None:
+    code = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'cfctl.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from cfctl.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=REPO
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

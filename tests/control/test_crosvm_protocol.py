@@ -111,13 +111,13 @@ def test_an_unknown_age_has_both_forms_the_newer_first() -> None:
 def test_the_age_is_read_from_the_words_of_a_program(age: str, piece: int) -> None:
     program = b"\x7fELF" + b"\0" * 50 + "".join(AGES[age]["words"]).encode() + b"\0" * 50
     found = crosvm_protocol.age_of(program[at : at + piece] for at in range(0, len(program), piece))
-    assert found.words == {word for word in Word if word in AGES[age]["words"]}
+    assert sorted(found.words or ()) == sorted(word.value for word in Word if word in AGES[age]["words"])
 
 
 def test_a_program_that_is_no_crosvm_has_no_age() -> None:
     assert crosvm_protocol.age_of([b"SuspendVm"]) is UNKNOWN
     older = crosvm_protocol.age_of([b"BalloonCommandBalloonWSS"])
-    assert older.words == {"BalloonWSS"}, "the older word has the newer in it"
+    assert list(older.words or ()) == ["BalloonWSS"], "the older word has the newer in it"
 
 
 @pytest.mark.parametrize(

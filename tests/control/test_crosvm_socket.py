@@ -153,7 +153,7 @@ def test_a_full_backlog_is_busy_and_then_it_is_not() -> None:
         path = Path(directory) / "c.sock"
         s.bind(str(path))
         s.listen(1)
-        waiting = []
+        waiting: list[socket.socket] = []
         with contextlib.suppress(BlockingIOError):
             while len(waiting) < 10:
                 client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfctl import Device
 from cfctl.control import crosvm_cli, crosvm_protocol, operations, qemu
 from cfctl.control.crosvm_protocol import UNKNOWN, Age, Word
 from cfctl.control.faults import VmCannot
@@ -172,3 +174,30 @@ def test_a_required_argument_comes_before_one_that_need_not_be_given() -> None:
         needed = [argument.required for argument in spec.arguments]
         assert needed == sorted(needed, reverse=True), spec.name
         assert all(isinstance(argument, Argument) for argument in spec.arguments)
+
+
+def test_the_python_api_names_values_as_python_does() -> None:
+    with pytest.raises(UsageError, match="takes no bites"):
+        Device("phone").control("balloon.set", bytes=1, bites=2)
+    with pytest.raises(UsageError, match="it must be 1 to 10000"):
+        Device("phone").control("key", keys="a", hold_ms=0)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "control.md"
+
+
+def rows() -> list[str]:
+    """Return the table of docs/control.md, made from the code."""
+    found = []
+    for spec in TABLE.values():
+        verb, *rest = spec.words
+        written = operations.usage(spec) if spec.control else " ".join(["cfctl", verb, "NAME", *rest])
+        cells = ["yes" if spec.can(manager) else "no" for manager in (Manager.CROSVM, Manager.QEMU)]
+        relayed = spec.role.name.lower() if spec.relayed else f"{spec.role.name.lower()}, never relayed"
+        found.append(f"| `{written}` | {spec.summary} | {' | '.join(cells)} | {relayed} |")
+    return found
+
+
+def test_the_page_has_the_table() -> None:
+    lines = PAGE.read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")][: len(TABLE)] == rows()

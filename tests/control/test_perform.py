@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cfctl import process
 from cfctl.control import crosvm, operations, perform
 from cfctl.control.faults import VmBusy, VmCannot, VmRefused, VmSilent, VmUnreachable
 from cfctl.control.operations import Manager
@@ -36,10 +37,9 @@ def do(target: VmTarget, words: str, *, seconds: float = PATIENCE_S) -> dict[str
 def through_everything(vm: standin.Running, age: str) -> None:
     """Ask for everything that this age can, and see that the VM is as was asked."""
     target = vm.target
-    do(target, "suspend")
-    assert vm.state["suspended"] is True
-    do(target, "resume")
-    assert vm.state["suspended"] is False
+    for words in ("suspend", "resume"):
+        do(target, words)
+        assert vm.state["suspended"] is (words == "suspend")
     do(target, "powerbtn")
     do(target, "sleepbtn")
     assert vm.state["buttons"] == ["Powerbtn", "Sleepbtn"]
@@ -106,10 +106,9 @@ def test_by_its_own_program(tmp_path: Path, age: str) -> None:
 def test_by_its_protocol_where_the_program_is_not_known(tmp_path: Path, age: str) -> None:
     # Here nobody can tell the age: what is not answered is said in the older way.
     with standin.running(tmp_path, age, name="vmm", words=False) as vm:
-        do(vm.target, "suspend", seconds=2 * BRIEF_S)
-        assert vm.state["suspended"] is True
-        do(vm.target, "resume", seconds=2 * BRIEF_S)
-        assert vm.state["suspended"] is False
+        for words in ("suspend", "resume"):
+            do(vm.target, words, seconds=2 * BRIEF_S)
+            assert vm.state["suspended"] is (words == "suspend")
         do(vm.target, "swap disable", seconds=2 * BRIEF_S)
         do(vm.target, "balloon set 2M")
         assert vm.state["balloon"] == 2 << 20
@@ -292,6 +291,29 @@ def test_busy_is_said_with_who_it_is(tmp_path: Path) -> None:
         assert vm.requests == []
         # Its holder was killed, and the lock is free.
         assert do(vm.target, "balloon stats")
+
+
+@pytest.mark.parametrize("name", ["crosvm", "vmm"])
+def test_a_cancelled_request_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    with standin.running(tmp_path, name=name) as vm:
+        vm.fault("late 1")
+
+        async def cancelled() -> None:
+            asking = asyncio.create_task(
+                perform.perform(vm.target, operations.from_words(["balloon", "set", "1M"]), seconds=PATIENCE_S)
+            )
+            while not any("Adjust" in request for request in vm.requests):
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            # Not only when the loop ends, which waits for its threads.
+            running = [process.command_line(pid) for pid in process.pids()]
+            assert not any(str(vm.target.socket) in command and "balloon" in command for command in running)
+
+        asyncio.run(cancelled())
+        vm.fault("")
+        assert do(vm.target, "balloon stats")["balloon_bytes"] == 1 << 20
 
 
 def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:

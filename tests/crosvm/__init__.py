@@ -133,12 +133,20 @@ def running(
 
 @contextlib.contextmanager
 def serving(
-    target: VmTarget, program: Path, *, backlog: int = 128, lacks: tuple[str, ...] = ()
+    target: VmTarget,
+    program: Path,
+    *,
+    backlog: int = 128,
+    lacks: tuple[str, ...] = (),
+    prefix: tuple[str, ...] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server for the block; its socket goes with it."""
+    """Run the server for the block; its socket goes with it.
+
+    :param prefix: a command that becomes another one, to run it with.
+    """
     notes = program.parents[1] / "pid"
     notes.unlink(missing_ok=True)
-    child = subprocess.Popen([program, "run", target.socket, str(backlog), *lacks])
+    child = subprocess.Popen([*prefix, program, "run", target.socket, str(backlog), *lacks])
     try:
         deadline = time.monotonic() + 30
         while not (notes.exists() and notes.read_text()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -133,6 +134,15 @@ def test_files_that_make_no_sense(text: str, said: str) -> None:
     assert said in str(error.value)
 
 
+def test_what_a_fleet_is_called(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'b' is not a name for a fleet") as error:
+        fleet.parse(FARM, name="b", source="b.toml")
+    assert 'name = "farm"' in str(error.value)
+    with pytest.raises(UsageError, match="cannot be read") as error:
+        fleet.load(tmp_path / "nope.toml")
+    assert "Errno" not in str(error.value)
+
+
 def test_the_published_schema_is_the_code() -> None:
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(FleetFile)}
     made |= {"title": "A fleet file, as cfctl docker up reads it (TOML)"}
@@ -142,7 +152,6 @@ def test_the_published_schema_is_the_code() -> None:
 def test_the_example_of_the_manual() -> None:
     import re
     import tomllib
-    from pathlib import Path
 
     page = (Path(__file__).resolve().parents[2] / "docs/docker.md").read_text()
     [text] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)

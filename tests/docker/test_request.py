@@ -28,6 +28,7 @@ EVERYTHING = Machine(
         }
     ),
     nofile=1_000_000,
+    group=970,
 )
 LITTLE = Machine(nodes=frozenset({"/dev/net/tun"}), nofile=4096)
 
@@ -43,7 +44,7 @@ def nodes(body: dict[str, Any]) -> list[str]:
 def test_the_whole_request() -> None:
     body = built(Wish(), EVERYTHING)
     assert set(body) == {"Image", "Hostname", "Env", "Labels", "StopTimeout", "HostConfig"}
-    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_NUMBERS=3"]
+    assert body["Env"] == ["CFCTL_LAUNCH_NUMBERS=3", "CFCTL_HOST_NUMBERS=3", "CVDNETWORK_GID=970"]
     labels = body["Labels"]
     assert (labels["cf_instance"], labels["n_cf_instances"], labels["vsock_guest_cid"]) == ("3", "1", "true")
     config = body["HostConfig"]
@@ -99,6 +100,11 @@ def test_nvidia_by_the_engine_instead_of_nodes() -> None:
     assert "NVIDIA_DRIVER_CAPABILITIES=all" in body["Env"]
     assert not [node for node in nodes(body) if "nvidia" in node]
     assert "DeviceRequests" not in built(Wish(gpu="none"), machine)["HostConfig"]
+
+
+def test_podman_has_a_filter_of_its_own() -> None:
+    """It takes no profile over its socket, only a file of its machine; its default allows AF_VSOCK."""
+    assert built(Wish(), Machine(LITTLE.nodes, podman=True))["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
 
 
 def test_a_machine_that_has_little() -> None:
@@ -186,6 +192,8 @@ def test_shares() -> None:
         Wish(memory_mb=0),
         Wish(restart="sometimes"),
         Wish(network="host"),
+        Wish(images="/srv/a,b"),
+        Wish(host_package="/srv/a:b"),
         Wish(network="container:x"),
         Wish(env={"CFCTL_LAUNCH_NUMBERS": "1"}),
     ],

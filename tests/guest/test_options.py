@@ -63,6 +63,12 @@ def test_defaults_are_small() -> None:
     assert entry.displays == (options.Display(720, 1348, 280, 60),)
 
 
+def test_memory_that_is_too_little_for_this_guest() -> None:
+    with pytest.raises(UsageError, match="--memory_mb=64: this guest needs 96 MiB at least"):
+        of("--memory_mb=256,64", instances=(4, 5))
+    assert of("--memory_mb=96")[0].memory_mb == 96
+
+
 def test_a_list_gives_each_its_own_and_fills_up_with_the_first() -> None:
     entries = of("--cpus=3,1", "--memory_mb=512", "--gpu_mode=none,unset", instances=(4, 5, 6))
     assert [entry.cpus for entry in entries] == [3, 1, 3]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cfctl.errors import NoSuchDevice
-from cfctl.launch import clean
+from cfctl.launch import clean, registry
+from tests.launch import devices
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,10 @@ def test_a_name_that_nobody_has() -> None:
 
 
 def test_old_directories_that_killed_verbs_left(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = state / "devices"
+    places = state / "devices"
     for name in (".new-phone-1", ".removed-phone-1/cuttlefish", "unmarked", "phone"):
-        (devices / name).mkdir(parents=True)
-    (devices / "phone/.device.json-1").write_text("{")
+        (places / name).mkdir(parents=True)
+    (places / "phone/.device.json-1").write_text("{")
     assert list(clean._directories()) == []
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61)
@@ -33,8 +34,16 @@ def test_old_directories_that_killed_verbs_left(state: Path, monkeypatch: pytest
     assert [left.path.name for left in found if left.path] == [".new-phone-1", ".removed-phone-1", ".device.json-1"]
     for left in found:
         assert clean.remove(left) == []
-    assert sorted(path.name for path in devices.iterdir()) == ["phone", "unmarked"]
-    assert list((devices / "phone").iterdir()) == []
+    assert sorted(path.name for path in places.iterdir()) == ["phone", "unmarked"]
+    assert list((places / "phone").iterdir()) == []
+
+
+@pytest.mark.parametrize(("restart", "told"), [("no", False), ("on-failure", True), ("always", True)])
+def test_a_device_that_would_have_come_back(restart: str, told: bool) -> None:
+    record = devices.record(restart=restart, started_at="2026-01-01T00:00:00Z", booted_at="2026-01-01T00:00:05Z")
+    registry.create(record)
+    (left,) = clean.find(["phone"])
+    assert ("not --restart but cfctl restart phone boots it again" in left.reason) is told
 
 
 # A short name: it is part of the socket's path, which must fit into 107 bytes.

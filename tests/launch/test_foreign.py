@@ -126,6 +126,7 @@ def test_ports_and_modes_come_from_the_launchers_config() -> None:
     assert document["guest_memory_mb"] == 4096
     assert document["instances"][0]["adb"] == "127.0.0.1:7777"
     assert document["instances"][0]["vsock_cid"] == 55
+    assert document["instances"][0]["guest_memory_mb"] == 4096
 
 
 texts = st.text(max_size=30) | st.sampled_from([*map(socket, (0, 7, 7), (1, 3, 200)), "/cvd-1/launcher_monitor.sock"])

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from cfctl import steps
+from cfctl.artifacts import store
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import launcher, manage, registry, wanted, wares
 from cfctl.launch.hostpackage import HostPackage
 from cfctl.launch.listing import Flag, Listing
 from cfctl.launch.registry import Record, Request
 from tests import standins
+from tests.artifacts import archives
 
 
 def record(numbers: tuple[int, ...], **request: object) -> Record:
@@ -91,8 +94,20 @@ def test_host_package_without_a_launcher(tmp_path: Path) -> None:
         HostPackage.open(tmp_path / "gone")
     package = standins.write(tmp_path, "none")
     (package / "bin/launch_cvd").chmod(0o644)
-    with pytest.raises(CfctlError, match="is not executable"):
+    with pytest.raises(CfctlError, match="is not executable") as refused:
         HostPackage.open(tmp_path)
+    assert refused.value.resolution == f"Make it so: chmod +x {tmp_path}/bin/*"
+
+
+def test_a_package_in_the_cache_is_not_to_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CFCTL_PATHS_CACHE", str(tmp_path / "cache"))
+    program = tarfile.TarInfo("bin/launch_cvd")
+    program.mode = 0o644
+    entry = store.add(archives.tar(tmp_path / "p.tar.gz", program))
+    with pytest.raises(CfctlError, match="is not executable") as refused:
+        HostPackage.open(entry.tree)
+    assert "give the directory" in (refused.value.resolution or "")
+    assert str(entry.tree) not in (refused.value.resolution or "")
 
 
 def test_host_package_prefers_the_new_name(tmp_path: Path) -> None:

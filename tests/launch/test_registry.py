@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cfctl.errors import CfctlError, DamagedRecord, NameTaken, NoSuchDevice, UsageError
 from cfctl.launch import observe, registry
 from cfctl.launch.registry import Record, Request
+from tests.launch import devices
 from tests.schemas import conforms
 
 
@@ -203,3 +204,38 @@ def test_any_record_is_a_device_or_an_error(
         else:
             conforms(found.as_dict(), "device")
             assert [device.name for device in observe.devices()] == ["phone"]
+
+
+@pytest.mark.parametrize(
+    ("given", "each", "all_"),
+    [
+        (None, [None, None, None], None),
+        (512, [512, 512, 512], 512),
+        ((256, 320), [256, 320, 256], None),
+        ((256, 256, 256), [256, 256, 256], 256),
+    ],
+)
+def test_memory_of_each_guest(given: registry.PerInstance, each: list[int | None], all_: int | None) -> None:
+    record = devices.record("farm", (4, 5, 9), memory_mb=given)
+    registry.create(record)
+    document = observe.device("farm").as_dict()
+    conforms(document, "device")
+    assert [instance["guest_memory_mb"] for instance in document["instances"]] == each
+    assert document["guest_memory_mb"] == all_
+    for position, memory in enumerate(each, start=1):
+        assert observe.one_instance("farm", position).as_dict()["guest_memory_mb"] == memory
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a/2", "'a/2' names an instance, and this takes whole devices"),
+        ("a/b", "'a/b' is not a name for a device"),
+        ("../2", "'../2' is not a name for a device"),
+        ("/2", "'/2' is not a name for a device"),
+    ],
+)
+def test_what_is_no_name(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        registry.check_name(name)
+    assert refused.value.brief == said

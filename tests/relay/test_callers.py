@@ -12,7 +12,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from cfctl.v1 import devices_pb2, devices_pb2_grpc, host_pb2, host_pb2_grpc, relay_pb2, relay_pb2_grpc
+from cfctl.v1 import (
+    devices_pb2,
+    devices_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    relay_pb2,
+    relay_pb2_grpc,
+    tunnel_pb2,
+    tunnel_pb2_grpc,
+)
 from tests.relay.relays import PATIENCE_S, Relay, bearer, told, wait
 
 Code = grpc.StatusCode
@@ -47,9 +56,24 @@ def test_no_token_a_wrong_one_and_one_that_has_expired(relay: Relay, devices: de
     assert secret not in json.dumps(log)
 
 
+def test_what_is_wrong_with_our_files_is_not_told_to_strangers(relay: Relay) -> None:
+    secret = relay.token()
+    path = relay.root / "state/relay/tokens.json"
+    good = path.read_text()
+    path.write_text("damaged")
+    try:
+        with relay.elsewhere() as channel:
+            call = devices_pb2_grpc.DevicesStub(channel).List
+            assert refused(call, devices_pb2.ListRequest(), secret) == (Code.UNAUTHENTICATED, "token-refused")
+    finally:
+        path.write_text(good)
+
+
 def test_a_connection_that_shows_wrong_tokens_is_closed(relay: Relay) -> None:
     with relay.elsewhere() as channel:
         stub = devices_pb2_grpc.DevicesStub(channel)
+        # Not a stranger's, which would be closed anyway.
+        stub.List(devices_pb2.ListRequest(), metadata=bearer(relay.token()), timeout=PATIENCE_S)
         for _ in range(5):
             refused(stub.List, devices_pb2.ListRequest(), "wrong")
         assert wait(lambda: relay.status().connections == 1, "the connection's end") is True
@@ -127,6 +151,24 @@ def test_a_method_that_there_is_not(relay: Relay) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", metadata=bearer(relay.token()), timeout=PATIENCE_S)
         assert caught.value.code() is Code.PERMISSION_DENIED
+
+
+def test_a_tunnel_to_nowhere(relay: Relay) -> None:
+    """What a handler says by itself has its word in the log too, and so has the device."""
+    opened = tunnel_pb2.TunnelRequest(
+        open=tunnel_pb2.TunnelTarget(target="no-such-phone", service=tunnel_pb2.TunnelTarget.SERVICE_ADB)
+    )
+    with relay.here() as channel:
+        stream = tunnel_pb2_grpc.TunnelStub(channel).Open(iter([opened]), timeout=PATIENCE_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+    assert (caught.value.code(), told(caught.value).code) == (Code.NOT_FOUND, "no-such-device")
+    # The handler ends the call, and the line is written after that.
+    expected = ("/cfctl.v1.Tunnel/Open", "no-such-phone", "not-found")
+    wait(
+        lambda: expected in [(line["method"], line["device"], line["result"]) for line in relay.audit()],
+        "the line in the log",
+    )
 
 
 def test_a_token_that_is_revoked_ends_its_calls(relay: Relay, devices: devices_pb2_grpc.DevicesStub) -> None:

@@ -85,6 +85,28 @@ def test_it_leaves_with_a_reason() -> None:
             pass
 
 
+def test_nobody_has_more_calls_open_than_he_may() -> None:
+    with running(limits={"calls_per_user": 3}, metrics="127.0.0.1:0") as relay, relay.elsewhere() as channel:
+        stub = devices_pb2_grpc.DevicesStub(channel)
+        metadata = bearer(relay.token("viewer"))
+        watches = [stub.Watch(devices_pb2.WatchRequest(), metadata=metadata, timeout=PATIENCE_S) for _ in range(3)]
+        url = f"http://{relay.listeners['metrics']['address']}/metrics"
+        wait(lambda: "cfctl_relay_calls_open 3.0" in _get(url), "three watches")
+
+        def refused() -> bool:
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Get(devices_pb2.GetRequest(name="none"), metadata=metadata, timeout=PATIENCE_S)
+            return caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        assert refused()
+        # Callers from elsewhere keep nobody out who is on the host.
+        assert relay.status().calls == 4
+        watches[0].cancel()
+        wait(lambda: not refused(), "room for another call")
+        for watch in watches:
+            watch.cancel()
+
+
 def test_one_relay_at_a_time(relay: Relay) -> None:
     environment = {
         "PATH": os.environ["PATH"],

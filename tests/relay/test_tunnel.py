@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,14 @@ import grpc.aio
 import pytest
 
 from cfctl.errors import CfctlError, FromElsewhere, NoSuchDevice, NotRunning
+from cfctl.relay.limits import Limits as RelayLimits
 from cfctl.relay.tunnel import Limits, Tunnel
 from cfctl.remote import tunnel as near
 from cfctl.v1 import tunnel_pb2, tunnel_pb2_grpc
 from cfctl.wire import stream
 
 PATIENCE = 60.0
+REPO = Path(__file__).resolve().parents[2]
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -69,7 +74,9 @@ class Relay:
 
 
 @contextlib.asynccontextmanager
-async def relay(directory: Path, device: Handler, limits: Limits | None = None) -> AsyncIterator[Relay]:
+async def relay(
+    directory: Path, device: Handler, limits: Limits | None = None, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[Relay]:
     server = await asyncio.start_server(device, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     gone = asyncio.Event()
@@ -86,7 +93,7 @@ async def relay(directory: Path, device: Handler, limits: Limits | None = None) 
 
     dropped: list[str] = []
     service = Tunnel(resolve, limits, lambda *what: heard.append(what), dropped.append)
-    grpc_server = grpc.aio.server()
+    grpc_server = grpc.aio.server(options=list(options))
     tunnel_pb2_grpc.add_TunnelServicer_to_server(service, grpc_server)
     address = f"unix:{directory}/s"
     grpc_server.add_insecure_port(address)
@@ -359,6 +366,40 @@ def test_a_piece_that_is_too_large(tmp_path: Path) -> None:
             await tunnel.write(bytes(stream.PIECE + 1))
             with pytest.raises(ConnectionAbortedError, match="a message had 262145 bytes; 262144 are the most"):
                 await tunnel.read()
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_has_vanished_is_given_up(tmp_path: Path) -> None:
+    """As one whose machine has lost power: its connection is there, and nobody answers on it."""
+    vanishing = (
+        "import asyncio, sys, grpc\nfrom cfctl.remote import tunnel\n"
+        "async def run():\n"
+        "    async with grpc.aio.insecure_channel(sys.argv[1]) as channel:\n"
+        "        await tunnel.Tunnel.open(channel, 'phone', tunnel.ADB, 'x')\n"
+        "        print('open', flush=True)\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(run())\n"
+    )
+
+    async def run() -> None:
+        # The relay's own options with shorter times.
+        options = RelayLimits(keepalive_s=0.5, answer_s=0.5).grpc_options()
+        async with relay(tmp_path, silent, options=options) as box:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", vanishing, f"unix:{tmp_path}/s"),
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": str(REPO)},
+            )
+            try:
+                assert child.stdout is not None
+                assert await child.stdout.readline() == b"open\n"
+                assert box.service.open == 1
+                child.send_signal(signal.SIGSTOP)
+                await until(lambda: box.service.open == 0)
+            finally:
+                child.kill()
+                await child.wait()
 
     asyncio.run(run())
 

@@ -71,6 +71,7 @@ def leaves_nothing(engine: Engine, before: list[str]) -> None:
     assert programs(host) == before
     files = host.run("find", "/var/lib/cfctl", "/run/cfctl", "-type", "f", "-o", "-type", "s", check=False).stdout
     assert [name for name in files.split() if "/docker" in name] == []
+    assert host.run("sh", "-c", "ls -A /run/cfctl/docker 2>/dev/null || true").stdout == ""
     # Free means: nobody holds it, and its first byte is not I (launcher.md section 16).
     for lock in host.run("sh", "-c", "ls /var/tmp/cvd/lock/*.lock || true").stdout.split():
         assert not host.run("cat", lock).stdout.startswith("I")

@@ -364,6 +364,29 @@ def test_home_on_a_full_or_read_only_disk(host: Sandbox, package: Package, optio
     leaves_nothing(host)
 
 
+def test_lock_files_on_a_full_disk(host: Sandbox, package: Package) -> None:
+    host.run("mount", "-t", "tmpfs", "-o", "size=8k,mode=1777", "tmpfs", "/var/tmp")
+    host.run("sh", "-c", "cat /dev/zero >/var/tmp/.full", check=False)
+    directory = package("none")
+    error = refused(host, "launch", "phone", "--host-package", directory, code=1)
+    lock = "/var/tmp/cvd/lock/local-instance-1.lock"
+    assert error["brief"] == f"{lock} cannot be written: No space left on device"
+    assert error["resolution"] == f"Make room there: df -h {lock}"
+    host.run("rm", "/var/tmp/.full")
+    leaves_nothing(host)
+    # A mark that was written before the disk of another directory was found to be full is taken back.
+    acloud = "/tmp/acloud_cvd_temp"
+    host.run("mkdir", acloud)
+    host.run("mount", "-t", "tmpfs", "-o", "size=4k,mode=1777", "tmpfs", acloud)
+    host.run("sh", "-c", f"cat /dev/zero >{acloud}/.full", check=False)
+    error = refused(host, "launch", "phone", "--host-package", directory, code=1)
+    assert error["brief"] == f"{acloud}/local-instance-1.lock cannot be written: No space left on device"
+    assert locks(host) == {"N"}
+    host.run("umount", acloud)
+    host.cfctl("launch", "phone", "--host-package", directory)
+    host.cfctl("rm", "--force", "phone")
+
+
 @pytest.mark.parametrize("verb", [("host", "setup"), ("host", "teardown"), ("demo",)])
 def test_not_root(sandbox: Sandbox, verb: tuple[str, ...]) -> None:
     error = refused(sandbox, *verb, code=4, user="tester")

@@ -10,11 +10,11 @@ import pytest
 
 from cfctl.docker import request, seccomp
 from tests.schemas import conforms
-from tests.system import dockerd
+from tests.system import dockerd, relay_host
 from tests.system.docker_helpers import ask_adb, boot, fails, leaves_nothing, programs, wait_until
 from tests.system.docker_terminal import at_terminal
 from tests.system.dockerd import Engine
-from tests.system.sandbox import Sandbox
+from tests.system.sandbox import CVDNETWORK_GID, Sandbox
 
 #: linux/capability.h
 CAPABILITY_BITS = {
@@ -66,6 +66,7 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
         ("tablet", "docker", "tablet"),
     ]
     assert "in container tablet" in host.cfctl("ps").stdout
+    _through_the_relay(host)
     # A monitor's socket is asked through the wall as if the device were beside the containers.
     socket = listed["containers"][1]["sockets"] + "/cvd-2/launcher_monitor.sock"
     code = (
@@ -76,7 +77,15 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
     assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("docker", "logs", "phone").stdout
 
     # Its sockets are had from out here, and answer; the API sees the devices too.
-    assert host.run(*host.cfctl_argv()[:1], "-c", FROM_OUTSIDE).stdout.split() == ["answered", "phone", "tablet"]
+    python = (*host.cfctl_argv()[:1], "-c", FROM_OUTSIDE)
+    socket, *devices = host.run(*python).stdout.split()
+    assert devices == ["phone", "tablet"]
+    assert host.run(*python, socket).stdout == "answered\n"
+    # To a member of cvdnetwork as well, who is neither root nor has the number of the user inside; to nobody else.
+    asking = ("setpriv", "--reuid=4242", "--regid=4242")
+    assert host.run(*asking, f"--groups={CVDNETWORK_GID}", *python, socket).stdout == "answered\n"
+    refused = host.run(*asking, "--groups=997", *python, socket, check=False)
+    assert "MonitorRefused" in refused.stderr
     # A container has what its own number needs, and no more.
     links = host.cfctl("docker", "login", "tablet", "--", "ls", "/sys/class/net").stdout.split()
     assert {link for link in links if link.startswith("cvd-")} == {
@@ -118,12 +127,34 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
 
 
 #: What the relay does: it asks where the sockets are, and talks to one.
+def _through_the_relay(host: Sandbox) -> None:
+    """Devices in containers are served like those beside them."""
+    with relay_host.serving(host) as relay:
+        listed, _ = relay.call("Devices/List", user="root")
+        assert [(one["name"], one["container"]) for one in listed["devices"]] == [(n, n) for n in ("phone", "tablet")]
+        phone = {"target": "phone"}
+        assert relay.call("Control/Suspend", phone, user="root") == [{}, {"status": "OK"}]
+        assert relay.call("Devices/Get", {"name": "phone"}, user="root")[0]["state"] == "suspended"
+        assert relay.call("Control/Resume", phone, user="root") == [{}, {"status": "OK"}]
+        vcpus, _ = relay.call("Control/ListVcpus", phone, user="root")
+        assert vcpus["vcpus"][0]["thread_id"] > 0
+        refused = relay.call("Control/PressKey", {**phone, "keys": ["no-such-key"]}, user="root")[-1]
+        assert refused["status"] != "OK"
+        *lines, ended = relay.call("Devices/Logs", {"name": "phone", "lines": 2}, user="root")
+        assert (len(lines), ended) == (2, {"status": "OK"})
+
+
 FROM_OUTSIDE = """
+import sys
+from pathlib import Path
 from cfctl import Host
 from cfctl.control import launcher_monitor, sync
 from cfctl.docker import sockets
-sync.run(launcher_monitor.request(sockets.monitor("tablet"), launcher_monitor.Action.STATUS, seconds=30))
-print("answered", *(device["name"] for device in Host().devices()))
+if sys.argv[1:]:
+    sync.run(launcher_monitor.request(Path(sys.argv[1]), launcher_monitor.Action.STATUS, seconds=30))
+    print("answered")
+else:
+    print(sockets.monitor("tablet"), *(device["name"] for device in Host().devices()))
 """
 
 
@@ -194,9 +225,12 @@ def at_a_terminal(host: Sandbox, *way: str) -> None:
         # The size comes beside what is typed: it is asked for until it is there.
         terminal.type("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.1; done; echo re''sized\r")
         terminal.wait_for("resized")
-        terminal.type("sleep 600\r")
-        terminal.wait_for("sleep 600")
+        terminal.wait_for("$ ")
+        # Typed in two parts: what is waited for is what the program says, and not the echo of what was typed.
+        terminal.type("sh -c 'echo it be''gan; exec sleep 600'\r")
+        terminal.wait_for("it began")
         terminal.type("\x03")
+        terminal.wait_for("$ ")
         terminal.type("exit 7\r")
         assert terminal.end() == 7
         assert terminal.settings() == before

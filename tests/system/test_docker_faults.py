@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from tests.schemas import conforms
 from tests.system import dockerd
@@ -32,8 +33,45 @@ def test_names_that_are_taken(engine: Engine) -> None:
     assert error["brief"] == "a container named 'phone' is there already, running"
     assert engine.left()["volumes"] == volumes
     assert fails(host, 1, "start", "tablet")["code"] == "no-such-container"
+    nothing_surprises(engine)
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)
+
+
+def nothing_surprises(engine: Engine) -> None:
+    """Do to a container what people do; at the end it is gone, by other means than ours."""
+    host = engine.box
+
+    def phone() -> dict[str, Any]:
+        [one] = host.json("docker", "list")["containers"]
+        return dict(one)
+
+    # Published again, the ports stay where they are; whether a device is up makes no difference.
+    first = host.json("docker", "publish", "phone")["published"]
+    assert host.json("docker", "publish", "phone")["published"] == first
+    assert phone()["adb"] == ["127.0.0.1:6520"]
+    assert (
+        "is not an address of this machine" in fails(host, 2, "publish", "phone", "--address", "192.0.2.1")["brief"]
+    )
+    assert host.cfctl("docker", "unpublish", "phone", "--port", "9").stdout == "nothing was unpublished\n"
+    # What the engine's way in is given, arrives; so does the end of it.
+    sorting = ("docker", "login", "--exec", "phone", "--", "sh", "-c", "sort; echo done >&2; exit 7")
+    done = host.cfctl(*sorting, stdin="b\na\n", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "a\nb\n", "done\n")
+    # There is no device yet.
+    error = fails(host, 3, "logs", "phone")
+    assert error["brief"] == "no device has been booted in phone yet"
+    assert "cfctl docker start phone" in error["resolution"]
+
+    engine.docker("pause", "phone")
+    assert phone()["state"] == "paused"
+    assert "the container is paused" in host.cfctl("docker", "status", "phone", check=False).stdout
+    assert host.cfctl("docker", "login", "phone", "--", "true", check=False).returncode == 3
+    host.cfctl("docker", "stop", "phone")
+    assert phone()["state"] == "running"
+
+    engine.docker("rm", "-f", "phone")
+    assert "phone was removed by other means" in host.cfctl("docker", "list").stderr
 
 
 def test_wrong_calls(engine: Engine) -> None:
@@ -48,8 +86,8 @@ def test_wrong_calls(engine: Engine) -> None:
         assert error["code"] == "engine-unreachable"
         assert url in error["brief"]
     # What is missing on the engine's machine is named, and nothing is left of the attempt.
-    error = fails(host, 1, "create", "phone", "--network", "nowhere")
-    assert "nowhere" in error["details"]
+    error = fails(host, 2, "create", "phone", "--network", "nowhere")
+    assert "no network 'nowhere'" in error["brief"]
     assert engine.left() == {"containers": [], "volumes": [], "networks": []}
     assert host.run("find", "/var/lib/cfctl", "-type", "f").stdout == ""
     error = fails(host, 1, "build", "--base", "nobody/has:it", "--tag", "x")
@@ -77,7 +115,8 @@ def test_numbers_are_the_machines(engine: Engine) -> None:
     host.cfctl("docker", "stop", "--container", "phone")
     number = next(one["numbers"][0] for one in containers if one["name"] == "phone")
     lock = f"/var/tmp/cvd/lock/local-instance-{number}.lock"
-    other = host.start("flock", "-n", lock, "sleep", "600")
+    # Waiting, not trying: the look below has it for a moment.
+    other = host.start("flock", lock, "sleep", "600")
     wait_until(lambda: host.run("flock", "-n", lock, "true", check=False).returncode != 0, "the lock is held")
     error = fails(host, 1, "start", "phone")
     assert error["code"] == "number-taken"
@@ -151,7 +190,13 @@ def test_a_killed_container_boots_its_device_again(engine: Engine) -> None:
         devices = host.json("docker", "list")["containers"][0]["devices"]
         return [device["state"] for device in devices] == ["running"]
 
-    wait_until(up, "the device runs again", 120)
+    # Whoever asks for it waits for the boot that the container has begun.
+    assert host.json("docker", "start", "phone", timeout=300)["state"] == "running"
+    wait_until(up, "the device runs", 120)
+    # After this the engine leaves it alone; who starts it boots its device, once, and waits for it.
+    engine.docker("kill", "phone")
+    said = host.cfctl("docker", "start", "phone", timeout=300)
+    assert "phone is running" in said.stdout
     host.cfctl("docker", "rm", "phone")
 
 
@@ -178,6 +223,11 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     if engine.left()["containers"] or engine.left()["volumes"]:
         host.cfctl("docker", "rm", "phone")
     host.cfctl("docker", "create", "phone")
+    host.cfctl("docker", "rm", "phone")
+    leaves_nothing(engine, before)
+
+    # One that was killed while it made the layers over the images has left a container that holds them.
+    engine.docker("create", "-l", "cfctl.helper=phone", "-v", "cfctl-phone-layers:/layers", dockerd.BASE, "true")
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)
 

@@ -110,19 +110,17 @@ def test_the_first_failure_stops_a_rollout(engine: Engine) -> None:
     assert shown(up(host)) == [("create", "bb"), ("create", "cc")]
     assert up(host)["changes"] == []
 
-    # An update that fails half-way: what comes after is not touched, and what was removed comes again with its disks.
+    # An update that fails half-way: what cannot be made anew stays as it is, and what comes after it too.
     before = ids(host, engine)
     host.cfctl("docker", "login", "bb", "--", "touch", "kept")
     changed = 'env = { COLOUR = "red" }'
     write(host, shells(aa=changed, bb='network = "nowhere"', cc=changed))
-    error = fails(host, 1, "up", "/tmp/farm.toml")
-    assert "nowhere" in error["details"]
+    error = fails(host, 2, "up", "/tmp/farm.toml")
+    assert "nowhere" in error["brief"]
     after = ids(host, engine)
-    assert sorted(after) == ["aa", "cc"]
-    assert after["cc"] == before["cc"]
-    assert after["aa"] != before["aa"]
+    assert {name for name in before if after[name] != before[name]} == {"aa"}
     write(host, shells(aa=changed, bb=changed, cc=changed))
-    assert shown(up(host)) == [("create", "bb"), ("replace", "cc")]
+    assert shown(up(host)) == [("replace", "bb"), ("replace", "cc")]
     host.cfctl("docker", "login", "bb", "--", "ls", "kept")
     assert up(host)["changes"] == []
     assert engine.inspect("bb")["Config"]["Labels"]["cf_instance"] == "2"

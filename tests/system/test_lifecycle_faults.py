@@ -143,9 +143,12 @@ def test_programs_that_fail_or_lie(host: Sandbox, package: Package) -> None:
     # -- displays: whoever ends with status 0 is looked at afterwards
     for name, displays in (("displays", _ONE), ("one", _ONE), ("two", _TWO)):
         inside(host, f"{directory}/{name}").write_text(json.dumps({"displays": displays}))
-    error = refused(host, "display", "phone", "add", "640x480", code=2)
+    error = refused(host, "display", "phone", "add", "640x480", code=4)
     assert "cannot add displays" in error["brief"]
     config = inside(host, "/var/lib/cfctl/devices/phone/.cuttlefish_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "vm_manager": "qemu_cli"}))
+    error = refused(host, "snapshot", "phone", "take", "/tmp/q", code=4)
+    assert error["brief"] == "the launcher of phone cannot save a VM of QEMU's"
     config.write_text(json.dumps({**json.loads(config.read_text()), "vm_manager": "crosvm"}))
     assert refused(host, "display", "phone", "add", "640x480", code=1)["details"] == "displays updated"
     inside(host, f"{directory}/obeys").touch()

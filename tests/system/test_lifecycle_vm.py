@@ -132,8 +132,14 @@ def test_a_life_with_one_vm(host: Sandbox) -> None:
     raw = read(host, "/tmp/screen.png")
     assert (len(raw), png_size(raw)) == (picture["bytes"], (720, 400))
     assert any(zlib.decompress(raw[raw.index(b"IDAT") + 4 : -16])), "there is something on it"
-    assert refused(host, "display", "phone", "screenshot", "/tmp/s.png", "--display", "3", code=1)
-    error = refused(host, "display", "phone", "add", "640x480", code=2)
+    error = refused(host, "display", "phone", "screenshot", "/tmp/s.png", "--display", "3", code=2)
+    assert (error["brief"], error["details"]) == ("phone has no display 3", "Displays: 0.")
+    # What run_cvd has against it stands in its log, and is told from there.
+    error = refused(host, "display", "phone", "screenshot", "/tmp/s.jpg", code=1)
+    assert error["details"] == "a screenshot of the embedded guest is a .png, not .jpg"
+    error = refused(host, "display", "phone", "screenshot", "/proc/s.png", code=1)
+    assert (error["brief"], error["details"]) == ("/proc/s.png cannot be written", "No such file or directory")
+    error = refused(host, "display", "phone", "add", "640x480", code=4)
     assert error["brief"] == "the VM manager of phone (qemu_cli) cannot add displays while a guest runs"
     assert refused(host, "screen-record", "phone", "start", code=4)["details"].startswith("It has no streamer")
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import pty
+import re
+import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -60,6 +64,10 @@ class Lab:
 
     def json(self, *args: str) -> Any:
         return json.loads(self.cfctl(*args, "--json").stdout)
+
+    def serials(self) -> list[str]:
+        """Return the devices that the client's adb server knows and reaches."""
+        return re.findall(r"(\S+)\tdevice\n", self.client.run("adb", "devices", user=USER).stdout)
 
     def start(self, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
         return self.client.start(*self.client.cfctl_argv(*args), user=USER, **kwargs)
@@ -164,11 +172,120 @@ def test_three_at_once(lab: Lab) -> None:
         for number in (1, 2, 3)
     ]
     # All are connected before any of them ends.
-    until("three tunnels", lambda: lab.client.run("adb", "devices", user=USER).stdout.count("\tdevice\n") == 3)
+    until("three tunnels", lambda: len(lab.serials()) == 3)
     answers = [run.communicate(f"to {number}\n", timeout=PATIENCE)[0] for number, run in enumerate(runs, 1)]
     assert [answer.splitlines()[0] for answer in answers] == ["to 1", "to 2", "to 3"]
     assert [f"inet 192.168.98.{1 + number}/24" in answer for number, answer in enumerate(answers, 1)] == [True] * 3
     assert [run.returncode for run in runs] == [0, 0, 0]
+
+
+def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) -> None:
+    for words in (["balloon", "stats"], ["vcpus"], ["usb", "list"]):
+        theirs, here = (
+            lab.json("--relay", "lab", "control", "farm/3", *words),
+            lab.host.json("control", "farm/3", *words),
+        )
+        assert theirs["operation"] == here["operation"]
+        assert theirs["result"].keys() == here["result"].keys()
+    assert lab.json("--relay", "lab", "control", "farm/3", "vcpus") == lab.host.json("control", "farm/3", "vcpus")
+    displays = lab.json("--relay", "lab", "display", "farm/3")
+    assert displays == lab.host.json("display", "farm/3")
+    conforms(displays, "displays")
+    picture = lab.client.run(
+        "sh",
+        "-c",
+        f"{' '.join(lab.client.cfctl_argv('--relay', 'lab', 'display', 'farm/3', 'screenshot', '-'))} | wc -c",
+        user=USER,
+    )
+    assert int(picture.stdout) > 100
+    assert "Through a relay:" in lab.cfctl("--relay", "lab", "control", "farm").stdout
+    refused = lab.cfctl("--relay", "lab", "control", "farm", "raw", "{}", check=False)
+    assert refused.returncode == 2
+    assert "raw is not done through a relay" in refused.stderr
+
+
+def test_suspended_and_resumed_from_elsewhere(lab: Lab) -> None:
+    assert lab.json("--relay", "lab", "suspend", "farm")["devices"][0]["state"] == "suspended"
+    assert lab.host.json("status", "farm")["state"] == "suspended"
+    asleep = lab.adb("farm", "shell", "true", check=False)
+    assert asleep.returncode == 3
+    assert lab.json("--relay", "lab", "resume", "farm")["devices"][0]["state"] == "running"
+    assert lab.adb("farm", "shell", "echo", "awake").stdout == "awake\n"
+
+
+def test_a_console(lab: Lab) -> None:
+    """At a real terminal: what is typed comes to the guest, what it says comes back, and Ctrl-] leaves."""
+    ours, theirs = pty.openpty()
+    argv = lab.client.argv(lab.client.cfctl_argv("--relay", "lab", "console", "farm/3"), user=USER)
+    sitting = subprocess.Popen(
+        argv,
+        env=lab.client.environment(user=USER),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+
+    def hears(text: bytes) -> None:
+        nonlocal said
+        deadline = time.monotonic() + PATIENCE
+        while text not in said:
+            assert time.monotonic() < deadline, said
+            if select.select([ours], [], [], 1)[0]:
+                said += os.read(ours, 1 << 16)
+
+    try:
+        hears(b"Ctrl-] leaves it")
+        hears(b"To the guest: stty")
+        # Raw from here on: the terminal itself would echo no more.
+        os.write(ours, b"\recho 6 times 7 is $((6*7))\r")
+        hears(b"6 times 7 is 42")
+        busy = lab.cfctl("--relay", "lab", "status", "farm", check=False)
+        assert busy.returncode == 0
+        os.write(ours, b"\x1d")
+        hears(b"Left the console of farm/3")
+        assert sitting.wait(PATIENCE) == 0
+    finally:
+        sitting.kill()
+        sitting.wait()
+        os.close(ours)
+
+
+def test_ending_adb_takes_everything_back(lab: Lab) -> None:
+    """A supervisor's TERM comes to cfctl alone: adb ends with it, and its server forgets the device."""
+    shell = lab.start(*("--relay", "lab", "adb", "farm", "shell", "sleep 1000"), stdout=subprocess.PIPE)
+    until("a tunnel", lab.serials)
+    until("adb itself", lambda: "sleep 1000" in "".join(lab.client.processes().values()))
+    lab.client.run("pkill", "-TERM", "-f", "cfctl --relay lab adb")
+    shell.communicate(timeout=PATIENCE)
+    assert lab.serials() == []
+    assert "sleep 1000" not in "".join(lab.client.processes().values())
+
+
+def test_the_loopback_port_lets_in_nobody_else(lab: Lab) -> None:
+    shell = lab.start(
+        *("--relay", "lab", "adb", "farm", "shell", "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    until("a tunnel", lab.serials)
+    ((_, port),) = (serial.split(":") for serial in lab.serials())
+    # adb's first packet (a CNXN of its protocol) gets an answer from adbd, whoever sends it, if anybody listens.
+    ask = (
+        "import socket, struct, sys\n"
+        "text = b'host::\\0'\n"
+        "head = struct.pack('<6I', 0x4e584e43, 0x01000001, 1 << 20, len(text), sum(text), 0x4e584e43 ^ 0xffffffff)\n"
+        "end = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 30)\n"
+        "end.sendall(head + text)\n"
+        "print(len(end.recv(100)))\n"
+    )
+    stranger = lab.client.run(
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", ask, port), check=False
+    )
+    ours = lab.client.run("python3", "-c", ask, port, user=USER)
+    assert stranger.stdout.strip() in ("", "0"), "it was closed, with or without a reset"
+    assert int(ours.stdout) > 0
+    shell.communicate("", timeout=PATIENCE)
 
 
 def test_another_fingerprint_is_refused_and_nothing_is_kept(lab: Lab) -> None:

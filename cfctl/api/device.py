@@ -1,163 +1,28 @@
-"""The Python API: ``from cfctl import Host, Device``.
-
-All of it is synchronous, prints nothing, and raises the errors of :mod:`cfctl.errors`, which say what happened, why,
-and what mends it. Whoever wants to see what is going on installs a reporter: ``with cfctl.steps.reporting(...)``.
-"""
+"""A device, as a Python program launches it and works with it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfctl import config
-from cfctl.artifacts import choose, store
-from cfctl.docker import contained
-from cfctl.errors import CfctlError
-from cfctl.hostres import host
-from cfctl.hostres.doctor.facts import Kvm
-from cfctl.launch import census, flagpaths, launcher, lifecycle, manage, observe, snapshot, waiting
-from cfctl.launch.observe import State
+from cfctl.api.wares import chosen
+from cfctl.errors import UsageError
+from cfctl.launch import flagpaths, launcher, lifecycle, manage, observe, snapshot, waiting
 from cfctl.launch.registry import Request
-from cfctl.steps import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from cfctl.config import Settings
-    from cfctl.hostres.doctor.finding import Finding
-    from cfctl.hostres.plan import Plan
     from cfctl.instance import Instance
+    from cfctl.launch.observe import State
     from cfctl.launch.registry import PerInstance
-
-__all__ = ["Change", "Device", "Host", "HostState", "State"]
 
 #: For what is run on a device, unless the caller knows better.
 _ADB_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something that was done to the host, or would be.
-
-    :param action: create, change or remove.
-    :param object: what, for example ``tap cvd-etap-01``.
-    """
-
-    action: str
-    object: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostState:
-    """How the host's network is, or what was done to it.
-
-    :param state: ``ready``, ``absent`` (nothing is set up) or ``drift`` (not as it should be).
-    :param instances: how many instances it should serve.
-    :param changes: what is missing; of ``setup`` and ``teardown``, what was done.
-    """
-
-    state: str
-    instances: int
-    changes: tuple[Change, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as ``cfctl host status --json`` has it, without the settings."""
-        changes = [{"action": c.action, "object": c.object, "reason": c.reason} for c in self.changes]
-        return {"state": self.state, "instances": self.instances, "changes": changes}
-
-
-class Host:
-    """The host's network: bridges, taps, addresses, NAT and DHCP for a number of instances.
-
-    ::
-
-        Host(instances=10).setup()          # as root; a second time it changes nothing
-        assert Host().status().state == "ready"
-
-    :param instances: how many instances it is to serve; None is as the settings say, else as now, else 10.
-    :param bridge: an existing bridge that devices become members of; None is as the settings say.
-    :param config_file: settings instead of /etc/cfctl/config.toml.
-    """
-
-    def __init__(
-        self, *, instances: int | None = None, bridge: str | None = None, config_file: Path | None = None
-    ) -> None:
-        self._flags = {"host.instances": instances, "host.bridge": bridge}
-        self._config_file = config_file
-
-    def _settings(self) -> Settings:
-        return config.load(config_file=self._config_file, flags=self._flags)
-
-    def status(self) -> HostState:
-        """Compare the host with what it should be; changes nothing and needs no root.
-
-        :raises CfctlError: if the settings or the host cannot be read.
-        """
-        work, _ = host.status(self._settings())
-        return _state(work, work.state)
-
-    def plan(self, *, adopt: bool = False, force: bool = True) -> HostState:
-        """Return what :meth:`setup` would do, if it may.
-
-        :param adopt: as of a set-up that makes ours what upstream's script has made.
-        :param force: as of a set-up that goes on regardless of running devices.
-        :raises CfctlError: if it would refuse: foreign objects, clashing subnets, devices that are up.
-        """
-        work, _ = host.check(self._settings(), adopt=adopt, force=force)
-        return _state(work, work.state)
-
-    def setup(self, *, adopt: bool = False, force: bool = False) -> HostState:
-        """Make the host ready, by doing no more than is missing; needs root.
-
-        :param adopt: make ours what upstream's script has made.
-        :param force: delete taps of devices that run.
-        :return: what was done.
-        :raises NeedsRoot: for an ordinary user.
-        :raises CfctlError: as :meth:`plan`; and if a step fails, after which nothing half-made is left.
-        """
-        work, _ = host.setup(self._settings(), adopt=adopt, force=force)
-        return _state(work, "ready" if work.desired.instances else "absent")
-
-    def teardown(self, *, force: bool = False) -> HostState:
-        """Take down everything of cfctl's; needs root.
-
-        :param force: take the network from running devices too.
-        :return: what was done.
-        :raises NeedsRoot: for an ordinary user.
-        :raises DevicesUp: naming the taps in use; nothing was changed.
-        """
-        return _state(host.teardown(force=force), "absent")
-
-    def doctor(self, *, host_package: Path | None = None) -> dict[str, list[Finding]]:
-        """Look for what devices lack on this host; changes nothing.
-
-        :param host_package: look also for the shared libraries of its programs.
-        :return: findings by family; each has a result, a reason and what helps.
-        """
-        from cfctl.hostres import doctor
-        from cfctl.hostres.doctor import facts
-
-        package = choose.directory(host_package, "host-package")
-        gathered = facts.of_settings(self._settings(), kvm_trial())
-        return {str(family): list(found) for family, found in doctor.examine(gathered, host_package=package).items()}
-
-    def devices(self) -> list[dict[str, Any]]:
-        """Return every device on this host, whoever started it, and those in this user's containers.
-
-        As ``cfctl ps --json`` does. A container's engine that does not answer is a note for the reporter.
-        """
-        return [*(device.as_dict() for device in census.everything()), *contained.devices()]
-
-
-def _state(work: Plan, state: str) -> HostState:
-    changes = tuple(Change(change.action, change.object, change.reason) for change in work.changes)
-    return HostState(state, work.desired.instances, changes)
 
 
 class Device:
@@ -237,6 +102,9 @@ class Device:
             ``failed``, with its logs).
         :raises DeadlinePassed: it did not boot in time; it is left ``failed``, with its logs.
         """
+        if isinstance(flags, str):
+            raise UsageError("flags are a list, such as ['--x_res=1080'], and not one text")
+        limit = _boot_timeout(timeout)
         with chosen(host_package, images) as (package, guest):
             request = Request(
                 host_package=package,
@@ -249,7 +117,7 @@ class Device:
                 restart=restart,
                 after_boot=None if after_boot is None else os.fspath(Path(after_boot).expanduser().absolute()),
             )
-            launched = launcher.launch(name, request, timeout=_boot_timeout(timeout), wait=wait, force=force)
+            launched = launcher.launch(name, request, timeout=limit, wait=wait, force=force)
         return cls(launched.name)
 
     @classmethod
@@ -313,7 +181,7 @@ class Device:
         :raises DeadlinePassed: it has not booted by then, and boots on.
         :raises NotRunning: it is not up any more.
         """
-        waiting.until_booted(self.name, _boot_timeout(timeout))
+        waiting.until_booted(self.name, _boot_timeout(None) if timeout is None else timeout)
 
     def stop(self) -> Sequence[str]:
         """Stop it; its disks and logs are kept. Stopping a stopped device does nothing.
@@ -370,6 +238,28 @@ class Device:
         """
         manage.remove_device(self.name, force=force)
 
+    def control(
+        self, operation: str, *, position: int = 1, timeout: float | None = None, **values: object
+    ) -> dict[str, Any]:
+        """Ask the VM of an instance for something, as ``cfctl control`` does (docs/control.md).
+
+        ::
+
+            phone.control("balloon.set", bytes=512 << 20, wait=True)
+
+        :param operation: its words with dots between them.
+        :param values: by the names of the table; an underscore is a dash.
+        :return: what came of it.
+        :raises UsageError: if there is no such operation, or a value makes no sense; nothing was sent.
+        :raises VmCannot: if the VM manager cannot do it; nothing was sent.
+        :raises CfctlError: if it was not done (cfctl/control/faults.py).
+        """
+        from cfctl.control import operations
+        from cfctl.launch import vm
+
+        wanted = operations.operation(operation, {name.replace("_", "-"): value for name, value in values.items()})
+        return vm.do(f"{self.name}/{position}", wanted, seconds=timeout)
+
     def adb(self, *args: str, position: int = 1, timeout: float = _ADB_S) -> str:
         """Run ``adb`` against an instance and return what it printed.
 
@@ -391,54 +281,9 @@ class Device:
         return self.adb("shell", command, position=position, timeout=timeout).rstrip("\r\n")
 
 
-# -- what the command line needs too -----------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def chosen(host_package: Path | str | None, images: Path | str | None) -> Iterator[tuple[str, str | None]]:
-    """Yield the directories that a launch takes, which stay in the cache at least until the block ends.
-
-    :param host_package: a directory, an archive or a name; None is the build's whose variables are set, else the
-        embedded guest's.
-    :param images: likewise; None are the host package's, or the build's.
-    :raises UsageError: if there is no such thing, or it is something else.
-    :raises CfctlError: if an archive cannot be unpacked, or the embedded guest not be built.
-    """
-    package_word, images_word = (None if given is None else os.fspath(given) for given in (host_package, images))
-    choice = choose.choose(package_word, images_word, os.environ)
-    package = choice.host_package.path if choice.host_package else embedded_package()
-    # Until the device's record says that it uses them.
-    with store.held(choice.entries):
-        yield os.fspath(package), os.fspath(choice.images.path) if choice.images else None
-
-
-def embedded_package() -> Path:
-    """Return the embedded host package, built if need be, on a host of which it is known whether KVM works.
-
-    :raises GuestImageUnavailable: if it cannot be built here.
-    """
-    from cfctl.guest import kvm, package
-
-    built = package.ensure()
-    if not kvm.known():
-        # The launcher would find out as well, but three seconds without a word look like a fault.
-        with step("try whether a kernel boots under KVM (once per boot of the host)"):
-            kvm.usable(package.kernel(built))
-    return built
-
-
-def kvm_trial() -> Kvm:
-    """Return whether a kernel boots under KVM, which only the embedded guest can tell."""
-    from cfctl.guest import kvm
-
-    try:
-        verdict = kvm.usable()
-    except (CfctlError, OSError) as exc:
-        return Kvm(ok=None, reason=f"not known: {getattr(exc, 'brief', exc)}")
-    return Kvm(ok=verdict.ok if verdict.known else None, reason=verdict.reason)
-
-
 def _boot_timeout(seconds: float | None) -> float:
     if seconds is not None:
+        if not seconds > 0:
+            raise UsageError(f"a timeout must be more than 0 seconds, not {seconds:g}")
         return seconds
     return float(config.load()["launch.timeout"])

@@ -1,0 +1,148 @@
+"""Which verbs are done through a relay, and which are refused there: by the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cfctl.cli.app import app, run
+from cfctl.remote import contexts
+from cfctl.remote.contexts import Context
+from tests.schemas import conforms
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for what in ("CONFIG", "STATE", "RUNTIME"):
+        monkeypatch.setenv(f"CFCTL_PATHS_{what}", str(tmp_path / what.lower()))
+    monkeypatch.delenv("CFCTL_RELAY", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def known(home: Path) -> Context:
+    """Know a relay that is not there."""
+    context = Context("lab", f"unix:{home}/relay.sock")
+    contexts.add(context)
+    return context
+
+
+def test_nothing_named_and_nothing_in_use_is_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "phone", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "no-such-device"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(["ps"], ["status", "phone"], ["stop", "phone"], ["restart", "phone"], ["launch", "phone"]),
+        *(["logs", "phone"], ["adb", "phone", "shell"], ["suspend", "phone"], ["resume", "phone"]),
+        *(["powerbtn", "phone"], ["display", "phone"], ["control", "phone", "vcpus"]),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("known")
+def test_verbs_that_go_there(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers there: that is what each says, however the relay was chosen."""
+
+    def unreachable(words: list[str]) -> None:
+        assert run(words) == 1
+        assert "no relay answers at unix:" in capsys.readouterr().err
+
+    unreachable(["--relay", "lab", *argv])
+    contexts.use("lab")
+    unreachable(argv)
+    contexts.use("local")
+    monkeypatch.setenv("CFCTL_RELAY", "lab")
+    unreachable(argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["rm", "phone"], ["powerwash", "phone"], ["host", "status"], ["images", "list"], ["demo"], ["clean"]]
+)
+@pytest.mark.usefixtures("known")
+def test_verbs_that_do_not(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--relay", "lab", *argv, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    path = " ".join(argv[: 2 if argv[0] in ("host", "images") else 1])
+    assert error["brief"] == f"cfctl {path} is not done through a relay"
+    assert "launch, logs, powerbtn, ps, restart" in error["details"]
+    assert f"cfctl --relay local {path}" in error["resolution"]
+
+
+@pytest.mark.usefixtures("known")
+def test_a_context_in_use_is_for_devices_and_no_verb_mistakes_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    contexts.use("lab")
+    # A device verb without a twin: the device of that name here is not the one that is meant.
+    assert run(["rm", "phone"]) == 2
+    assert "The context lab is in use." in capsys.readouterr().err
+    assert run(["--relay", "local", "rm", "phone"]) == 1
+    assert "there is no device 'phone'" in capsys.readouterr().err
+    # Groups are about this machine.
+    assert run(["images", "list"]) == 0
+    assert run(["context", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["*", "lab"]
+
+
+def test_every_twin_takes_what_its_verb_takes() -> None:
+    """The same arguments, by name: what a verb learns, its twin must too."""
+    import importlib
+    import inspect
+
+    from cfctl.cli import access, control, device, display, lifecycle, ps
+
+    twins = {
+        "remote_device": (ps.ps, device.status, device.stop, device.restart, device.launch),
+        "remote_access": (access.logs, access.adb, control.console),
+        "remote_control": (
+            control.control,
+            display.display,
+            lifecycle.suspend,
+            lifecycle.resume,
+            lifecycle.powerbtn,
+        ),
+    }
+    for module, verbs in twins.items():
+        found = importlib.import_module(f"cfctl.cli.{module}")
+        for verb in verbs:
+            twin = getattr(found, verb.__name__)
+            assert list(inspect.signature(twin).parameters) == list(inspect.signature(verb).parameters), verb.__name__
+    assert app.info.name == "cfctl"
+
+
+def test_contexts_as_json(known: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["context", "use", "lab", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    conforms(document, "contexts")
+    assert document["current"] == "lab"
+    assert document["contexts"][0]["address"] == known.address
+    assert run(["context", "remove", "lab", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"current": None, "contexts": []}
+    assert run(["context", "use", "lab", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "no-such-context"
+
+
+def test_a_relay_that_does_not_answer_is_not_kept(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert run(["context", "add", "lab", f"unix:{home}/none"]) == 1
+    assert "no relay answers" in capsys.readouterr().err
+    assert contexts.load().contexts == ()
+
+
+def test_the_choice_costs_a_local_verb_nothing() -> None:
+    """Neither gRPC nor the contexts are loaded for a verb that is done here."""
+    code = "import sys\nfrom cfctl.cli.app import run\nrun(['ps'])\nprint(*sys.modules, file=sys.stderr)"
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "CFCTL_PATHS_CONFIG": "/nonexistent"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=env
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded.isdisjoint({"grpc", "google.protobuf", "cfctl.remote.contexts"})
