@@ -102,7 +102,7 @@ def streaming(relay: Relay, **wanted: Any) -> Iterator[Streamer]:
 
 
 @contextlib.contextmanager
-def viewing(relay: Relay, role: str = "operator", device: str = "cvd-1") -> Iterator[Viewer]:
+def viewing(relay: Relay, role: str = "operator", device: str = "pad-1") -> Iterator[Viewer]:
     """Run a viewer for the block, who is shown something."""
     viewer = Viewer("viewer", relay.listeners["web"]["address"], relay.token(role), device)
     try:

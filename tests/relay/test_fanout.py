@@ -33,7 +33,7 @@ def streamer(relay: Relay) -> Iterator[Streamer]:
 
 def stats(relay: Relay) -> dict[str, Any]:
     request = urllib.request.Request(
-        relay.listeners["web"]["address"] + "/api/devices/cvd-1/stats",
+        relay.listeners["web"]["address"] + "/api/devices/pad-1/stats",
         headers={"Authorization": f"Bearer {relay.token('viewer')}"},
     )
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:

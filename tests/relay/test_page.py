@@ -84,7 +84,7 @@ def colours(page: Page, count: int) -> set[str]:
     return seen
 
 
-def watch(page: Page, name: str = "cvd-1") -> None:
+def watch(page: Page, name: str = "pad-1") -> None:
     page.evaluate(f"location.hash = '#/{name}'")
     page.wait_for_selector("#stage[data-connected=true]")
 
@@ -164,9 +164,11 @@ def test_statistics(page: Page, streamer: Streamer) -> None:
 
 
 def test_the_list_shows_a_picture(page: Page, streamer: Streamer) -> None:
-    expect(page.locator(".card .name")).to_have_text("cvd-1", timeout=_PATIENCE_MS)
+    card = page.locator(".card").filter(has_text="pad-1")
+    expect(card).to_be_visible(timeout=_PATIENCE_MS)
     wait(
-        lambda: page.evaluate("""() => { const canvas = document.querySelector(".card canvas");
+        lambda: page.evaluate("""() => { const canvas = [...document.querySelectorAll(".card")]
+          .find((card) => card.textContent.includes("pad-1"))?.querySelector("canvas");
         return canvas && canvas.width === 320
           && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""),
         "the page",
@@ -185,18 +187,18 @@ def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, stre
     page.locator("#screen").focus()
     page.keyboard.press("b")
     wait(lambda: page.evaluate("document.querySelector('#tools [data-press]').disabled"), "the page")
-    stats = "async () => (await (await fetch('/api/devices/cvd-1/stats')).json()).refused"
+    stats = "async () => (await (await fetch('/api/devices/pad-1/stats')).json()).refused"
     wait(lambda: page.evaluate(stats), "a refusal")
     assert streamer.heard("input-channel")[before:] == []
     context.close()
 
 
 def test_a_streamer_that_dies_and_returns(page: Page, relay: Relay) -> None:
-    with streaming(relay, device_id="cvd-2") as first:
-        watch(page, "cvd-2")
+    with streaming(relay, device_id="pad-2") as first:
+        watch(page, "pad-2")
         colours(page, 2)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
-    with streaming(relay, device_id="cvd-2") as second:
+    with streaming(relay, device_id="pad-2") as second:
         wait(lambda: second.events("told"), "the relay to look again")
         colours(page, 3)

@@ -34,7 +34,7 @@ def test_the_picture_comes_through_turn_alone(relay: Relay) -> None:
         page.get_by_label("Token").fill(relay.token("viewer"))
         page.get_by_role("button", name="Enter").click()
         expect(page.get_by_role("heading", name="Devices")).to_be_visible(timeout=1000 * PATIENCE_S)
-        page.evaluate("location.hash = '#/cvd-1'")
+        page.evaluate("location.hash = '#/pad-1'")
         page.wait_for_selector("#stage[data-connected=true]")
         page.get_by_role("button", name="Statistics").click()
         expect(page.locator("#stats")).to_contain_text("(TURN)", timeout=1000 * PATIENCE_S)
