@@ -146,6 +146,7 @@ class Pace:
     def measured(self, bits_per_s: float) -> None:
         """Note what the viewer measured (REMB)."""
         self.heard()
+        self._pay()
         self._rate = bits_per_s
 
     def sent(self, size: int) -> None:
@@ -166,5 +167,6 @@ class Pace:
         if self._rate is not None:
             self._owed = max(0.0, self._owed - (now - self._paid_at) * self._rate * self._HEADROOM)
         else:
+            # What went before he measured is nothing to pace by.
             self._owed = 0.0
         self._paid_at = now

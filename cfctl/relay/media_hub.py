@@ -61,6 +61,9 @@ class _Stream:
         self._last = -1
         self._last_at = time.monotonic()
         self._fresh = True
+        #: Key frames that viewers wanted, and those that the device was asked for.
+        self.wanted = 0
+        self.asked = 0
         self.asked_at = 0.0
         self.asking: asyncio.TimerHandle | None = None
         self.last_key: Frame | None = None
@@ -213,7 +216,10 @@ class Hub:
     def key_wanted(self, stream_id: str, *, slow: bool) -> None:
         """Ask for a key frame once for all who want one, and not too often."""
         stream = self._streams.get(stream_id)
-        if stream is None or stream.kind != "video" or stream.asking is not None:
+        if stream is None or stream.kind != "video":
+            return
+        stream.wanted += 1
+        if stream.asking is not None:
             return
         passed = time.monotonic() - stream.asked_at
         wait = max(0.0, (_SLOW_KEY_S if slow else _KEY_S) - passed)
@@ -222,6 +228,7 @@ class Hub:
     def _ask(self, stream_id: str, stream: _Stream) -> None:
         stream.asking = None
         stream.asked_at = time.monotonic()
+        stream.asked += 1
         if self._upstream is not None:
             self._upstream.request_key(stream_id)
 
@@ -412,7 +419,13 @@ class Hub:
         return {
             "connected": self._upstream is not None and self._upstream.connected.is_set(),
             "streams": {
-                stream_id: {"kind": stream.kind, "frames": stream.frames, "bytes": stream.bytes}
+                stream_id: {
+                    "kind": stream.kind,
+                    "frames": stream.frames,
+                    "bytes": stream.bytes,
+                    "keys_wanted": stream.wanted,
+                    "keys_asked": stream.asked,
+                }
                 for stream_id, stream in self._streams.items()
             },
             "viewers": [

@@ -26,6 +26,7 @@ def main() -> None:
         metrics=address(told.pop("metrics", "")),
         web=address(told.pop("web", "")),
         ice=Ice(**told.pop("ice", {})),
+        turn=address(told.pop("turn", "")),
         certificate=Certificate(*map(Path, pair)) if pair else None,
         limits=Limits(**told.pop("limits", {})),
         **told,

@@ -51,7 +51,7 @@ class Wanted:
     """How the streamer is to be."""
 
     socket: str
-    device_id: str = "cvd-1"
+    device_id: str = "pad-1"
     port: int = 0
     displays: int = 1
     rate: int = 20

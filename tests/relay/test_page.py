@@ -2,74 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.relay.relays import PATIENCE_S, REPO, Relay, running, wait
+from tests.relay.relays import PATIENCE_S, Relay, running, wait
+from tests.relay.screens import Streamer, streaming
 
 #: Milliseconds, for whatever Playwright waits for.
 _PATIENCE_MS = 1000 * PATIENCE_S
-
-
-class Streamer:
-    """A stand-in for the stock streamer that runs, and what it has said."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.said: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said.append(json.loads(line))
-
-    def end(self) -> None:
-        """Read what is left."""
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def heard(self, label: str) -> list[Any]:
-        """Return what came on a data channel."""
-        return [one["data"] for one in self.said if one.get("heard") == label]
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return what happened."""
-        return [one for one in self.said if one.get("event") == name]
-
-
-@contextmanager
-def streaming(relay: Relay, **wanted: Any) -> Iterator[Streamer]:
-    """Run a streamer for the block, registered at a relay."""
-    about = {"socket": str(relay.root / "run/streamers.sock"), **wanted}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.relay.streamer", json.dumps(about)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPO,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)},
-    )
-    streamer = Streamer(process)
-    try:
-        wait(lambda: streamer.events("registered") or process.poll() is not None, "the streamer to register")
-        assert process.poll() is None
-        yield streamer
-    finally:
-        process.kill()
-        process.wait()
-        streamer.end()
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +84,7 @@ def colours(page: Page, count: int) -> set[str]:
     return seen
 
 
-def watch(page: Page, name: str = "cvd-1") -> None:
+def watch(page: Page, name: str = "pad-1") -> None:
     page.evaluate(f"location.hash = '#/{name}'")
     page.wait_for_selector("#stage[data-connected=true]")
 
@@ -220,9 +164,11 @@ def test_statistics(page: Page, streamer: Streamer) -> None:
 
 
 def test_the_list_shows_a_picture(page: Page, streamer: Streamer) -> None:
-    expect(page.locator(".card .name")).to_have_text("cvd-1", timeout=_PATIENCE_MS)
+    card = page.locator(".card").filter(has_text="pad-1")
+    expect(card).to_be_visible(timeout=_PATIENCE_MS)
     wait(
-        lambda: page.evaluate("""() => { const canvas = document.querySelector(".card canvas");
+        lambda: page.evaluate("""() => { const canvas = [...document.querySelectorAll(".card")]
+          .find((card) => card.textContent.includes("pad-1"))?.querySelector("canvas");
         return canvas && canvas.width === 320
           && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""),
         "the page",
@@ -241,18 +187,18 @@ def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, stre
     page.locator("#screen").focus()
     page.keyboard.press("b")
     wait(lambda: page.evaluate("document.querySelector('#tools [data-press]').disabled"), "the page")
-    stats = "async () => (await (await fetch('/api/devices/cvd-1/stats')).json()).refused"
+    stats = "async () => (await (await fetch('/api/devices/pad-1/stats')).json()).refused"
     wait(lambda: page.evaluate(stats), "a refusal")
     assert streamer.heard("input-channel")[before:] == []
     context.close()
 
 
 def test_a_streamer_that_dies_and_returns(page: Page, relay: Relay) -> None:
-    with streaming(relay, device_id="cvd-2") as first:
-        watch(page, "cvd-2")
+    with streaming(relay, device_id="pad-2") as first:
+        watch(page, "pad-2")
         colours(page, 2)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
-    with streaming(relay, device_id="cvd-2") as second:
+    with streaming(relay, device_id="pad-2") as second:
         wait(lambda: second.events("told"), "the relay to look again")
         colours(page, 3)

@@ -101,12 +101,12 @@ def post(relay: Relay, path: str, body: Any) -> Any:
 
 
 def test_the_answer_is_a_config_and_the_device_is_listed(relay: Relay) -> None:
-    with device(relay, "cvd-1"):
-        assert get(relay, "/devices") == [{"device_id": "cvd-1", "group_name": "", "adb_port": 0}]
-        assert get(relay, "/devices/cvd-1")["registration_info"] == INFO
+    with device(relay, "pad-1"):
+        assert get(relay, "/devices") == [{"device_id": "pad-1", "group_name": "", "adb_port": 0}]
+        assert get(relay, "/devices/pad-1")["registration_info"] == INFO
         assert get(relay, "/devices?groupId=other") == []
     assert get(relay, "/devices") == []
-    assert request(relay, "GET", "/devices/cvd-1")[:2] == (404, "Device not found\n")
+    assert request(relay, "GET", "/devices/pad-1")[:2] == (404, "Device not found\n")
 
 
 def test_streamers_and_viewers_are_told_of_turn_with_credentials_of_their_own(relay: Relay) -> None:
@@ -203,8 +203,8 @@ def test_announced_devices_have_their_group_and_their_launcher_hears_of_them(rel
 
 
 def test_a_direct_client_that_polls(relay: Relay) -> None:
-    with device(relay, "cvd-1") as streamer:
-        made = post(relay, "/polled_connections?direct=1", {"device_id": "cvd-1"})
+    with device(relay, "pad-1") as streamer:
+        made = post(relay, "/polled_connections?direct=1", {"device_id": "pad-1"})
         assert made["device_info"] == INFO
         assert len(made["connection_id"]) == 64
         place = f"/polled_connections/{made['connection_id']}"
@@ -233,8 +233,8 @@ def test_a_direct_client_that_polls(relay: Relay) -> None:
 def test_ids_of_clients_never_come_again(relay: Relay) -> None:
     seen = []
     for _ in range(2):
-        with device(relay, "cvd-1") as streamer:
-            made = post(relay, "/polled_connections?direct=1", {"device_id": "cvd-1"})
+        with device(relay, "pad-1") as streamer:
+            made = post(relay, "/polled_connections?direct=1", {"device_id": "pad-1"})
             body = {"payload": {"type": "request-offer"}}
             post(relay, f"/polled_connections/{made['connection_id']}/:forward", body)
             seen.append(streamer.read()["client_id"])
@@ -254,8 +254,8 @@ def test_ids_of_clients_never_come_again(relay: Relay) -> None:
     ],
 )
 def test_nothing_reaches_a_streamer_before_an_offer_was_asked_for(relay: Relay, payload: Any) -> None:
-    with device(relay, "cvd-1") as streamer:
-        made = post(relay, "/polled_connections?direct=1", {"device_id": "cvd-1"})
+    with device(relay, "pad-1") as streamer:
+        made = post(relay, "/polled_connections?direct=1", {"device_id": "pad-1"})
         place = f"/polled_connections/{made['connection_id']}/:forward"
         assert request(relay, "POST", place, {"payload": payload})[0] == 400
         post(relay, place, {"payload": {"type": "request-offer"}})
@@ -265,7 +265,7 @@ def test_nothing_reaches_a_streamer_before_an_offer_was_asked_for(relay: Relay, 
 def test_a_client_over_a_websocket_and_both_ends(relay: Relay) -> None:
     async def talk(streamer: Device) -> None:
         headers = {"Authorization": f"Bearer {relay.token('operator')}"}
-        address = relay.listeners["web"]["address"] + "/devices/cvd-1/connect?direct=1"
+        address = relay.listeners["web"]["address"] + "/devices/pad-1/connect?direct=1"
         loop = asyncio.get_running_loop()
         async with ClientSession() as session:
             async with session.ws_connect(address, headers=headers) as client:
@@ -292,7 +292,7 @@ def test_a_client_over_a_websocket_and_both_ends(relay: Relay) -> None:
                 streamer.socket.shutdown(socket.SHUT_RDWR)
                 assert json.loads(await client.receive_str()) == {"error": "Device disconnected"}
 
-    with device(relay, "cvd-1") as streamer:
+    with device(relay, "pad-1") as streamer:
         asyncio.run(asyncio.wait_for(talk(streamer), PATIENCE_S))
 
 
@@ -316,19 +316,19 @@ def test_what_is_not_there_is_404_as_the_stock_operator_says_it(relay: Relay) ->
         status, text, _ = request(relay, method, path)
         assert (status, text) == (404, "404 page not found\n"), path
     assert request(relay, "POST", "/polled_connections", "{")[0] == 400
-    with device(relay, "cvd-1"):
-        assert request(relay, "GET", "/devices/cvd-1/connect")[:2] == (400, "Bad Request\n")
+    with device(relay, "pad-1"):
+        assert request(relay, "GET", "/devices/pad-1/connect")[:2] == (400, "Bad Request\n")
 
 
 def test_our_connector_stands_where_upstreams_operator_has_its_own(relay: Relay) -> None:
-    with device(relay, "cvd-1"):
-        status, text, headers = request(relay, "GET", "/devices/cvd-1/files/js/server_connector.js")
+    with device(relay, "pad-1"):
+        status, text, headers = request(relay, "GET", "/devices/pad-1/files/js/server_connector.js")
         assert status == 200
         assert headers["content-type"].startswith("text/javascript")
         for name in ("deviceId", "createConnector", "createParentController"):
             assert f"function {name}(" in text
         # Nobody listens on the port that it names.
-        status, text, headers = request(relay, "GET", "/devices/cvd-1/files/client.html")
+        status, text, headers = request(relay, "GET", "/devices/pad-1/files/client.html")
         assert (status, text, headers["x-cutf-proxy"]) == (502, "", "op-device")
 
 
@@ -357,8 +357,8 @@ def test_a_session_is_of_use_to_pages_of_the_relay_alone(relay: Relay) -> None:
     assert "SameSite=Strict" in cookie
     name = cookie.partition(";")[0]
     assert request(relay, "GET", "/devices", Cookie=name)[0] == 200
-    with device(relay, "cvd-1"):
-        body = {"device_id": "cvd-1"}
+    with device(relay, "pad-1"):
+        body = {"device_id": "pad-1"}
         assert request(relay, "POST", "/polled_connections", body, Cookie=name)[0] == 403
         assert (
             request(relay, "POST", "/polled_connections", body, Cookie=name, Origin="http://evil.example")[0] == 403
@@ -367,7 +367,7 @@ def test_a_session_is_of_use_to_pages_of_the_relay_alone(relay: Relay) -> None:
         assert request(relay, "POST", "/polled_connections", body, Cookie=name, Origin=address)[0] == 200
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
         upgrade["Sec_WebSocket_Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
-        path = "/devices/cvd-1/connect"
+        path = "/devices/pad-1/connect"
         assert request(relay, "GET", path, Cookie=name, Origin="http://evil.example", **upgrade)[0] == 403
         assert request(relay, "GET", path, Cookie=name, **upgrade)[0] == 403
     assert request(relay, "DELETE", "/session", Cookie=name, Origin=address)[0] == 200
@@ -390,11 +390,11 @@ def test_pages_bring_their_policy(relay: Relay) -> None:
 def test_a_pattern_hides_other_devices_and_a_viewer_gets_no_direct_way(relay: Relay) -> None:
     narrow = {"Authorization": f"Bearer {relay.token('viewer', devices='farm-*')}"}
     viewer = {"Authorization": f"Bearer {relay.token('viewer')}"}
-    with device(relay, "cvd-1") as streamer:
+    with device(relay, "pad-1") as streamer:
         assert request(relay, "GET", "/devices", **narrow)[1] == "[]\n"
-        assert request(relay, "GET", "/devices/cvd-1", **narrow)[0] == 404
-        assert request(relay, "GET", "/devices/cvd-1/adb", **viewer)[0] == 403
-        _, text, _ = request(relay, "POST", "/polled_connections?direct=1", {"device_id": "cvd-1"}, **viewer)
+        assert request(relay, "GET", "/devices/pad-1", **narrow)[0] == 404
+        assert request(relay, "GET", "/devices/pad-1/adb", **viewer)[0] == 403
+        _, text, _ = request(relay, "POST", "/polled_connections?direct=1", {"device_id": "pad-1"}, **viewer)
         place = f"/polled_connections/{json.loads(text)['connection_id']}"
         # Somebody else's connection is nobody's.
         assert request(relay, "POST", f"{place}/:forward", {"payload": {"type": "request-offer"}}, **viewer)[0] == 200
@@ -414,12 +414,12 @@ def test_a_link_counts_once(relay: Relay) -> None:
     for name in ("config", "state", "cache"):
         environment[f"CFCTL_PATHS_{name.upper()}"] = str(relay.root / name)
     program = [sys.executable, "-m", "cfctl", "open", "--role", "viewer", "--json"]
-    with device(relay, "cvd-1"):
-        done = subprocess.run([*program, "cvd-1"], env=environment, capture_output=True, text=True, check=False)
+    with device(relay, "pad-1"):
+        done = subprocess.run([*program, "pad-1"], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         link = json.loads(done.stdout)
         conforms(link, "link")
-        assert link["device"] == "cvd-1"
+        assert link["device"] == "pad-1"
         assert link["role"] == "viewer"
         url = urlsplit(link["url"])
         code = dict(pair.split("=") for pair in url.fragment.split("&"))["code"]
