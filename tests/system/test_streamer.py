@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from cfctl.wire import webrtc_channels as channels
 from cfctl.wire import webrtc_messages as messages
 from tests.screens import machine as machines
 from tests.screens.machine import ID, ONE, Machine, eventually, until
+
+
+def in_time(work: Coroutine[Any, Any, None]) -> None:
+    """Run work that may wait for what never comes."""
+    asyncio.run(asyncio.wait_for(work, 2 * machines.PATIENCE_S))
 
 
 @pytest.fixture
@@ -101,7 +106,7 @@ def test_it_ends_with_its_supervisor_and_when_told(both: Machine) -> None:
                 assert await asyncio.to_thread(second.wait, machines.PATIENCE_S) == 0
                 break
 
-    asyncio.run(watched())
+    in_time(watched())
 
 
 @pytest.mark.parametrize("polling", [False, True], ids=["websocket", "polling"])
@@ -172,7 +177,7 @@ def test_a_session(machine: Machine, polling: bool) -> None:
         async with asyncio.timeout(machines.PATIENCE_S):
             await asyncio.gather(*talks)
 
-    asyncio.run(session())
+    in_time(session())
 
 
 GARBAGE = [
@@ -254,7 +259,7 @@ def test_malformed_messages_end_nobodys_session(both: Machine) -> None:
                 await anext(third.frames())
             assert viewer.connection.connectionState == "connected"
 
-    asyncio.run(play())
+    in_time(play())
     assert both.streamer is not None
     assert both.streamer.poll() is None
     log = both.log
@@ -295,7 +300,7 @@ def test_the_machine_may_go_and_come_back(both: Machine) -> None:
                 if viewer.stats.frames > before + 4:
                     break
 
-    asyncio.run(watch())
+    in_time(watch())
 
 
 def test_nobody_there(tmp_path: Path) -> None:
