@@ -92,7 +92,8 @@ class Composition:
         )
         control_pb2_grpc.add_ControlServicer_to_server(Control(self.worker, self.lists), self._server)
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
-        self.tunnels = Tunnel(Ways(self.lists, nowhere), heard=self.metrics.tunnelled, drop=self._drop)
+        self.ways = Ways(self.lists, nowhere)
+        self.tunnels = Tunnel(self.ways, heard=self.metrics.tunnelled, drop=self._drop)
         tunnel_pb2_grpc.add_TunnelServicer_to_server(self.tunnels, self._server)
         itself = Relay(
             store=tokens,
@@ -166,6 +167,7 @@ class Composition:
         await self._health.enter_graceful_shutdown()
         await self.gate.leave(seconds)
         await self.worker.settle()
+        await self.ways.settle()
         self._stopped = True
         if self._looking is not None:
             self._looking.cancel()

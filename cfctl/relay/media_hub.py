@@ -14,6 +14,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from cfctl.errors import RelayBusy
 from cfctl.relay.media_frames import VIDEO_CLOCK, Frame
 from cfctl.relay.media_hands import Hands, Mode
 from cfctl.relay.media_upstream import CONNECT_S, Speaker, Upstream
@@ -39,6 +40,9 @@ _RETRY_S = (0.5, 10.0)
 
 #: Between two requests for a key frame, of viewers who come, and of those who are slow.
 _KEY_S, _SLOW_KEY_S = 0.3, 2.0
+
+#: Each costs a connection, and the sending of every frame.
+_MOST_VIEWERS = 64
 
 #: How old a picture in a list may be.
 _PICTURE_S = 4.0
@@ -121,7 +125,12 @@ class Hub:
     # -- viewers -------------------------------------------------------------------------------------------
 
     def watch(self, name: str, *, may_control: bool, told: Callable[[bytes], None]) -> Viewer:
-        """Return a new viewer; the signalling goes on with him."""
+        """Return a new viewer; the signalling goes on with him.
+
+        :raises RelayBusy: if there are as many as may be.
+        """
+        if len(self._viewers) >= _MOST_VIEWERS:
+            raise RelayBusy(f"{_MOST_VIEWERS} look at the device", None, "Close some of its pages.")
         viewer = Viewer(next(self._ids), name, self, self._servers(), told)
         self._viewers[viewer.id] = viewer
         self._hands.enter(viewer.id, may_control=may_control)

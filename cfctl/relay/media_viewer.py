@@ -33,6 +33,9 @@ _AUDIO_CLOCK = 48_000
 #: Bytes that wait for a viewer on all of his data channels; one who reads nothing misses what comes then.
 _MOST_WAITING = 1 << 20
 
+#: From the offer to a connection; a page that never answers is given up.
+_CONNECT_S = 30.0
+
 #: How often a viewer who is paced is looked at.
 _LOOK_S = 0.05
 
@@ -134,6 +137,7 @@ class Viewer:
         self._candidates: list[messages.Candidate] = []
         self._answered = True
         self._again = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -216,6 +220,8 @@ class Viewer:
                     log.info("viewer %d: %r", self.id, exc)
                     self._told(encode(messages.Failure(f"that cannot be used: {exc}"[:500])))
         finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
             self._watched.left(self)
             if self._pc is not None:
                 await media_rtc.closed(self._pc)
@@ -250,9 +256,17 @@ class Viewer:
         pc = self._pc = media_rtc.connection(self._servers, offers=True)
         pc.on("datachannel", self._on_channel)
         pc.on("connectionstatechange", lambda: self._on_state(pc))
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(_CONNECT_S, self._too_late, pc)
         self._add_tracks()
         self._take(pc.createDataChannel(CONTROL))
         await self._offer(pc)
+
+    def _too_late(self, pc: RTCPeerConnection) -> None:
+        if pc is self._pc and pc.connectionState != "connected":
+            self._told(encode(messages.Failure("no connection came about")))
+            self.leave()
 
     def _add_tracks(self) -> bool:
         """Add what is not there yet; return whether anything changed."""

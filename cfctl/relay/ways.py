@@ -53,6 +53,13 @@ class Ways:
     def __init__(self, lists: Lists, nowhere: Path) -> None:
         self._lists = lists
         self._nowhere = nowhere
+        #: Of consoles' programs; a task that nobody holds is collected.
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def settle(self) -> None:
+        """Wait until the programs of consoles have ended, as they do when their tunnels have."""
+        while self._endings:
+            await asyncio.wait(self._endings)
 
     async def __call__(self, target: str, service: _Service) -> Way:
         """Return the way to a service of a device that the caller sees.
@@ -76,7 +83,7 @@ class Ways:
             return _Adb(self._lists, caller, found)
         if found.container is not None:
             raise UsageError(f"{target} is in a container, and its console cannot be reached from elsewhere")
-        return _Console(self._lists, caller, found, self._nowhere)
+        return _Console(self._lists, caller, found, self._nowhere, self._endings)
 
 
 class _Way:
@@ -142,10 +149,12 @@ class _Adb(_Way):
 class _Console(_Way):
     """The terminal belongs to the device's user, whose program opens it: cfctl/relay/sit.py."""
 
-    def __init__(self, lists: Lists, caller: Caller, found: Found, nowhere: Path) -> None:
+    def __init__(
+        self, lists: Lists, caller: Caller, found: Found, nowhere: Path, endings: set[asyncio.Task[None]]
+    ) -> None:
         super().__init__(lists, caller, found)
         self._nowhere = nowhere
-        self._ending: set[asyncio.Task[None]] = set()
+        self._endings = endings
 
     async def connect(self) -> socket.socket:
         """Start the program, and hear whether it has the console.
@@ -167,9 +176,8 @@ class _Console(_Way):
                 ours.close()
                 raise
         ending = asyncio.create_task(_reap(child, ours))
-        self._ending.add(ending)
-        _endings.add(ending)
-        ending.add_done_callback(_endings.discard)
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
         try:
             said = await _first_line(ours)
             if "error" in said:
@@ -178,10 +186,6 @@ class _Console(_Way):
             ours.close()
             raise
         return ours
-
-
-#: Of consoles' programs; a task that nobody holds is collected.
-_endings: set[asyncio.Task[None]] = set()
 
 
 async def _reap(child: asyncio.subprocess.Process, ours: socket.socket) -> None:

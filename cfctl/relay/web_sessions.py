@@ -93,7 +93,9 @@ async def websocket(
         try:
             waiting.put_nowait(frame)
         except asyncio.QueueFull:
-            writer.cancel()
+            # He reads nothing: what he would be told is lost, and so he is.
+            for task in tasks:
+                task.cancel()
 
     def lost() -> None:
         put(encode(messages.Refusal("Device disconnected")))
@@ -109,11 +111,8 @@ async def websocket(
             await asyncio.sleep(_LOOK_S)
         await answer.close(code=4401, message=b"the token counts no more")
 
-    await answer.prepare(request)
     put(encode(messages.Introduction(screen.streamer.info)))
-    writer = asyncio.create_task(write())
-    looker = asyncio.create_task(look())
-    writer.add_done_callback(lambda _: asyncio.ensure_future(answer.close()))
+    # Before anything is promised: there may be too many already.
     talking = talk(
         screens,
         screen,
@@ -122,7 +121,11 @@ async def websocket(
         told=lambda payload: put(encode(messages.DeviceMsg(msgspec.Raw(payload)))),
         lost=lost,
     )
+    tasks: list[asyncio.Task[None]] = []
     try:
+        await answer.prepare(request)
+        tasks += [asyncio.create_task(write()), asyncio.create_task(look())]
+        tasks[0].add_done_callback(lambda _: asyncio.ensure_future(answer.close()))
         async for frame in answer:
             if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 continue
@@ -133,9 +136,9 @@ async def websocket(
                 put(encode(messages.DeviceMsg(msgspec.Raw(encode(messages.Failure(str(exc)[:300]))))))
     finally:
         talking.leave()
-        for task in (looker, writer):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(looker, writer, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return answer
 
 

@@ -29,6 +29,9 @@ CONSOLE = _Target.SERVICE_CONSOLE
 #: Seconds until the relay has reached the device, a little more than it gives itself (relay/tunnel.py).
 _OPEN_S = 20.0
 
+#: Seconds for the relay to refuse a call that says nothing; it gives one that it takes ten to say something.
+_ASK_AGAIN_S = 5.0
+
 _BACKLOG = 16
 
 #: Seconds that a reason may take; a relay gives itself two to find it.
@@ -66,7 +69,7 @@ class Tunnel(stream.Messages):
             if not isinstance(first, tunnel_pb2.TunnelResponse) or first.WhichOneof("message") != "opened":
                 raise await tunnel._ended()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            raise await tunnel._ended() from None
+            raise await _refusal(channel, address) or await tunnel._ended() from None
         except TimeoutError:
             call.cancel()
             raise FromElsewhere(
@@ -83,7 +86,7 @@ class Tunnel(stream.Messages):
             try:
                 message = await self._call.read()
             except grpc.aio.AioRpcError as exc:
-                raise errors.from_call(exc, self._address) from exc
+                raise self._told(exc) from exc
             if not isinstance(message, tunnel_pb2.TunnelResponse):
                 if await self._call.code() is not grpc.StatusCode.OK:
                     raise await self._ended()
@@ -139,7 +142,34 @@ class Tunnel(stream.Messages):
             await self._call.trailing_metadata(),
             await self._call.details(),
         )
+        return self._told(failed)
+
+    def _told(self, failed: grpc.aio.AioRpcError) -> CfctlError:
+        # As in _refusal: what the relay said was lost, but that it has ended it is known.
+        if failed.code() is grpc.StatusCode.INTERNAL and not failed.trailing_metadata():
+            return FromElsewhere(f"the relay at {self._address} has ended the tunnel")
         return errors.from_call(failed, self._address)
+
+
+async def _refusal(channel: grpc.aio.Channel, address: str) -> CfctlError | None:
+    """Ask again why the relay lets nobody through: nothing is sent that could miss the answer.
+
+    A call that is refused before its first message was written ends with gRPC's own INTERNAL here, now and then, and
+    not with what the relay has said (grpc.aio, as of 1.85: a write that fails sets the status).
+
+    :return: None if it is not so that everybody is refused.
+    """
+    call = tunnel_pb2_grpc.TunnelStub(channel).Open()
+    try:
+        async with asyncio.timeout(_ASK_AGAIN_S):
+            await call.read()
+    except grpc.aio.AioRpcError as exc:
+        return errors.from_call(exc, address)
+    except TimeoutError:
+        return None
+    finally:
+        call.cancel()
+    return None
 
 
 async def carry(end: socket.socket, tunnel: Tunnel, target: str) -> str:

@@ -17,6 +17,7 @@ from cfctl.relay import ice, people, tokens, web_access
 from cfctl.relay.ice import Ice
 from cfctl.relay.media_frames import Buffer, Frame, Pace, is_vp8_key, vp8_size
 from cfctl.relay.media_hands import Hands
+from cfctl.relay.streamers import Streamers
 from cfctl.relay.web_access import Access, same_origin
 from cfctl.relay.web_ports import owner_of
 from cfctl.wire import webrtc_channels as channels
@@ -205,3 +206,9 @@ def test_who_listens_on_a_port_is_asked_of_the_kernel() -> None:
         assert owner_of(listener.getsockname()[1]) == 0
         port = listener.getsockname()[1]
     assert owner_of(port) is None
+
+
+def test_a_relay_that_is_started_again_gives_out_other_ids() -> None:
+    ids = {Streamers().next_id() for _ in range(5)}
+    assert len(ids) == 5
+    assert all(0 < one < 1 << 30 for one in ids)

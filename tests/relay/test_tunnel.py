@@ -18,12 +18,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from cfctl.errors import CfctlError, FromElsewhere, NoSuchDevice, NotRunning
+from cfctl.errors import CfctlError, FromElsewhere, NoSuchDevice, NotAllowed, NotRunning
 from cfctl.relay.limits import Limits as RelayLimits
 from cfctl.relay.tunnel import Limits, Tunnel
 from cfctl.remote import tunnel as near
 from cfctl.v1 import tunnel_pb2, tunnel_pb2_grpc
-from cfctl.wire import stream
+from cfctl.wire import errors, stream
 
 PATIENCE = 60.0
 REPO = Path(__file__).resolve().parents[2]
@@ -315,6 +315,28 @@ def test_what_the_relay_has_against_it_is_said_at_once(
 
     error = asyncio.run(run())
     assert (error.code, error.brief) == (code, brief)
+
+
+def test_one_who_is_refused_before_he_said_anything_hears_why_each_time(tmp_path: Path) -> None:
+    """The relay's gate does not wait for the first message: the answer may cross it."""
+
+    class Gate(tunnel_pb2_grpc.TunnelServicer):
+        async def Open(self, request_iterator: Any, context: Any) -> None:
+            await errors.abort(context, NotAllowed("the role viewer may not do that: Open"))
+
+    async def run() -> None:
+        server = grpc.aio.server()
+        tunnel_pb2_grpc.add_TunnelServicer_to_server(Gate(), server)
+        address = f"unix:{tmp_path}/s"
+        server.add_insecure_port(address)
+        await server.start()
+        async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(PATIENCE):
+            for _ in range(200):
+                with pytest.raises(FromElsewhere, match="the role viewer may not do that"):
+                    await near.Tunnel.open(channel, "phone", near.ADB, "the test's")
+        await server.stop(None)
+
+    asyncio.run(run())
 
 
 def test_no_more_tunnels_than_there_may_be(tmp_path: Path) -> None:

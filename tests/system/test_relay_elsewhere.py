@@ -48,8 +48,8 @@ class Lab:
     client: Sandbox
     fingerprint: str
 
-    def token(self, role: str) -> str:
-        secret: str = self.host.json("relay", "token", "create", "--role", role)["secret"]
+    def token(self, role: str, *options: str) -> str:
+        secret: str = self.host.json("relay", "token", "create", "--role", role, *options)["secret"]
         return secret
 
     def add(self, name: str, token: str, fingerprint: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -119,7 +119,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, host_package: Path) -> Iterato
     base = tmp_path_factory.mktemp("lab")
     with sandboxes.sandbox(base / "host") as host, sandboxes.sandbox(base / "client") as client:
         plug(host, client)
-        host.cfctl("host", "setup", "--instances", "3")
+        host.cfctl("host", "setup", "--instances", "4")
         # The first one has room for what is pushed to it, in its memory.
         host.cfctl("launch", "farm", "--num-instances", "3", "--memory-mb", "512,192,192")
         with serving(host) as fingerprint:
@@ -180,7 +180,7 @@ def test_three_at_once(lab: Lab) -> None:
 
 
 def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) -> None:
-    for words in (["balloon", "stats"], ["vcpus"], ["usb", "list"]):
+    for words in (["balloon", "stats"], ["vcpus"]):
         theirs, here = (
             lab.json("--relay", "lab", "control", "farm/3", *words),
             lab.host.json("control", "farm/3", *words),
@@ -188,6 +188,10 @@ def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) 
         assert theirs["operation"] == here["operation"]
         assert theirs["result"].keys() == here["result"].keys()
     assert lab.json("--relay", "lab", "control", "farm/3", "vcpus") == lab.host.json("control", "farm/3", "vcpus")
+    # What it cannot do it says in the same words: the embedded guest has no USB.
+    cannot = ("control", "farm/3", "usb", "list", "--json")
+    elsewhere, there = lab.cfctl("--relay", "lab", *cannot, check=False), lab.host.cfctl(*cannot, check=False)
+    assert (elsewhere.returncode, json.loads(elsewhere.stdout)) == (there.returncode, json.loads(there.stdout))
     displays = lab.json("--relay", "lab", "display", "farm/3")
     assert displays == lab.host.json("display", "farm/3")
     conforms(displays, "displays")
@@ -323,6 +327,32 @@ def test_one_table_over_all_servers(lab: Lab) -> None:
     conforms(document, "devices")
     assert [one["context"] for one in document["unreachable"]] == ["lost"]
     lab.cfctl("context", "remove", "lost")
+
+
+def test_a_launch_from_elsewhere_runs_as_the_tokens_user(lab: Lab) -> None:
+    assert lab.add("roots", lab.token("admin")).returncode == 0
+    refused = lab.cfctl("--relay", "roots", "launch", "mine", check=False)
+    assert refused.returncode == 1
+    assert "never runs as root" in refused.stderr
+    assert lab.add("mine", lab.token("admin", "--user", USER)).returncode == 0
+    path = lab.cfctl("--relay", "mine", "launch", "mine", "--images", "/etc/passwd", check=False)
+    assert path.returncode == 2
+    assert "images" in path.stderr
+    said = lab.cfctl("--relay", "mine", "launch", "mine", "--memory-mb", "192", "--events").stdout
+    events = [json.loads(line) for line in said.splitlines()]
+    for event in events:
+        conforms(event, "event")
+    assert [event["phase"] for event in events if event["event"] == "phase"][-1] == "booted"
+    assert events[-1]["device"]["owner"] == USER
+    # It is that user's: root's relay shows it to him and to root, and this user sees nobody else's.
+    assert [device["name"] for device in lab.json("--relay", "mine", "ps")["devices"]] == ["mine"]
+    assert lab.cfctl("--relay", "mine", "adb", "mine", "shell", "echo", "up").stdout == "up\n"
+    assert "no-such-device" in lab.cfctl("--relay", "mine", "status", "farm", "--json", check=False).stdout
+    assert lab.json("--relay", "mine", "restart", "mine", "--no-wait")["state"] in ("preparing", "booting", "running")
+    lab.cfctl("--relay", "mine", "stop", "mine")
+    lab.host.cfctl("rm", "mine", user=USER)
+    for name in ("roots", "mine"):
+        lab.cfctl("context", "remove", name)
 
 
 def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:

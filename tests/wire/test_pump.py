@@ -168,6 +168,33 @@ def test_a_reader_that_does_not_read_holds_up_the_writer_and_no_memory_fills(blo
 
 
 @both_kinds
+def test_small_pieces_that_the_target_has_only_some_room_for(blocking: bool) -> None:
+    """Each is sent in parts: what did not fit goes first when there is room again."""
+    outer_left, inner_left = socket.socketpair()
+    outer_right, inner_right = socket.socketpair()
+    # The least that the kernel gives (socket(7)).
+    inner_right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    pieces = [content(number, 10_000) for number in range(12)]
+    with outer_left, inner_left, outer_right, inner_right:
+        if blocking:
+            pumping = threading.Thread(target=pump.join_blocking, args=(inner_left, inner_right), daemon=True)
+        else:
+            pumping = threading.Thread(target=lambda: asyncio.run(pump.join(inner_left, inner_right)), daemon=True)
+        pumping.start()
+        outer_right.settimeout(PATIENCE)
+        got = b""
+        for piece in pieces:
+            outer_left.sendall(piece)
+            # Some is read, never all: there is always a rest.
+            got += outer_right.recv(3000)
+        outer_left.shutdown(socket.SHUT_WR)
+        got += everything(outer_right)
+        outer_right.shutdown(socket.SHUT_WR)
+        pumping.join(PATIENCE)
+    assert got == b"".join(pieces)
+
+
+@both_kinds
 def test_both_write_all_they_have_before_they_read(blocking: bool) -> None:
     """Nobody waits for the other in a circle: each direction has its own pace."""
     with pumped("tcp", "tcp", blocking=blocking) as (left, right, results):
@@ -216,8 +243,9 @@ def test_a_caller_that_cancels_has_its_sockets_and_no_pipe_is_left() -> None:
         outer_right, inner_right = tcp()
         with outer_left, outer_right, inner_left, inner_right:
             task = asyncio.create_task(pump.join(inner_left, inner_right))
-            outer_right.setblocking(False)
-            await asyncio.to_thread(outer_left.sendall, bytes(1 << 20))
+            sending = asyncio.ensure_future(asyncio.to_thread(outer_left.sendall, bytes(8 << 20)))
+            # So much has gone by that a pipe was made, and the rest fills it.
+            await asyncio.to_thread(lambda: [outer_right.recv(1 << 16) for _ in range(32)])
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -225,6 +253,9 @@ def test_a_caller_that_cancels_has_its_sockets_and_no_pipe_is_left() -> None:
             loop = asyncio.get_running_loop()
             assert not loop.remove_reader(inner_left)
             assert not loop.remove_reader(inner_right)
+            inner_left.close()
+            with contextlib.suppress(OSError):
+                await sending
 
     asyncio.run(run())
     assert len(list(Path("/proc/self/fd").iterdir())) == before

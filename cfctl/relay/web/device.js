@@ -1,6 +1,6 @@
 // One device: its screen, its buttons, and who controls it.
 
-import { ask, json } from "./ask.js";
+import { json } from "./ask.js";
 import { failed, say, show } from "./page.js";
 import { listen } from "./hands.js";
 import { typeText } from "./keys.js";
@@ -126,6 +126,7 @@ export function showDevice(name) {
     if (detail.event === "VIRTUAL_DEVICE_SCREEN_CHANGED" && detail.metadata?.rotation !== undefined) {
       clearTimeout(turning);
       turn(Number(detail.metadata.rotation) || 0);
+      wanted = angle;
     }
   });
   let turning = 0;
@@ -187,7 +188,8 @@ export function showDevice(name) {
     if (over || index < 0 || !device.adb[index]) return;
     part("adb").hidden = false;
     part("adb").addEventListener("click", async () => {
-      const command = `cfctl --relay ${location.hostname} adb ${name}`;
+      // Where the relay's host is a context of somebody's, cfctl adds what it takes to get there.
+      const command = `cfctl adb ${name}`;
       try {
         await navigator.clipboard.writeText(command);
         say(`Copied: ${command}`);
