@@ -135,6 +135,25 @@ def _listening(raw: Any) -> str:
     return f"{host}:{int(port)}"
 
 
+def _http(raw: Any) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"https?://[^\s/]+/?", raw):
+        raise ValueError("an address such as http://127.0.0.1:1080 is needed")
+    return raw
+
+
+def _ice(*schemes: str) -> Parse:
+    def parse(raw: Any) -> tuple[str, ...]:
+        items = raw if isinstance(raw, list | tuple) else [item for item in str(raw).split(",") if item]
+        # RFC 7064 and RFC 7065: a scheme, a host, perhaps a port, for TURN perhaps a transport.
+        url = re.compile(rf"({'|'.join(schemes)}):[^\s/?@]+(\?transport=(udp|tcp))?")
+        found = tuple(str(item).strip() for item in items)
+        if not all(url.fullmatch(item) for item in found):
+            raise ValueError(f"addresses such as {schemes[0]}:192.0.2.1:3478 are needed")
+        return found
+
+    return parse
+
+
 def _file(raw: Any) -> str:
     if not isinstance(raw, str) or (raw and not raw.startswith("/")):
         raise ValueError("an absolute path is needed, or nothing at all")
@@ -315,6 +334,12 @@ KEYS: dict[str, Key] = {
             "container they are the container's.",
         ),
         Key(
+            "screen.operator",
+            "http://127.0.0.1:1080",
+            _http,
+            "Where cfctl screen looks for devices: the operator or relay that their streamers register at.",
+        ),
+        Key(
             "relay.grpc",
             "",
             _listening,
@@ -327,6 +352,58 @@ KEYS: dict[str, Key] = {
             _listening,
             "Where the relay answers Prometheus: ADDR:PORT. On loopback anybody of this host may ask; elsewhere by "
             "TLS and with a token. Empty: nowhere.",
+        ),
+        Key(
+            "relay.web",
+            "",
+            _listening,
+            "Where the relay answers browsers: ADDR:PORT. Beyond loopback by TLS; a token or a link always. Empty: "
+            "nowhere, and no device's screen can be seen through it.",
+        ),
+        Key(
+            "relay.control",
+            "one",
+            _one_of("one", "shared"),
+            "Who controls a device that several look at: one of them at a time, or all who may.",
+        ),
+        Key(
+            "relay.stun",
+            (),
+            _ice("stun", "stuns"),
+            "STUN servers that viewers, streamers and the relay ask how they are seen from outside, such as "
+            "stun:stun.example.org:3478. Empty: none is asked.",
+        ),
+        Key(
+            "relay.turn_servers",
+            (),
+            _ice("turn", "turns"),
+            "TURN servers of yours, such as turn:turn.example.org:3478?transport=udp.",
+        ),
+        Key(
+            "relay.turn_secret",
+            "",
+            _file,
+            "A file with the secret that those servers have too (coturn's static-auth-secret): each viewer has "
+            "credentials of his own that count for six hours.",
+        ),
+        Key(
+            "relay.turn",
+            "",
+            _listening,
+            "Where a TURN server of the relay's own listens (coturn, which the relay starts and looks after): "
+            "ADDR:PORT, an address that viewers reach. Empty: none.",
+        ),
+        Key(
+            "relay.turn_ports",
+            "49152:50175",
+            _port_range,
+            "The UDP ports that the relay's own TURN server passes on from.",
+        ),
+        Key(
+            "relay.relay_only",
+            default=False,
+            parse=_boolean,
+            doc="Viewers try no way but TURN: for networks where nothing else is open.",
         ),
         Key(
             "relay.tls_cert",

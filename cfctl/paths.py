@@ -167,6 +167,16 @@ class Paths:
         return self.runtime / "relay.sock"
 
     @property
+    def relay_streamers(self) -> Path:
+        """Where the streamers of devices register, as at the stock operator's socket."""
+        return self.runtime / "streamers.sock"
+
+    @property
+    def relay_expected(self) -> Path:
+        """Where a launcher says beforehand which devices will register."""
+        return self.runtime / "expected.sock"
+
+    @property
     def relay_lock(self) -> Path:
         """Held by the one relay of this user (as root: of the host)."""
         return self.runtime / "relay.lock"

@@ -30,7 +30,7 @@ FOUNDATION = {
 }
 MIDDLE = {"artifacts", "hostres", "gpu", "control", "wire"}
 MAY_IMPORT = {
-    "cli": {"api", "docker", "relay", "remote", "launch", "guest", "v1"} | MIDDLE | FOUNDATION,
+    "cli": {"api", "docker", "relay", "remote", "launch", "guest", "v1", "viewer"} | MIDDLE | FOUNDATION,
     "api": {"docker", "launch", "guest"} | MIDDLE | FOUNDATION,
     "docker": {"launch"} | MIDDLE | FOUNDATION,
     # The daemon and its client speak by the protocol alone.
@@ -41,6 +41,8 @@ MAY_IMPORT = {
     "artifacts": FOUNDATION,
     "hostres": FOUNDATION,
     "gpu": FOUNDATION,
+    # What one verb of the command line needs of WebRTC.
+    "viewer": {"launch"} | MIDDLE | FOUNDATION,
     "control": FOUNDATION,
     "wire": {"v1"} | FOUNDATION,
     # Written by tools/protos.
@@ -56,6 +58,8 @@ PROGRAMS = {"gpu/ask_egl.py", "gpu/ask_libraries.py", "gpu/ask_vulkan.py"}
 #: Modules of which the import costs more than showing a help text may (docs/budgets.md).
 HEAVY = {
     "aiohttp",
+    "aiortc",
+    "av",
     "asyncio",
     "docker",
     "google.protobuf",

@@ -27,7 +27,9 @@ from cfctl.cli import (
     host,
     images,
     lifecycle,
+    link,
     relay,
+    screen,
 )
 from cfctl.errors import UsageError
 
@@ -76,7 +78,9 @@ def cfctl_(
 device.register(app)
 lifecycle.register(app)
 display.register(app)
+screen.register(app)
 access.register(app)
+link.register(app)
 control.register(app)
 clean.register(app)
 demo.register(app)

@@ -90,7 +90,7 @@ def screen_record(
         str, typer.Argument(help="start or stop.", metavar="ACTION", autocompletion=lambda: ["start", "stop"])
     ],
 ) -> Answer:
-    """Film the screen of an instance. The host package's streamer does it; the embedded guest has none.
+    """Film the screen of an instance. The host package does it; the embedded guest does not (see cfctl screen).
 
     \b
     Examples:

@@ -40,6 +40,20 @@ def serve(
             metavar="ADDR:PORT",
         ),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            help="Show screens to browsers; beyond loopback by TLS, always by link or token [default: relay.web].",
+            metavar="ADDR:PORT",
+        ),
+    ] = None,
+    turn: Annotated[
+        str | None,
+        typer.Option(
+            help="Run a TURN server for viewers behind NAT; an address that they reach [default: relay.turn].",
+            metavar="ADDR:PORT",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None,
         typer.Option(help="A certificate of yours, instead of the relay's own.", metavar="FILE"),
@@ -55,6 +69,7 @@ def serve(
     \b
     Examples:
       cfctl relay serve
+      cfctl relay serve --web 127.0.0.1:8443
       cfctl relay serve --grpc 0.0.0.0:7070 --metrics 127.0.0.1:9107
       cfctl relay serve --grpc 192.0.2.1:7070 --tls-cert relay.pem --tls-key relay.key
     """
@@ -64,6 +79,8 @@ def serve(
     flags = {
         "relay.grpc": grpc,
         "relay.metrics": metrics,
+        "relay.web": web,
+        "relay.turn": turn,
         "relay.tls_cert": os.fspath(tls_cert.absolute()) if tls_cert else None,
         "relay.tls_key": os.fspath(tls_key.absolute()) if tls_key else None,
     }
@@ -74,6 +91,7 @@ def _options(settings: Settings) -> Options:
     from cfctl.errors import UsageError
     from cfctl.relay import server
     from cfctl.relay.certificates import Certificate
+    from cfctl.relay.ice import Ice
     from cfctl.relay.limits import Limits
 
     certificate, key = settings["relay.tls_cert"], settings["relay.tls_key"]
@@ -84,10 +102,37 @@ def _options(settings: Settings) -> Options:
     return server.Options(
         grpc=server.address(settings["relay.grpc"]),
         metrics=server.address(settings["relay.metrics"]),
+        web=server.address(settings["relay.web"]),
+        control=settings["relay.control"],
+        ice=Ice(
+            stun=settings["relay.stun"],
+            turn=settings["relay.turn_servers"],
+            secret=_secret(settings["relay.turn_secret"]),
+            relay_only=settings["relay.relay_only"],
+        ),
+        turn=server.address(settings["relay.turn"]),
+        turn_ports=_ports(settings["relay.turn_ports"]),
         certificate=Certificate(Path(certificate), Path(key)) if certificate else None,
         drain_s=settings["relay.drain_s"],
         limits=Limits(connections=settings["relay.connections"]),
     )
+
+
+def _secret(path: str) -> str:
+    """Read the secret that TURN servers of the user's have too."""
+    from cfctl.errors import UsageError
+
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"relay.turn_secret: {path} cannot be read", str(exc), f"Look at it: ls -l {path}") from exc
+
+
+def _ports(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    return int(first), int(last)
 
 
 def _tell(document: dict[str, Any]) -> None:

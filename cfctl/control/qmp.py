@@ -107,11 +107,11 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def session(path: Path, what: str, *, patience: float = PATIENCE_S) -> AsyncIterator[Session]:
+async def session(path: Path, what: str, *, patience: float | None = PATIENCE_S) -> AsyncIterator[Session]:
     """Talk to the monitor for the block, and let it go.
 
     :param what: what is being done, for the error's text.
-    :param patience: seconds for the whole block.
+    :param patience: seconds for the whole block; None for a monitor that nobody else needs.
     :raises QmpRefused: if the monitor refuses a command; the VM is as it was before it.
     :raises QmpFailed: if it is not there, does not answer in time, or goes away.
     """

@@ -20,6 +20,7 @@ COMMANDS = (
     "powerbtn_cvd",
     "run_cvd",
     "snapshot_util_cvd",
+    "webRTC",
 )
 ALIASES = {
     "launch_cvd": "cvd_internal_start",
@@ -67,7 +68,7 @@ def _call(name: str, argv: list[str], package: Path) -> int:
     if name == "run_cvd":
         from cfctl.guest import supervisor
 
-        return supervisor.main(argv, os.environ)
+        return supervisor.main(argv, os.environ, package)
     if name == "cvd_internal_stop":
         from cfctl.guest import stop
 
@@ -80,6 +81,10 @@ def _call(name: str, argv: list[str], package: Path) -> int:
         from cfctl.guest import powerbtn
 
         return powerbtn.main(argv, os.environ)
+    if name == "webRTC":
+        from cfctl.guest.streamer import program
+
+        return program.main(argv, os.environ)
     if name == "cvd_internal_display":
         from cfctl.guest import display
 

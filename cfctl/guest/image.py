@@ -41,8 +41,8 @@ _LATE_MODULES = ("virtio_console", "button", "gpio_pl061", "gpio_keys", "evdev",
 
 #: What the guest cannot do without.
 _APPLETS = {
-    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "login", "mkdir", "mount", "poweroff", "setsid"),
-    *("sh", "sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
+    *("cat", "chmod", "dd", "echo", "ifconfig", "insmod", "ip", "login", "mkdir", "mkfifo", "mount", "poweroff"),
+    *("setsid", "sh", "sleep", "sync", "tail", "tr", "udhcpc", "umount", "usleep"),
 }
 
 

@@ -84,6 +84,10 @@ class Places:
         """Return the socket of QEMU's monitor."""
         return self.socket_directory(instance) / "internal" / "qemu_monitor.sock"
 
+    def input(self, instance: Instance) -> Path:
+        """Return the socket of a monitor of QEMU's by which viewers type and touch; the other one stays free."""
+        return self.socket_directory(instance) / "internal" / "input.sock"
+
     def disk(self, instance: Instance) -> Path:
         """Return what the guest writes to."""
         return self.instance(instance) / disk.NAME

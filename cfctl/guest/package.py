@@ -19,14 +19,14 @@ import cfctl
 from cfctl import arch as arches
 from cfctl import locks, paths, process
 from cfctl.errors import CfctlError, HostLacks
-from cfctl.guest import entry, image, options
+from cfctl.guest import entry, image, options, streaming
 from cfctl.steps import step
 
 if TYPE_CHECKING:
     from cfctl.arch import Arch
 
-#: In every package of ours, written last: what has it is whole, and may be replaced by another.
-MARKER = Path("etc") / "cfctl-guest.json"
+#: In every package of ours.
+MARKER = streaming.MARKER
 
 _SOURCE = Path(cfctl.__file__).parent
 
@@ -50,6 +50,8 @@ MODULES = (
     "steps.py",
     "wire/__init__.py",
     "wire/pump.py",
+    "wire/webrtc_channels.py",
+    "wire/webrtc_messages.py",
 )
 
 _SCRIPT = """\
@@ -186,7 +188,13 @@ def _fill(directory: Path, guest: image.Image, arch: Arch, *, link: bool) -> Non
     marker = directory / MARKER
     marker.parent.mkdir()
     (directory / BOOT_TIMES).write_text(json.dumps(_MEASURED, indent=1) + "\n")
-    about = {"cfctl": cfctl.__version__, "id": _name(arch), "arch": arch.name, "guest": image.describe(guest)}
+    about = {
+        "cfctl": cfctl.__version__,
+        "id": _name(arch),
+        "arch": arch.name,
+        streaming.RECORDED: sys.executable,
+        "guest": image.describe(guest),
+    }
     marker.write_text(json.dumps(about, indent=1) + "\n")
     # Where upstream's packages say what an instance gets if nothing is asked for.
     preset = directory / "etc" / "cvd_config" / "cvd_config_phone.json"
@@ -200,7 +208,7 @@ def _fill(directory: Path, guest: image.Image, arch: Arch, *, link: bool) -> Non
 
 def _code() -> list[Path]:
     guest = _SOURCE / "guest"
-    return [*(_SOURCE / name for name in MODULES), *sorted(guest.glob("*.py")), guest / "flags.tsv", guest / "init"]
+    return [*(_SOURCE / name for name in MODULES), *sorted(guest.rglob("*.py")), guest / "flags.tsv", guest / "init"]
 
 
 def _name(arch: Arch) -> str:

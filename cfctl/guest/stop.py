@@ -94,7 +94,7 @@ def _stop(configuration: Configuration, instance: Instance, home: Path, patience
     except OSError as exc:
         print(f"{instance.id}: the launcher did not stop it: {exc}", file=sys.stderr)
         survivors = _kill(home, instance)
-        for left in (socket, places.qmp(instance), places.vnc(instance)):
+        for left in (socket, places.qmp(instance), places.input(instance), places.vnc(instance)):
             with contextlib.suppress(OSError):
                 left.unlink()
         return _KILL_FAILED if survivors else 0
@@ -129,5 +129,5 @@ def _kill(home: Path, instance: Instance | None) -> list[int]:
 
 def _is_ours(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().startswith(("run_cvd", "qemu-"))
+        return Path(f"/proc/{pid}/comm").read_text().startswith(("run_cvd", "qemu-", "webRTC"))
     return False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cfctl import arch, process
 from cfctl.control import qmp
 from cfctl.errors import CfctlError
-from cfctl.guest import disk, forward, gflags, screen, snapshot, vm
+from cfctl.guest import disk, forward, gflags, screen, snapshot, streaming, vm
 from cfctl.guest.bootlog import Event, Hit, LauncherLog, Lines
 from cfctl.guest.configuration import Configuration
 from cfctl.guest.monitor import Server
@@ -61,10 +61,19 @@ class Supervisor:
     :param instance: which of its instances.
     :param parent: the pipe to the launcher; -1 for none.
     :param boot_timeout: seconds; 0 or less means no limit.
+    :param streamer: what runs the streamer; None for none.
     :raises HostLacks: if its mobile tap has no address.
     """
 
-    def __init__(self, configuration: Configuration, instance: Instance, *, parent: int, boot_timeout: int) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        instance: Instance,
+        *,
+        parent: int,
+        boot_timeout: int,
+        streamer: list[str] | None = None,
+    ) -> None:
         places = configuration.places
         self._configuration = configuration
         self._instance = instance
@@ -82,7 +91,8 @@ class Supervisor:
         self._adb = forward.AdbForwarder(instance.adb_port, self._network.guest, self._reachable)
         self._lines = Lines()
         self._qmp = places.qmp(instance)
-        self._sockets = (self._qmp, places.vnc(instance))
+        self._sockets = (self._qmp, places.input(instance), places.vnc(instance))
+        self._streaming = self._streamer(streamer)
         self._disk = places.disk(instance)
         self._paused = False
         self._vm: process.Child | None = None
@@ -124,12 +134,23 @@ class Supervisor:
             stack.push_async_callback(self._stop_vm)
             path = self._configuration.document.get("snapshot_path")
             self._start_vm(snapshot.Snapshot.read(Path(path) / snapshot.META) if path else None)
+            if self._streaming is not None:
+                self._streaming.start()
+                stack.push_async_callback(self._streaming.stop)
             if self._parent >= 0:
                 # A pipe whose reader has gone is "readable": the launcher was killed, and the launch with it.
                 loop.add_reader(self._parent, self._orphaned)
             await self._monitor.ended.wait()
         self._report(self._code or Exit.PIPE_IO_ERROR)
         return self._code
+
+    def _streamer(self, argv: list[str] | None) -> streaming.Streaming | None:
+        if self._part["gpu_mode"] == "none":
+            return None
+        if argv is None:
+            self._log.write("W", f"no screen for browsers: {streaming.PYTHON} names no Python that has aiortc")
+            return None
+        return streaming.Streaming(argv, streaming.output(self._directory), self._log)
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Start work that nobody waits for."""
@@ -248,6 +269,8 @@ class Supervisor:
 
     def _react(self, hit: Hit) -> None:
         self._log.write("E" if hit.event is Event.BOOT_FAILED else "I", hit.text)
+        if self._streaming is not None and hit.event in (Event.BOOT_STARTED, Event.BOOT_COMPLETED):
+            self._streaming.tell(hit.text)
         if hit.event is Event.KERNEL_LOADED:
             # Also when a guest starts anew by itself.
             self._reachable.clear()
@@ -370,8 +393,11 @@ class Supervisor:
         return True
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Be ``run_cvd``; return the exit status."""
+def main(argv: Sequence[str], environ: Mapping[str, str], package: Path) -> int:
+    """Be ``run_cvd``; return the exit status.
+
+    :param package: the host package's directory.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     values = gflags.parse(FLAGS, argv, program="run_cvd", environ=environ)
     configuration = Configuration.read(environ)
@@ -380,10 +406,15 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if parent >= 0:
         os.set_inheritable(parent, False)  # noqa: FBT003
     _name_process("run_cvd")
+    python = streaming.interpreter(package, environ)
 
     async def life() -> int:
         supervisor = Supervisor(
-            configuration, instance, parent=parent, boot_timeout=values.number("boot_timeout_secs")
+            configuration,
+            instance,
+            parent=parent,
+            boot_timeout=values.number("boot_timeout_secs"),
+            streamer=streaming.command(package, python) if python else None,
         )
         return await supervisor.run()
 

@@ -130,6 +130,9 @@ def command(
     if part["gpu_mode"] != "none":
         argv += ["-device", "VGA,id=screen,addr=2" if machine.arch.machine == "pc" else "ramfb,id=screen"]
         argv += ["-vnc", f"unix:{_escaped(places.vnc(instance))}"]
+        # Where viewers point. The last one that the guest's drivers find gets the buttons: a finger is a button.
+        argv += ["-device", "virtio-mouse-pci,addr=10", "-device", "virtio-tablet-pci,addr=11"]
+        argv += ["-qmp", f"unix:{_escaped(places.input(instance))},server=on,wait=off"]
     if incoming is not None:
         argv += ["-incoming", f"fd:{incoming}"]
     return argv

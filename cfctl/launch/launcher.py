@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from cfctl.launch import (
     logs,
     numbers,
     observe,
+    operator,
     parent,
     ports,
     procs,
@@ -196,6 +198,8 @@ def _environment(record: Record) -> dict[str, str]:
         "ANDROID_SOONG_HOST_OUT": os.fspath(wares.package(record)),
         "ANDROID_PRODUCT_OUT": os.fspath(wares.product(record)),
         "CUTTLEFISH_INSTANCE": str(record.numbers[0]),
+        # The embedded guest's streamer runs on it: the package has no libraries, and this Python has them.
+        "CFCTL_PYTHON": sys.executable,
     }
 
 
@@ -227,6 +231,7 @@ def _start(
         *_flags(record),
         *_patience(timeout, left),
         *([f"--snapshot_path={snapshot}"] if snapshot else []),
+        *operator.flags(left),
         *ports.flags(record.instances, ports.parse(settings["launch.webrtc_ports"]), known=left),
     ]
     flags = [*listing.fit(ours, known), *record.request.flags]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl.control import launcher_actions
+from cfctl.control.launcher_monitor import MonitorRefused
 from cfctl.errors import HostLacks
 from cfctl.launch import census, lifecycle, manage, observe, wares
 
@@ -60,5 +61,9 @@ def _ask(target: str, action: launcher_actions.Extended, seconds: float) -> tupl
                 f"It has no streamer: {streamer} does not exist.",
                 f"One picture can be had: cfctl display {target} screenshot FILE.png",
             )
-        lifecycle.ask(record, instance, action, seconds=seconds)
+        try:
+            lifecycle.ask(record, instance, action, seconds=seconds)
+        except MonitorRefused as error:
+            film = f"A viewer can film too, by way of the relay: cfctl screen {target} --record FILE.webm"
+            raise MonitorRefused(error.brief, error.details, film) from error
         return record, instance

@@ -15,7 +15,9 @@ from cfctl.errors import CfctlError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cfctl.relay.caller import Caller
     from cfctl.relay.gate import Call
+    from cfctl.relay.tokens import Token
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,29 @@ class Audit:
 
     def write(self, call: Call, outcome: str, seconds: float) -> None:
         """Write a line about a call; a disk that is full does not keep the relay from its work."""
-        caller, token = call.caller, call.token
+        self.record(
+            call.address, call.caller, call.token, call.method, call.about.device, outcome=outcome, seconds=seconds
+        )
+
+    def record(
+        self,
+        peer: str,
+        caller: Caller | None,
+        token: Token | None,
+        method: str,
+        device: str,
+        *,
+        outcome: str,
+        seconds: float = 0.0,
+    ) -> None:
+        """Write a line about what somebody did, or was kept from doing."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "peer": call.address,
+            "peer": peer,
             "user": caller.user.name if caller else token.user if token else None,
             "token": token.id if token else None,
-            "method": call.method[:100],
-            "device": call.about.device or None,
+            "method": method[:100],
+            "device": device or None,
             "result": outcome,
             "seconds": round(seconds, 3),
         }

@@ -45,8 +45,8 @@ class Certificate:
         except (OSError, ValueError) as exc:
             raise UsageError(f"{self.certificate} holds no certificate", str(exc)) from exc
 
-    def context(self) -> ssl.SSLContext:
-        """Return what a server of HTTP/2 needs.
+    def context(self, protocol: str = "h2") -> ssl.SSLContext:
+        """Return what a server of a protocol needs (ALPN); of HTTP/2 unless told.
 
         :raises UsageError: if certificate and key cannot be read, or do not belong together.
         """
@@ -55,7 +55,7 @@ class Certificate:
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         # A ticket saves a caller a millisecond at the next connection, and costs us memory for each.
         context.num_tickets = 0
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols([protocol])
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as exc:
@@ -76,6 +76,13 @@ class Tls:
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
         self.context = certificate.context()
+        self._web: ssl.SSLContext | None = None
+
+    def web(self) -> ssl.SSLContext:
+        """Return what browsers are spoken to with; read again with the other."""
+        if self._web is None:
+            self._web = self.certificate.context("http/1.1")
+        return self._web
 
     def read(self) -> None:
         """Read it again.
@@ -83,6 +90,9 @@ class Tls:
         :raises UsageError: if it cannot be used; what was read before stays.
         """
         self.context = self.certificate.context()
+        if self._web is not None:
+            # The listener keeps its context: new connections are shown what is loaded into it.
+            self._web.load_cert_chain(self.certificate.certificate, self.certificate.key)
 
 
 def ensure(certificate: Path, key: Path) -> Certificate:

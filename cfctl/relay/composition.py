@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from cfctl.errors import NotRunning
 from cfctl.relay.controls import Control
 from cfctl.relay.devices import Devices
 from cfctl.relay.front import Front
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfctl.relay.audit import Audit
+    from cfctl.relay.caller import Caller
     from cfctl.relay.limits import Limits
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
+    from cfctl.relay.web_side import WebSide
 
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,
@@ -65,6 +68,9 @@ class Composition:
     ) -> None:
         self.own = own
         self.tokens = tokens
+        self.audit = audit
+        #: Where browsers look; none if the relay shows no screens.
+        self.screens: WebSide | None = None
         self.metrics = Metrics()
         #: Where callers are heard; whoever opens a listener says so here.
         self.listeners: list[Mapping[str, str]] = []
@@ -89,7 +95,14 @@ class Composition:
         self.ways = Ways(self.lists, nowhere)
         self.tunnels = Tunnel(self.ways, heard=self.metrics.tunnelled, drop=self._drop)
         tunnel_pb2_grpc.add_TunnelServicer_to_server(self.tunnels, self._server)
-        itself = Relay(store=tokens, front=self.front, gate=self.gate, worker=self.worker, listeners=self.listeners)
+        itself = Relay(
+            store=tokens,
+            front=self.front,
+            gate=self.gate,
+            worker=self.worker,
+            listeners=self.listeners,
+            link=self._link,
+        )
         relay_pb2_grpc.add_RelayServicer_to_server(itself, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
@@ -105,6 +118,19 @@ class Composition:
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._looking = asyncio.create_task(self.gate.watch())
+
+    async def _link(self, caller: Caller, name: str, role: str) -> relay_pb2.Link:
+        """Return a link to a device's screen.
+
+        :raises NotRunning: if the relay shows none.
+        """
+        if self.screens is None:
+            raise NotRunning(
+                "the relay shows no screens",
+                None,
+                "Start it with an address for browsers: cfctl relay serve --web ADDR:PORT",
+            )
+        return await self.screens.link(caller, name, role)
 
     def _drop(self, peer: str) -> None:
         """Close the connection of a caller who reads nothing any more."""

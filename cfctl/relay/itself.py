@@ -15,10 +15,11 @@ from cfctl.relay import people, roles, tokens
 from cfctl.v1 import relay_pb2, relay_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import grpc.aio
 
+    from cfctl.relay.caller import Caller
     from cfctl.relay.front import Front
     from cfctl.relay.gate import Gate
     from cfctl.relay.tokens import Store, Token
@@ -36,11 +37,20 @@ class Relay(relay_pb2_grpc.RelayServicer):
     """Answers the calls.
 
     :param listeners: where callers are heard: what, address, and with TLS the fingerprint; filled later.
+    :param link: makes a link to a device's screen, for a caller, with a role.
     """
 
     def __init__(
-        self, *, store: Store, front: Front, gate: Gate, worker: Worker, listeners: list[Mapping[str, str]]
+        self,
+        *,
+        store: Store,
+        front: Front,
+        gate: Gate,
+        worker: Worker,
+        listeners: list[Mapping[str, str]],
+        link: Callable[[Caller, str, str], Awaitable[relay_pb2.Link]],
     ) -> None:
+        self._link = link
         self._store = store
         self._front = front
         self._gate = gate
@@ -87,6 +97,11 @@ class Relay(relay_pb2_grpc.RelayServicer):
         del context
         own = callers.current().user
         return message(self._store.revoke(request.id, user=None if own.is_root else own.name))
+
+    async def OpenScreen(self, request: relay_pb2.OpenScreenRequest, context: Context) -> relay_pb2.Link:
+        """Return a link that lets one browser in."""
+        del context
+        return await self._link(callers.current(), request.name, request.role)
 
 
 def create(

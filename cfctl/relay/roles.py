@@ -87,6 +87,7 @@ RULES = {
     "/cfctl.v1.Relay/ListTokens": Rule(Role.VIEWER, here=True),
     "/cfctl.v1.Relay/CreateToken": Rule(Role.ADMIN, recorded=True, here=True),
     "/cfctl.v1.Relay/RevokeToken": Rule(Role.ADMIN, recorded=True, here=True),
+    "/cfctl.v1.Relay/OpenScreen": Rule(Role.VIEWER, recorded=True, here=True),
     "/grpc.health.v1.Health/Check": _LOOK,
     "/grpc.health.v1.Health/Watch": _FOLLOW,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _FOLLOW,

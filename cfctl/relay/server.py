@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from cfctl.hostres.service_manager import Manager
 from cfctl.relay import certificates, people, scrape
 from cfctl.relay.audit import Audit
 from cfctl.relay.certificates import Certificate, Tls
+from cfctl.relay.ice import Ice
 from cfctl.relay.limits import Limits
 from cfctl.relay.tokens import Store
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cfctl.relay.composition import Composition
+    from cfctl.relay.media_hands import Mode
 
 
 log = logging.getLogger(__name__)
@@ -51,12 +53,22 @@ class Options:
 
     :param grpc: where callers from elsewhere are heard; None is nowhere.
     :param metrics: where Prometheus is answered; None is nowhere.
+    :param web: where browsers are answered; None is nowhere, and no streamer can register.
+    :param control: whether one viewer controls a device at a time, or all that may.
+    :param ice: STUN and TURN.
+    :param turn: where a TURN server of the relay's own listens; None if there is none.
+    :param turn_ports: the first and last port that it passes on from.
     :param certificate: the administrator's own; None is the relay's.
     :param drain_s: how long a launch may go on after the relay was told to stop.
     """
 
     grpc: tuple[str, int] | None = None
     metrics: tuple[str, int] | None = None
+    web: tuple[str, int] | None = None
+    control: Mode = "one"
+    ice: Ice = field(default_factory=Ice)
+    turn: tuple[str, int] | None = None
+    turn_ports: tuple[int, int] = (49152, 50175)
     certificate: Certificate | None = None
     drain_s: float = 30.0
     limits: Limits = field(default_factory=Limits)
@@ -120,6 +132,7 @@ class Server:
             await whole.start()
             try:
                 self._listen(whole, stack)
+                await self._show(whole, stack)
                 await self._until_told(whole, audit)
             finally:
                 await whole.stop(0)
@@ -153,6 +166,61 @@ class Server:
         stack.callback(task.cancel)
         about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
         self._heard(whole, "metrics", _shown(listener), **about)
+
+    async def _show(self, whole: Composition, stack: contextlib.AsyncExitStack) -> None:
+        """Answer browsers, and let streamers register."""
+        if self._options.web is None:
+            return
+        # Imported here: WebRTC takes 0.4 s and 60 MB, which a relay without screens does not need.
+        from cfctl.relay.web_side import WebSide
+
+        listener = _tcp_listener(self._options.web)
+        tls = None if scrape.is_loopback(listener) else self._with_certificate()
+        side = WebSide(
+            own=whole.own,
+            tokens=whole.tokens,
+            lists=whole.lists,
+            audit=whole.audit,
+            ice=await self._turn(whole, stack),
+            mode=self._options.control,
+            url=_url(listener, secure=tls is not None),
+            secure=tls is not None,
+        )
+        unix = []
+        for path in (self._paths.relay_streamers, self._paths.relay_expected):
+            unix.append(_unix_listener(path, socket.SOCK_SEQPACKET))
+            stack.callback(path.unlink, missing_ok=True)
+        stack.push_async_callback(side.close)
+        await side.serve(listener, tls.web() if tls else None, *unix)
+        whole.screens = side
+        about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
+        self._heard(whole, "web", side.url, **about)
+        self._heard(whole, "streamers", str(self._paths.relay_streamers))
+
+    async def _turn(self, whole: Composition, stack: contextlib.AsyncExitStack) -> Ice:
+        """Start a TURN server, if there is to be one; return what viewers are told."""
+        ice = self._options.ice
+        if self._options.turn is None:
+            return ice
+        from cfctl.relay.turn import TurnServer
+
+        if ice.turn:
+            raise UsageError(
+                "the relay's own TURN server has a secret of its own",
+                "relay.turn_servers names others.",
+                "Leave one of them out: relay.turn or relay.turn_servers",
+            )
+        if self._options.turn[0] in ("0.0.0.0", "[::]", "::"):
+            raise UsageError(
+                f"{self._options.turn[0]} is no address that a viewer reaches",
+                "A TURN server tells viewers its address, and passes on from it.",
+                "Give one of this host's: ip -brief address",
+            )
+        turn = TurnServer(*self._options.turn, self._options.turn_ports, self._paths.relay_inside, whole.own)
+        stack.push_async_callback(turn.close)
+        await turn.start()
+        self._heard(whole, "turn", turn.address)
+        return replace(ice, turn=turn.urls, secret=turn.secret)
 
     def _heard(self, whole: Composition, what: str, where: str, **more: str) -> None:
         """Say where callers are heard."""
@@ -227,13 +295,13 @@ def _many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _unix_listener(path: Path) -> socket.socket:
+def _unix_listener(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Listen on the relay's own socket; as root for the group, otherwise for nobody else.
 
     :raises CfctlError: if it cannot be made.
     """
     _short_enough(path)
-    sock = socket.socket(socket.AF_UNIX)
+    sock = socket.socket(socket.AF_UNIX, kind)
     before = os.umask(0o177)
     try:
         # We hold the lock: whoever left it is gone.
@@ -273,6 +341,14 @@ def _tcp_listener(where: tuple[str, int]) -> socket.socket:
 def _shown(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _url(listener: socket.socket, *, secure: bool) -> str:
+    """Return where a browser on another host finds a listener, as well as can be told here."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http{'s' if secure else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _short_enough(path: Path) -> None:

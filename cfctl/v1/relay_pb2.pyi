@@ -104,3 +104,25 @@ class RevokeTokenRequest(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class OpenScreenRequest(_message.Message):
+    __slots__ = ("name", "role")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class Link(_message.Message):
+    __slots__ = ("url", "device", "role", "seconds", "fingerprint")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    device: str
+    role: str
+    seconds: int
+    fingerprint: str
+    def __init__(self, url: _Optional[str] = ..., device: _Optional[str] = ..., role: _Optional[str] = ..., seconds: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...

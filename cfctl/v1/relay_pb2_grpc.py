@@ -54,6 +54,11 @@ class RelayStub:
                 request_serializer=cfctl_dot_v1_dot_relay__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=cfctl_dot_v1_dot_relay__pb2.Token.FromString,
                 _registered_method=True)
+        self.OpenScreen = channel.unary_unary(
+                '/cfctl.v1.Relay/OpenScreen',
+                request_serializer=cfctl_dot_v1_dot_relay__pb2.OpenScreenRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_relay__pb2.Link.FromString,
+                _registered_method=True)
 
 
 class RelayServicer:
@@ -85,6 +90,13 @@ class RelayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenScreen(self, request, context):
+        """Lets one browser in, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RelayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +119,11 @@ def add_RelayServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=cfctl_dot_v1_dot_relay__pb2.RevokeTokenRequest.FromString,
                     response_serializer=cfctl_dot_v1_dot_relay__pb2.Token.SerializeToString,
+            ),
+            'OpenScreen': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenScreen,
+                    request_deserializer=cfctl_dot_v1_dot_relay__pb2.OpenScreenRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_relay__pb2.Link.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +234,33 @@ class Relay:
             '/cfctl.v1.Relay/RevokeToken',
             cfctl_dot_v1_dot_relay__pb2.RevokeTokenRequest.SerializeToString,
             cfctl_dot_v1_dot_relay__pb2.Token.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenScreen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Relay/OpenScreen',
+            cfctl_dot_v1_dot_relay__pb2.OpenScreenRequest.SerializeToString,
+            cfctl_dot_v1_dot_relay__pb2.Link.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,6 +12,7 @@ from pathlib import Path
 from cfctl.cli.common import print_json
 from cfctl.errors import CfctlError
 from cfctl.relay.certificates import Certificate
+from cfctl.relay.ice import Ice
 from cfctl.relay.limits import Limits
 from cfctl.relay.server import Options, Server, address
 
@@ -23,6 +24,9 @@ def main() -> None:
     options = Options(
         grpc=address(told.pop("grpc", "")),
         metrics=address(told.pop("metrics", "")),
+        web=address(told.pop("web", "")),
+        ice=Ice(**told.pop("ice", {})),
+        turn=address(told.pop("turn", "")),
         certificate=Certificate(*map(Path, pair)) if pair else None,
         limits=Limits(**told.pop("limits", {})),
         **told,

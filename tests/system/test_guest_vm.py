@@ -78,7 +78,11 @@ class Host:
         return self.box.run("cat", f"{self.home}/{path}", user="tester").stdout
 
     def device_processes(self) -> dict[int, str]:
-        return {pid: args for pid, args in self.box.processes().items() if "run_cvd" in args or "qemu" in args}
+        return {
+            pid: args
+            for pid, args in self.box.processes().items()
+            if any(word in args for word in ("run_cvd", "qemu", "webRTC"))
+        }
 
     def wait_until_gone(self, seconds: float = 3) -> None:
         deadline = time.monotonic() + seconds
@@ -127,6 +131,7 @@ def test_a_device_from_launch_to_stop(host: Host) -> None:
     ]
     assert host.sh(f"stat -c '%a %G' {root} {root}/instances/cvd-1 {SOCKETS}/cvd-1") == "775 cvdnetwork\n" * 3
     assert host.sockets() == [
+        f"{SOCKETS}/cvd-1/internal/input.sock",
         f"{SOCKETS}/cvd-1/internal/qemu_monitor.sock",
         f"{SOCKETS}/cvd-1/internal/vnc.sock",
         f"{SOCKETS}/cvd-1/launcher_monitor.sock",

@@ -1,0 +1,453 @@
+"""A device and all who look at it: one connection to the device, however many viewers there are.
+
+The connection is made when the first viewer comes, and ended a while after the last one has left. Frames are passed
+on as they came. What viewers send is read first: a stock streamer aborts at some of what it cannot read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from cfctl.errors import RelayBusy
+from cfctl.relay.media_frames import VIDEO_CLOCK, Frame
+from cfctl.relay.media_hands import Hands, Mode
+from cfctl.relay.media_upstream import CONNECT_S, Speaker, Upstream
+from cfctl.relay.media_viewer import Viewer
+from cfctl.wire import webrtc_channels as channels
+from cfctl.wire.webrtc_messages import MalformedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cfctl.wire.webrtc_messages import IceServer
+
+log = logging.getLogger(__name__)
+
+#: The relay's own data channel, which our page opens: who controls, and how far away the relay is.
+HANDS = "cfctl-control"
+
+#: How long a device stays connected without viewers: a page that is loaded again finds it as it was.
+_LINGER_S = 10.0
+
+#: Between two attempts to connect, at first and at most.
+_RETRY_S = (0.5, 10.0)
+
+#: Between two requests for a key frame, of viewers who come, and of those who are slow.
+_KEY_S, _SLOW_KEY_S = 0.3, 2.0
+
+#: Each costs a connection, and the sending of every frame.
+_MOST_VIEWERS = 64
+
+#: How old a picture in a list may be.
+_PICTURE_S = 4.0
+
+#: Beyond the viewers' own: what devices say on these channels is for all, and the last of it for those who come.
+_SHARED = (channels.SENSORS, channels.LIGHTS)
+
+#: What those who control may send on channels that nobody reads here.
+_PASSED = {channels.BLUETOOTH, channels.CAMERA, channels.KML, channels.GPX}
+
+
+class _Stream:
+    """A display or a sound: its clock goes on when the device is connected to anew."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.frames = 0
+        self.bytes = 0
+        self._offset = 0
+        self._last = -1
+        self._last_at = time.monotonic()
+        self._fresh = True
+        #: Key frames that viewers wanted, and those that the device was asked for.
+        self.wanted = 0
+        self.asked = 0
+        self.asked_at = 0.0
+        self.asking: asyncio.TimerHandle | None = None
+        self.last_key: Frame | None = None
+
+    def restarted(self) -> None:
+        """Note that the device's clock begins again."""
+        self._fresh = True
+
+    def placed(self, frame: Frame) -> Frame:
+        """Return a frame at its time by the clock that viewers see."""
+        if self._fresh:
+            rate = VIDEO_CLOCK if self.kind == "video" else 48_000
+            passed = int((time.monotonic() - self._last_at) * rate) if self._last >= 0 else 0
+            self._offset = max(self._last + 1, self._last + passed) - frame.timestamp
+            self._fresh = False
+        moved = Frame(frame.data, max(0, frame.timestamp + self._offset), frame.key, frame.at)
+        self._last, self._last_at = moved.timestamp, frame.at
+        self.frames += 1
+        self.bytes += len(frame.data)
+        if frame.key and self.kind == "video":
+            self.last_key = moved
+        return moved
+
+
+class Hub:
+    """One device.
+
+    :param enter: makes a client of its streamer.
+    :param servers: STUN and TURN, as they are now.
+    :param mode: whether one viewer controls at a time, or all that may.
+    """
+
+    def __init__(
+        self,
+        enter: Callable[[Callable[[bytes], None], Callable[[], None]], Speaker],
+        servers: Callable[[], Iterable[IceServer]],
+        mode: Mode = "one",
+    ) -> None:
+        self._enter = enter
+        self._servers = servers
+        self._hands = Hands(mode)
+        self._viewers: dict[int, Viewer] = {}
+        self._ids = itertools.count(1)
+        self._streams: dict[str, _Stream] = {}
+        self._upstream: Upstream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._connected = asyncio.Event()
+        self._there = asyncio.Event()
+        self._events: dict[str, bytes | str] = {}
+        self._shared: dict[str, bytes | str] = {}
+        #: Messages of viewers that were no messages.
+        self.refused = 0
+
+    # -- viewers -------------------------------------------------------------------------------------------
+
+    def watch(self, name: str, *, may_control: bool, told: Callable[[bytes], None]) -> Viewer:
+        """Return a new viewer; the signalling goes on with him.
+
+        :raises RelayBusy: if there are as many as may be.
+        """
+        if len(self._viewers) >= _MOST_VIEWERS:
+            raise RelayBusy(f"{_MOST_VIEWERS} look at the device", None, "Close some of its pages.")
+        viewer = Viewer(next(self._ids), name, self, self._servers(), told)
+        self._viewers[viewer.id] = viewer
+        self._hands.enter(viewer.id, may_control=may_control)
+        self._wanted()
+        self._tell_hands()
+        return viewer
+
+    def _wanted(self) -> None:
+        """Be connected from now on."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._stay_connected())
+
+    def _unwanted(self) -> None:
+        """Let go of the device some time after the last viewer."""
+        if not self._viewers and self._idle is None:
+            self._idle = asyncio.get_running_loop().call_later(_LINGER_S, self._rest)
+
+    def left(self, viewer: Viewer) -> None:
+        """Forget a viewer: let go of what he held, and of the device some time after the last one."""
+        if self._viewers.pop(viewer.id, None) is None:
+            return
+        self._let_go(*self._hands.leave(viewer.id))
+        self._tell_hands()
+        self._unwanted()
+
+    def _rest(self) -> None:
+        self._idle = None
+        if not self._viewers and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def close(self) -> None:
+        """End everything."""
+        if self._idle is not None:
+            self._idle.cancel()
+        viewers = list(self._viewers.values())
+        for viewer in viewers:
+            viewer.leave()
+        await asyncio.gather(*(viewer.wait() for viewer in viewers))
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for stream in self._streams.values():
+            if stream.asking is not None:
+                stream.asking.cancel()
+
+    async def _stay_connected(self) -> None:
+        """Be connected to the device, again and again, as long as somebody looks."""
+        delay = _RETRY_S[0]
+        while True:
+            upstream = None
+            try:
+                upstream = self._upstream = Upstream(self._enter, self._servers(), self)
+                for stream in self._streams.values():
+                    stream.restarted()
+                await upstream.run()
+            except (LookupError, ConnectionError) as exc:
+                log.info("no connection to the device: %s", exc)
+            finally:
+                self._connected.clear()
+                self._upstream = None
+            if upstream is not None and upstream.connected.is_set():
+                delay = _RETRY_S[0]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._there.wait()
+            self._there.clear()
+            delay = min(2 * delay, _RETRY_S[1])
+
+    def returned(self) -> None:
+        """Note that the device's streamer is there again."""
+        self._there.set()
+
+    # -- what viewers look at ------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Wait until the device has said which streams it has, or a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                await self._connected.wait()
+
+    def tracks(self) -> dict[str, str]:
+        """Return the streams that there are, and the kind of each."""
+        return {stream_id: stream.kind for stream_id, stream in sorted(self._streams.items())}
+
+    def key_wanted(self, stream_id: str, *, slow: bool) -> None:
+        """Ask for a key frame once for all who want one, and not too often."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.kind != "video":
+            return
+        stream.wanted += 1
+        if stream.asking is not None:
+            return
+        passed = time.monotonic() - stream.asked_at
+        wait = max(0.0, (_SLOW_KEY_S if slow else _KEY_S) - passed)
+        stream.asking = asyncio.get_running_loop().call_later(wait, self._ask, stream_id, stream)
+
+    def _ask(self, stream_id: str, stream: _Stream) -> None:
+        stream.asking = None
+        stream.asked_at = time.monotonic()
+        stream.asked += 1
+        if self._upstream is not None:
+            self._upstream.request_key(stream_id)
+
+    async def picture(self, seconds: float) -> Frame | None:
+        """Return a key frame of the first display, if one comes in time; the device is connected to for it."""
+        self._wanted()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._connected.wait()
+                    return await self._picture()
+            return None
+        finally:
+            self._unwanted()
+
+    async def _picture(self) -> Frame | None:
+        displays = [(name, one) for name, one in sorted(self._streams.items()) if one.kind == "video"]
+        if not displays:
+            return None
+        name, stream = displays[0]
+        while stream.last_key is None or time.monotonic() - stream.last_key.at > _PICTURE_S:
+            self.key_wanted(name, slow=True)
+            await asyncio.sleep(0.1)
+        return stream.last_key
+
+    # -- what the device does ------------------------------------------------------------------------------
+
+    def track_came(self, stream_id: str, kind: str) -> None:
+        """Note a display, or a sound."""
+        known = self._streams.get(stream_id)
+        if known is None or known.kind != kind:
+            self._streams[stream_id] = _Stream(kind)
+            for viewer in self._viewers.values():
+                viewer.tracks_changed()
+
+    def described(self, streams: Iterable[str]) -> None:
+        """Note that the device has said what it has."""
+        for stream_id in set(self._streams) - set(streams):
+            self.track_went(stream_id)
+        self._connected.set()
+
+    def track_went(self, stream_id: str) -> None:
+        """Note that one is no more."""
+        if self._streams.pop(stream_id, None) is not None:
+            for viewer in self._viewers.values():
+                viewer.tracks_changed()
+
+    def frame(self, stream_id: str, frame: Frame) -> None:
+        """Pass a frame on to everybody."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        placed = stream.placed(frame)
+        for viewer in self._viewers.values():
+            viewer.frame(stream_id, placed)
+
+    def broken(self, stream_id: str) -> None:
+        """Have nothing shown before the next key frame, and ask for it."""
+        for viewer in self._viewers.values():
+            viewer.broken(stream_id)
+        self.key_wanted(stream_id, slow=False)
+
+    def limit(self) -> float | None:
+        """Return what the slowest viewer who controls can take."""
+        controlling = [
+            viewer.pace.rate
+            for viewer in self._viewers.values()
+            if self._hands.may(viewer.id) and not viewer.pace.silent and viewer.pace.rate is not None
+        ]
+        return min(controlling, default=None)
+
+    def said(self, label: str, data: bytes | str) -> None:
+        """Pass on what the device says."""
+        if label == channels.CONTROL:
+            event = channels.read_event(data)
+            self._events[channels.kind_of(event)] = data
+        elif label in _SHARED:
+            self._shared[label] = data
+        for viewer in self._viewers.values():
+            if label == channels.CONTROL or label in _SHARED or self._hands.may(viewer.id):
+                viewer.send(label, data)
+
+    # -- what viewers do -----------------------------------------------------------------------------------
+
+    def opened(self, viewer: Viewer, label: str) -> None:
+        """Tell a viewer what was said before he came."""
+        if label == channels.CONTROL:
+            for event in self._events.values():
+                viewer.send(label, event)
+        elif label == HANDS:
+            self._tell_hands()
+        elif label in _SHARED:
+            if label in self._shared:
+                viewer.send(label, self._shared[label])
+            if self._upstream is not None:
+                self._upstream.open(label)
+
+    def heard(self, viewer: Viewer, label: str, data: bytes | str) -> None:
+        """Do what a viewer wants, if he may."""
+        try:
+            if label == HANDS:
+                self._hear_hands(viewer, data)
+            elif not self._hands.may(viewer.id):
+                self.refused += 1
+            else:
+                self._hear(viewer, label, data)
+        except MalformedMessage as exc:
+            self.refused += 1
+            log.info("viewer %d on %s: %s", viewer.id, label, exc)
+
+    def _hear(self, viewer: Viewer, label: str, data: bytes | str) -> None:
+        if not self._controls(viewer):
+            return
+        if label == channels.INPUT:
+            if isinstance(data, bytes):
+                raise MalformedMessage("input is text")
+            message = self._hands.input(viewer.id, channels.read_input(data))
+            if message is not None:
+                self._send(label, channels.write(message))
+        elif label == channels.CONTROL:
+            command = channels.read_command(data)
+            self._hands.press(viewer.id, command)
+            self._send(label, channels.write(command))
+        elif label == channels.SENSORS:
+            self._send(label, channels.write_angles(*channels.read_angles(data)))
+        elif label == channels.LOCATION:
+            self._send(label, channels.write_location(*channels.read_location(data)))
+        elif label in _PASSED:
+            self._send(label, data)
+        else:
+            self.refused += 1
+
+    def _controls(self, viewer: Viewer) -> bool:
+        before = self._hands.holder
+        may = self._hands.controls(viewer.id)
+        if self._hands.holder != before:
+            self._tell_hands()
+        return may
+
+    def _hear_hands(self, viewer: Viewer, data: bytes | str) -> None:
+        try:
+            told: Any = json.loads(data)
+            kind = told["type"]
+        except (ValueError, TypeError, KeyError, RecursionError) as exc:
+            raise MalformedMessage(str(exc)) from exc
+        if kind == "ping":
+            at = told.get("at")
+            viewer.send(HANDS, json.dumps({"type": "pong", "at": at if isinstance(at, int | float) else 0}))
+        elif kind == "take":
+            self._let_go(*self._hands.take(viewer.id))
+            self._tell_hands()
+        elif kind == "give":
+            self._let_go(*self._hands.give(viewer.id))
+            self._tell_hands()
+        else:
+            raise MalformedMessage("there is no such wish")
+
+    def _let_go(self, inputs: list[channels.Input], presses: list[channels.Press]) -> None:
+        for message in inputs:
+            self._send(channels.INPUT, channels.write(message))
+        for press in presses:
+            self._send(channels.CONTROL, channels.write(press))
+
+    def _send(self, label: str, data: bytes | str) -> None:
+        if self._upstream is not None:
+            self._upstream.send(label, data)
+
+    def _tell_hands(self) -> None:
+        """Tell everybody who controls."""
+        holder = self._hands.holder
+        name = self._viewers[holder].name if holder in self._viewers else ""
+        for viewer in self._viewers.values():
+            state = {
+                "type": "hands",
+                "mode": self._hands.mode,
+                "you": viewer.id,
+                "may": self._hands.may(viewer.id),
+                "holder": holder,
+                "name": name,
+                "viewers": len(self._viewers),
+            }
+            viewer.send(HANDS, json.dumps(state))
+
+    # -- for people ----------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return how it is."""
+        return {
+            "connected": self._upstream is not None and self._upstream.connected.is_set(),
+            "streams": {
+                stream_id: {
+                    "kind": stream.kind,
+                    "frames": stream.frames,
+                    "bytes": stream.bytes,
+                    "keys_wanted": stream.wanted,
+                    "keys_asked": stream.asked,
+                }
+                for stream_id, stream in self._streams.items()
+            },
+            "viewers": [
+                {
+                    "id": viewer.id,
+                    "name": viewer.name,
+                    "sent": viewer.sent,
+                    "dropped": sum(buffer.dropped for buffer in viewer.buffers.values()),
+                    "waiting": sum(len(buffer) for buffer in viewer.buffers.values()),
+                    "silent": viewer.pace.silent,
+                    "rate": viewer.pace.rate,
+                }
+                for viewer in self._viewers.values()
+            ],
+            "refused": self.refused,
+        }

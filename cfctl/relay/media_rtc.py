@@ -1,0 +1,228 @@
+"""What is asked of aiortc beyond its public interface, in one place: passing encoded frames through.
+
+Nothing here is for decoding. aiortc's receivers hand their frames to a decoder; ours returns them as they came. Its
+jitter buffer holds a frame back until the next one begins, which for a screen that stands still is never; ours looks
+at the mark on the last packet of a frame (RFC 7741 section 4.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from aioice import ice
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    rtcrtpreceiver,
+)
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RtcpPsfbPacket,
+    RtcpRrPacket,
+    RtcpSrPacket,
+    pack_remb_fci,
+    unpack_remb_fci,
+)
+from msgspec import UNSET
+
+from cfctl.relay.media_frames import Frame, is_vp8_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aiortc import RTCRtpReceiver, RTCRtpTransceiver
+    from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
+    from aiortc.rtp import AnyRtcpPacket, RtpPacket
+
+    from cfctl.wire.webrtc_messages import IceServer
+
+_LOOPBACK = "127.0.0.1"
+
+
+class _Frames(JitterFrame):
+    """One frame, and those that were complete at the same time."""
+
+    def __init__(self, frames: list[tuple[bytes, int]]) -> None:
+        (data, timestamp), *rest = frames
+        super().__init__(data, timestamp)
+        self.first = timestamp
+        self.rest = rest
+
+
+class _Prompt(JitterBuffer):
+    """Lets a frame of video go as soon as its last packet is there."""
+
+    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        if not self._is_video:
+            return super()._remove_frame(sequence_number)
+        frames: list[tuple[bytes, int]] = []
+        packets: list[Any] = []
+        complete = 0
+        for count in range(self.capacity):
+            packet: RtpPacket | None = self._packets[(cast(int, self._origin) + count) % self._capacity]
+            if packet is None:
+                break
+            if packets and packet.timestamp != packets[0].timestamp:
+                frames.append((b"".join(one._data for one in packets), packets[0].timestamp))
+                packets, complete = [], count
+            packets.append(packet)
+            if packet.marker:
+                frames.append((b"".join(one._data for one in packets), packets[0].timestamp))
+                packets, complete = [], count + 1
+        if complete:
+            self.remove(complete)
+        frames = [frame for frame in frames if frame[0]]
+        return _Frames(frames) if frames else None
+
+
+class _PassThrough:
+    """Stands where aiortc has a decoder."""
+
+    def __init__(self, codec: RTCRtpCodecParameters) -> None:
+        self._vp8 = codec.name.upper() == "VP8"
+
+    def decode(self, frame: JitterFrame) -> list[Frame]:
+        """Return the frames as they came."""
+        found = [(frame.data, frame.timestamp)]
+        if isinstance(frame, _Frames):
+            found += [(data, frame.timestamp + (at - frame.first & 0xFFFFFFFF)) for data, at in frame.rest]
+        return [Frame(data, at, not self._vp8 or is_vp8_key(data)) for data, at in found]
+
+
+def install() -> None:
+    """Have this process pass frames through; it decodes none from now on."""
+    parts = cast(Any, rtcrtpreceiver)
+    parts.get_decoder = _PassThrough
+    parts.JitterBuffer = _Prompt
+    addresses = ice.get_host_addresses
+
+    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001  aioice's own signature
+        # Streamers listen there too, and a host without a network has no other.
+        found = list(addresses(use_ipv4, use_ipv6))
+        return found if not use_ipv4 or _LOOPBACK in found else [*found, _LOOPBACK]
+
+    cast(Any, ice).get_host_addresses = with_loopback
+
+
+def connection(servers: Iterable[IceServer] = (), *, offers: bool) -> RTCPeerConnection:
+    """Return a peer connection.
+
+    :param servers: for finding a way; without any, none is asked (aiortc itself would ask one on the Internet).
+    :param offers: whether this side will make the first offer.
+    """
+    known = [
+        RTCIceServer(
+            urls=one.urls,
+            username=None if one.username is UNSET else one.username,
+            credential=None if one.credential is UNSET else one.credential,
+        )
+        for one in servers
+    ]
+    bundle = RTCBundlePolicy.MAX_BUNDLE if offers else RTCBundlePolicy.BALANCED
+    return RTCPeerConnection(RTCConfiguration(iceServers=known, bundlePolicy=bundle))
+
+
+def only_vp8(transceiver: RTCRtpTransceiver) -> None:
+    """Have an answer take VP8, which every streamer speaks; between description and answer."""
+    codecs = transceiver._codecs
+    vp8 = [codec for codec in codecs if codec.name.upper() == "VP8"]
+    if vp8:
+        rtx = [codec for codec in codecs if codec.parameters.get("apt") == vp8[0].payloadType]
+        transceiver._codecs = [vp8[0], *rtx]
+
+
+class Receiving:
+    """What one receiver hears, and how it is answered.
+
+    :param lost: called when part of the stream is lost: what follows cannot be shown before a key frame.
+    :param limit: returns the bits per second that the device may be told at most; None is whatever arrives.
+    """
+
+    def __init__(self, receiver: RTCRtpReceiver, lost: Callable[[], None], limit: Callable[[], float | None]) -> None:
+        self._receiver = receiver
+        self._lost = lost
+        self._limit = limit
+        self._ask = receiver._send_rtcp_pli
+        self._send = receiver._send_rtcp
+        parts = cast(Any, receiver)
+        parts._send_rtcp_pli = self._missed
+        parts._send_rtcp = self._report
+
+    async def _missed(self, _ssrc: int) -> None:
+        # Not asked for here: all requests are merged.
+        self._lost()
+
+    async def _report(self, packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            most = self._limit()
+            bitrate, ssrcs = unpack_remb_fci(packet.fci)
+            if most is not None and most < bitrate:
+                packet.fci = pack_remb_fci(int(most), ssrcs)
+        await self._send(packet)
+
+    async def request_key(self) -> None:
+        """Ask the device for a key frame."""
+        sources = self._receiver.getSynchronizationSources()
+        if sources:
+            # The first one heard of: later ones may be retransmissions.
+            await self._ask(sources[0].source)
+
+
+def name_track(track: MediaStreamTrack, stream_id: str) -> None:
+    """Give a track the name that browsers look for."""
+    cast(Any, track)._id = stream_id
+
+
+def watch_sender(
+    sender: RTCRtpSender,
+    stream_id: str,
+    *,
+    key: Callable[[], None],
+    heard: Callable[[], None],
+    measured: Callable[[float], None],
+) -> None:
+    """Hear what a viewer says of one track.
+
+    :param key: called when he asks for a key frame.
+    :param heard: called with every sign of life.
+    :param measured: called with the bits per second that he gets at most.
+    """
+    parts = cast(Any, sender)
+    parts._stream_id = stream_id
+    parts._send_keyframe = key
+    before = sender._handle_rtcp_packet
+
+    async def handle(packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            heard()
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            try:
+                bitrate, ssrcs = unpack_remb_fci(packet.fci)
+            except ValueError:
+                return
+            if sender._ssrc in ssrcs:
+                measured(bitrate)
+        await before(packet)
+
+    parts._handle_rtcp_packet = handle
+
+
+async def closed(pc: RTCPeerConnection) -> None:
+    """Close a connection; never hangs, whatever aiortc waits for."""
+    try:
+        async with asyncio.timeout(5):
+            await pc.close()
+    except TimeoutError:
+        return
+
+
+def vp8_preferences() -> list[RTCRtpCodecCapability]:
+    """Return what is offered for video: VP8, and its retransmissions."""
+    capabilities = RTCRtpSender.getCapabilities("video")
+    return [codec for codec in capabilities.codecs if codec.name.upper() in ("VP8", "RTX")]

@@ -1,0 +1,396 @@
+"""One viewer of a device: a peer connection of its own, to which encoded frames are passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
+
+import av
+from aiortc import MediaStreamTrack, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import candidate_from_sdp
+
+from cfctl.relay import media_rtc
+from cfctl.relay.media_frames import VIDEO_CLOCK, Buffer, Frame, Pace
+from cfctl.wire import webrtc_messages as messages
+from cfctl.wire.webrtc_channels import CONTROL
+from cfctl.wire.webrtc_messages import MalformedMessage, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aiortc import RTCDataChannel, RTCPeerConnection
+
+    from cfctl.wire.webrtc_messages import IceServer
+
+log = logging.getLogger(__name__)
+
+#: Opus in RTP counts so, whatever it was sampled at (RFC 7587 section 4.1).
+_AUDIO_CLOCK = 48_000
+
+#: Bytes that wait for a viewer on all of his data channels; one who reads nothing misses what comes then.
+_MOST_WAITING = 1 << 20
+
+#: From the offer to a connection; a page that never answers is given up.
+_CONNECT_S = 30.0
+
+#: How often a viewer who is paced is looked at.
+_LOOK_S = 0.05
+
+
+class Watched(Protocol):
+    """What a viewer looks at."""
+
+    async def ready(self) -> None:
+        """Wait a while until it is known which streams there are."""
+
+    def tracks(self) -> dict[str, str]:
+        """Return the streams that there are, and the kind of each."""
+
+    def key_wanted(self, stream_id: str, *, slow: bool) -> None:
+        """Note that somebody can show nothing before the next key frame; slow ones are asked for less often."""
+
+    def heard(self, viewer: Viewer, label: str, data: bytes | str) -> None:
+        """Take what a viewer says on a data channel."""
+
+    def opened(self, viewer: Viewer, label: str) -> None:
+        """Note a data channel that a viewer has opened."""
+
+    def left(self, viewer: Viewer) -> None:
+        """Note that a viewer is gone."""
+
+
+class _FanTrack(MediaStreamTrack):
+    """One stream, as one viewer gets it."""
+
+    def __init__(self, stream_id: str, kind: str, pace: Pace, key_wanted: Callable[[bool], None]) -> None:
+        self.kind = kind
+        super().__init__()
+        media_rtc.name_track(self, stream_id)
+        self.buffer = Buffer()
+        self._pace = pace
+        self._key_wanted = key_wanted
+        self._came = asyncio.Event()
+        self._base = Fraction(1, VIDEO_CLOCK if kind == "video" else _AUDIO_CLOCK)
+        self.sent = 0
+
+    def push(self, frame: Frame) -> None:
+        """Let a frame wait for the viewer."""
+        waited = len(self.buffer)
+        self.buffer.push(frame)
+        if self.buffer.needs_key and not self._pace.silent:
+            self._key_wanted(bool(waited))
+        self._came.set()
+
+    async def recv(self) -> Any:
+        """Return the next frame, when the viewer can take it."""
+        while self.readyState == "live":
+            if not len(self.buffer) or self._pace.silent:
+                self._came.clear()
+                try:
+                    async with asyncio.timeout(1):
+                        await self._came.wait()
+                except TimeoutError:
+                    continue
+                if self._pace.silent:
+                    await asyncio.sleep(_LOOK_S)
+                continue
+            if self.kind == "video" and (delay := self._pace.wait()):
+                await asyncio.sleep(min(delay, _LOOK_S))
+                continue
+            frame = self.buffer.pop()
+            if frame is None:
+                self._key_wanted(True)  # noqa: FBT003  he was slow
+                continue
+            self._pace.sent(len(frame.data))
+            self.sent += 1
+            packet = av.Packet(frame.data)
+            packet.pts = frame.timestamp
+            packet.time_base = self._base
+            return packet
+        raise MediaStreamError
+
+
+class Viewer:
+    """One viewer.
+
+    :param id: names it to the others.
+    :param name: who it is, for people.
+    :param told: called with each payload of the signalling that goes to it.
+    """
+
+    def __init__(
+        self, id_: int, name: str, watched: Watched, servers: Iterable[IceServer], told: Callable[[bytes], None]
+    ) -> None:
+        self.id = id_
+        self.name = name
+        self.pace = Pace()
+        self._watched = watched
+        self._servers = tuple(servers)
+        self._told = told
+        self._said: asyncio.Queue[messages.FromClient | None] = asyncio.Queue(256)
+        self._pc: RTCPeerConnection | None = None
+        self._tracks: dict[str, _FanTrack] = {}
+        self._channels: dict[str, RTCDataChannel] = {}
+        self._candidates: list[messages.Candidate] = []
+        self._answered = True
+        self._again = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def buffers(self) -> dict[str, Buffer]:
+        """What waits for it, per stream."""
+        return {stream_id: track.buffer for stream_id, track in self._tracks.items()}
+
+    @property
+    def sent(self) -> int:
+        """How many frames went to it."""
+        return sum(track.sent for track in self._tracks.values())
+
+    # -- what the signalling does ----------------------------------------------------------------------------
+
+    def say(self, payload: bytes) -> None:
+        """Take what the viewer says.
+
+        :raises MalformedMessage: if it is nothing that a client may say there now.
+        """
+        found = decode(payload, messages.FromClient)
+        if self._pc is None and not isinstance(found, messages.RequestOffer) and self._said.empty():
+            raise MalformedMessage("the first thing that a client says is request-offer")
+        try:
+            self._said.put_nowait(found)
+        except asyncio.QueueFull:
+            raise MalformedMessage("too much at once") from None
+
+    def leave(self) -> None:
+        """Be gone."""
+        self._task.cancel()
+
+    async def wait(self) -> None:
+        """Wait until it is gone."""
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- what the device does ------------------------------------------------------------------------------
+
+    def frame(self, stream_id: str, frame: Frame) -> None:
+        """Pass a frame on."""
+        track = self._tracks.get(stream_id)
+        if track is not None and self._connected:
+            track.push(frame)
+
+    def broken(self, stream_id: str) -> None:
+        """Show nothing of a stream before its next key frame."""
+        if (track := self._tracks.get(stream_id)) is not None:
+            track.buffer.break_off()
+
+    def tracks_changed(self) -> None:
+        """Offer what there is now."""
+        if self._pc is not None:
+            self._said.put_nowait(None)
+
+    def send(self, label: str, data: bytes | str) -> None:
+        """Send on a data channel, if it is open and the viewer reads."""
+        channel = self._channels.get(label)
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MOST_WAITING:
+            channel.send(data)
+
+    def has(self, label: str) -> bool:
+        """Tell whether the viewer has a data channel open."""
+        channel = self._channels.get(label)
+        return channel is not None and channel.readyState == "open"
+
+    # -- its life ------------------------------------------------------------------------------------------
+
+    @property
+    def _connected(self) -> bool:
+        return self._pc is not None and self._pc.connectionState == "connected"
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                found = await self._said.get()
+                try:
+                    await self._do(found)
+                except asyncio.CancelledError:
+                    raise
+                except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what a viewer wrote
+                    log.info("viewer %d: %r", self.id, exc)
+                    self._told(encode(messages.Failure(f"that cannot be used: {exc}"[:500])))
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._watched.left(self)
+            if self._pc is not None:
+                await media_rtc.closed(self._pc)
+
+    async def _do(self, found: messages.FromClient | None) -> None:
+        if isinstance(found, messages.RequestOffer):
+            await self._begin()
+        elif found is None:
+            await self._offer_changes()
+        elif isinstance(found, messages.Answer):
+            await self._take_answer(found)
+        elif isinstance(found, messages.ClientCandidate):
+            if self._pc is not None and self._pc.remoteDescription is not None:
+                await self._add(found.candidate)
+            elif len(self._candidates) < 100:
+                self._candidates.append(found.candidate)
+        elif isinstance(found, messages.Offer):
+            self._told(encode(messages.Failure("microphones and cameras are not passed on")))
+        else:
+            log.info("viewer %d: %s", self.id, found.error[:200])
+
+    async def _begin(self) -> None:
+        """Make a new connection, and offer what there is."""
+        if self._pc is not None:
+            before, self._pc = self._pc, None
+            before.remove_all_listeners()
+            await media_rtc.closed(before)
+        self._tracks.clear()
+        self._channels.clear()
+        self._candidates.clear()
+        await self._watched.ready()
+        pc = self._pc = media_rtc.connection(self._servers, offers=True)
+        pc.on("datachannel", self._on_channel)
+        pc.on("connectionstatechange", lambda: self._on_state(pc))
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(_CONNECT_S, self._too_late, pc)
+        self._add_tracks()
+        self._take(pc.createDataChannel(CONTROL))
+        await self._offer(pc)
+
+    def _too_late(self, pc: RTCPeerConnection) -> None:
+        if pc is self._pc and pc.connectionState != "connected":
+            self._told(encode(messages.Failure("no connection came about")))
+            self.leave()
+
+    def _add_tracks(self) -> bool:
+        """Add what is not there yet; return whether anything changed."""
+        pc = self._pc
+        if pc is None:
+            return False
+        there = self._watched.tracks()
+        changed = False
+        for stream_id, kind in there.items():
+            if stream_id in self._tracks:
+                continue
+            track = self._track(stream_id, kind)
+            transceiver = pc.addTransceiver(track, direction="sendonly")
+            if kind == "video":
+                transceiver.setCodecPreferences(media_rtc.vp8_preferences())
+            media_rtc.watch_sender(
+                transceiver.sender,
+                stream_id,
+                key=lambda stream_id=stream_id: self._key(stream_id, slow=False),  # type: ignore[misc]
+                heard=self._heard,
+                measured=self.pace.measured,
+            )
+            changed = True
+        for stream_id in [one for one in self._tracks if one not in there]:
+            track = self._tracks.pop(stream_id)
+            for transceiver in pc.getTransceivers():
+                if transceiver.sender.track is track:
+                    transceiver.direction = "inactive"
+            track.stop()
+            changed = True
+        return changed
+
+    def _heard(self) -> None:
+        silent = self.pace.silent
+        self.pace.heard()
+        if silent:
+            # He was frozen: he goes on with a whole picture.
+            for stream_id, track in self._tracks.items():
+                if track.kind == "video":
+                    track.buffer.break_off()
+                    self._key(stream_id, slow=False)
+
+    def _track(self, stream_id: str, kind: str) -> _FanTrack:
+        def wanted(slow: bool) -> None:  # noqa: FBT001
+            self._key(stream_id, slow=slow)
+
+        track = self._tracks[stream_id] = _FanTrack(stream_id, kind, self.pace, wanted)
+        return track
+
+    def _key(self, stream_id: str, *, slow: bool) -> None:
+        self._watched.key_wanted(stream_id, slow=slow)
+
+    async def _offer(self, pc: RTCPeerConnection) -> None:
+        self._answered = False
+        await pc.setLocalDescription(await pc.createOffer())
+        self._told(encode(messages.Offer(pc.localDescription.sdp)))
+
+    async def _offer_changes(self) -> None:
+        """Offer again, one at a time."""
+        if self._pc is None or not self._answered:
+            self._again = True
+        elif self._add_tracks():
+            await self._offer(self._pc)
+
+    async def _take_answer(self, answer: messages.Answer) -> None:
+        if self._pc is None or self._answered:
+            return
+        await self._pc.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
+        self._answered = True
+        waiting, self._candidates = self._candidates, []
+        for candidate in waiting:
+            await self._add(candidate)
+        if self._again:
+            self._again = False
+            await self._offer_changes()
+
+    async def _add(self, found: messages.Candidate) -> None:
+        if self._pc is None:
+            return
+        try:
+            candidate = candidate_from_sdp(found.candidate.partition(":")[2])
+            candidate.sdpMid, candidate.sdpMLineIndex = found.sdp_mid, found.sdp_mline_index
+            await self._pc.addIceCandidate(candidate)
+        except Exception as exc:  # noqa: BLE001  a candidate is a hint; one that cannot be used ends nothing
+            log.info("viewer %d: a candidate that cannot be used: %r", self.id, exc)
+
+    def _on_state(self, pc: RTCPeerConnection) -> None:
+        if pc is not self._pc:
+            return
+        if pc.connectionState == "connected":
+            self.pace.heard()
+            for stream_id, track in self._tracks.items():
+                if track.kind == "video":
+                    self._key(stream_id, slow=False)
+        elif pc.connectionState in ("failed", "closed"):
+            self.leave()
+
+    # -- data channels -------------------------------------------------------------------------------------
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        self._take(channel)
+
+    def _take(self, channel: RTCDataChannel) -> None:
+        label = channel.label
+        if len(self._channels) >= 32:
+            return
+        self._channels[label] = channel
+
+        def heard(data: bytes | str) -> None:
+            # An exception here would end the whole connection (aiortc).
+            try:
+                self.pace.heard()
+                self._watched.heard(self, label, data)
+            except Exception:
+                log.exception("viewer %d on %s", self.id, label)
+
+        def opened() -> None:
+            try:
+                self._watched.opened(self, label)
+            except Exception:
+                log.exception("viewer %d opens %s", self.id, label)
+
+        channel.on("message", heard)
+        if channel.readyState == "open":
+            opened()
+        else:
+            channel.on("open", opened)

@@ -1,0 +1,27 @@
+// What the relay is asked over HTTP.
+
+export class Refused extends Error {
+  constructor(status, brief) {
+    super(brief);
+    this.status = status;
+  }
+}
+
+export async function ask(path, method = "GET", body = undefined) {
+  const answer = await fetch(path, {
+    method,
+    credentials: "same-origin",
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (!answer.ok) {
+    let brief = `the relay says ${answer.status}`;
+    try {
+      const { error } = await answer.json();
+      brief = error.details ? `${error.brief}. ${error.details}` : error.brief;
+    } catch { /* no error of ours */ }
+    throw new Refused(answer.status, brief);
+  }
+  return answer;
+}
+
+export const json = async (path) => (await ask(path)).json();

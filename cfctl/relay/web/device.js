@@ -1,0 +1,212 @@
+// One device: its screen, its buttons, and who controls it.
+
+import { json } from "./ask.js";
+import { failed, say, show } from "./page.js";
+import { listen } from "./hands.js";
+import { typeText } from "./keys.js";
+import { numbers } from "./numbers.js";
+import { Session } from "./session.js";
+
+const NUMBERS_MS = 1000;
+const TURN_MS = 1500;
+
+export function showDevice(name) {
+  document.title = name;
+  show("device");
+  const part = (id) => document.getElementById(id);
+  const video = part("video");
+  const screen = part("screen");
+  const streams = new Map();
+  let display = "";
+  let angle = 0;
+  let wanted = 0;
+  let mine = false;
+  let over = false;
+  part("name").textContent = name;
+
+  const session = new Session(name);
+  const view = {
+    video,
+    angle: () => angle,
+    label: () => display || "display_0",
+    mouse: () => Boolean(session.info.mouse_enabled),
+  };
+  const send = (message) => session.send("input-channel", message);
+  const hands = listen(screen, view, send);
+
+  // -- the picture --
+
+  function turn(degrees) {
+    angle = ((degrees % 360) + 360) % 360;
+    fit();
+  }
+
+  // A picture on its side fills the stage the other way round.
+  function fit() {
+    const box = screen.getBoundingClientRect();
+    const turned = angle % 180 !== 0;
+    video.style.width = turned ? `${box.height}px` : "";
+    video.style.height = turned ? `${box.width}px` : "";
+    video.style.maxWidth = video.style.maxHeight = turned ? "none" : "";
+    video.style.transform = angle ? `rotate(${angle}deg)` : "";
+    video.style.flex = turned ? "none" : "";
+  }
+  const watcher = new ResizeObserver(fit);
+  watcher.observe(screen);
+
+  function choose(id) {
+    display = id;
+    if (video.srcObject !== streams.get(id)) video.srcObject = streams.get(id) ?? null;
+    const list = part("displays");
+    const known = [...streams.keys()].filter((one) => one.startsWith("display_")).sort();
+    list.replaceChildren(...known.map((one) => new Option(one, one, false, one === id)));
+    list.hidden = known.length < 2;
+  }
+  part("displays").addEventListener("change", (event) => choose(event.target.value));
+
+  const sound = new Audio();
+  session.addEventListener("stream", ({ detail: { stream, track } }) => {
+    streams.set(stream.id, stream);
+    if (track.kind === "audio") {
+      sound.srcObject = stream;
+      part("sound").hidden = false;
+      return;
+    }
+    track.addEventListener("ended", () => streams.delete(stream.id));
+    choose(!display || display === stream.id ? stream.id : display);
+  });
+  session.addEventListener("state", ({ detail }) => {
+    if (over) return;
+    say(detail.why);
+    part("stage").dataset.connected = detail.connected;
+  });
+  session.addEventListener("refused", ({ detail }) => failed(detail));
+
+  // -- who controls --
+
+  session.addEventListener("hands", ({ detail: state }) => {
+    mine = state.may && (state.mode === "shared" || state.holder === state.you);
+    const free = state.may && state.mode === "one" && state.holder === null;
+    const others = state.viewers === 1 ? "" : `, ${state.viewers} look`;
+    let who = "You look";
+    if (mine) who = "You control";
+    else if (free) who = "Free: touch it to control";
+    else if (state.holder !== null && state.name) who = `${state.name} controls`;
+    part("hands").textContent = who + others;
+    part("take").hidden = !state.may || mine || free;
+    part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
+    screen.classList.toggle("mine", mine || free);
+    for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste")) button.disabled = !state.may;
+  });
+  part("take").addEventListener("click", () => session.send("cfctl-control", { type: "take" }));
+  part("give").addEventListener("click", () => session.send("cfctl-control", { type: "give" }));
+
+  // -- the device's own buttons --
+
+  for (const button of document.querySelectorAll("#tools [data-press]")) {
+    const tell = (state) => session.send("device-control", { command: button.dataset.press, button_state: state });
+    let held = false;
+    const press = (event) => {
+      event.preventDefault();
+      if (!held) held = tell("down");
+    };
+    const release = () => {
+      if (held) tell("up");
+      held = false;
+    };
+    button.addEventListener("pointerdown", press);
+    for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(end, release);
+    button.addEventListener("keydown", (event) => {
+      if (event.code === "Enter" || event.code === "Space") press(event);
+    });
+    button.addEventListener("keyup", release);
+  }
+
+  session.addEventListener("event", ({ detail }) => {
+    if (detail.event === "VIRTUAL_DEVICE_SCREEN_CHANGED" && detail.metadata?.rotation !== undefined) {
+      clearTimeout(turning);
+      turn(Number(detail.metadata.rotation) || 0);
+      wanted = angle;
+    }
+  });
+  let turning = 0;
+  part("rotate").addEventListener("click", () => {
+    wanted = (wanted + 90) % 360;
+    const z = wanted > 180 ? wanted - 360 : wanted;
+    session.send("sensors-channel", `0 0 ${z}`);
+    // A guest that does not say that it has turned is shown turned anyhow.
+    clearTimeout(turning);
+    const target = wanted;
+    turning = setTimeout(() => turn(target), TURN_MS);
+  });
+
+  // -- the page's own --
+
+  async function type(text) {
+    const left = await typeText(text, hands.press);
+    say(left ? `${left} characters are on no keyboard of the device's, and were left out.` : "Typed.");
+  }
+  screen.addEventListener("paste", (event) => {
+    event.preventDefault();
+    type(event.clipboardData.getData("text"));
+  });
+  part("paste").addEventListener("click", () => part("typing").showModal());
+  part("typing").addEventListener("close", () => {
+    if (part("typing").returnValue === "type") type(part("text").value);
+    part("text").value = "";
+    part("typing").returnValue = "";
+  });
+  part("full").addEventListener("click", () => {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else part("stage").requestFullscreen().then(() => screen.focus(), (error) => say(error.message));
+  });
+  part("sound").addEventListener("click", () => {
+    const on = sound.paused;
+    if (on) sound.play().catch((error) => say(error.message));
+    else sound.pause();
+    part("sound").setAttribute("aria-pressed", on);
+  });
+  const measure = numbers(session);
+  let measuring = 0;
+  part("numbers").addEventListener("click", () => {
+    const on = part("stats").hidden;
+    part("stats").hidden = !on;
+    part("numbers").setAttribute("aria-pressed", on);
+    clearInterval(measuring);
+    const look = async () => {
+      const text = await measure();
+      if (!over) part("stats").textContent = text;
+    };
+    if (on) {
+      look();
+      measuring = setInterval(look, NUMBERS_MS);
+    }
+  });
+  json("/api/devices").then(({ devices }) => {
+    const device = devices.find((one) => one.screens.some((other) => other.name === name || other.id === name));
+    const index = device?.screens.findIndex((other) => other.name === name || other.id === name) ?? -1;
+    if (over || index < 0 || !device.adb[index]) return;
+    part("adb").hidden = false;
+    part("adb").addEventListener("click", async () => {
+      // Where the relay's host is a context of somebody's, cfctl adds what it takes to get there.
+      const command = `cfctl adb ${name}`;
+      try {
+        await navigator.clipboard.writeText(command);
+        say(`Copied: ${command}`);
+      } catch {
+        say(command);
+      }
+    });
+  }).catch(failed);
+  screen.focus({ preventScroll: true });
+
+  return () => {
+    over = true;
+    hands.end();
+    session.end();
+    watcher.disconnect();
+    clearInterval(measuring);
+    clearTimeout(turning);
+    sound.pause();
+  };
+}

@@ -1,0 +1,37 @@
+// The statistics over the picture: frames and bits per second, how far away the device is, what was lost.
+
+export function numbers(session) {
+  let before = null;
+  return async () => {
+    const peer = session.peer;
+    if (!peer) return "not connected";
+    const report = await peer.getStats();
+    let video = null;
+    let pair = null;
+    for (const one of report.values()) {
+      if (one.type === "inbound-rtp" && one.kind === "video" && (!video || one.bytesReceived > video.bytesReceived)) {
+        video = one;
+      } else if (one.type === "candidate-pair" && one.nominated) pair = one;
+    }
+    if (!video) return "no picture yet";
+    const now = {
+      at: video.timestamp, bytes: video.bytesReceived, frames: video.framesDecoded,
+      waited: video.jitterBufferDelay, emitted: video.jitterBufferEmittedCount, decode: video.totalDecodeTime,
+    };
+    const past = before && before.frames <= now.frames ? before : now;
+    before = now;
+    const seconds = (now.at - past.at) / 1000 || 1;
+    const frames = now.frames - past.frames;
+    const buffered = now.emitted > past.emitted ? (1000 * (now.waited - past.waited)) / (now.emitted - past.emitted) : 0;
+    const decode = frames ? (1000 * (now.decode - past.decode)) / frames : 0;
+    const trip = session.roundTrip ?? (pair?.currentRoundTripTime ?? 0) * 1000;
+    const way = pair ? report.get(pair.localCandidateId)?.candidateType ?? "" : "";
+    return [
+      `${video.frameWidth ?? 0}x${video.frameHeight ?? 0}  ${(frames / seconds).toFixed(0)} frames/s`,
+      `${((8 * (now.bytes - past.bytes)) / seconds / 1000).toFixed(0)} kbit/s`,
+      `round trip ${trip.toFixed(0)} ms${way === "relay" ? " (TURN)" : ""}`,
+      `latency about ${(trip / 2 + buffered + decode).toFixed(0)} ms`,
+      `lost ${video.packetsLost} packets, dropped ${video.framesDropped} frames`,
+    ].join("\n");
+  };
+}

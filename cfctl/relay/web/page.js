@@ -1,0 +1,78 @@
+// Which view is shown: the door, the list, or a device. The address behind the # says it.
+
+import { ask, json, Refused } from "./ask.js";
+import { showList } from "./list.js";
+import { showDevice } from "./device.js";
+
+const main = document.getElementById("main");
+const status = document.getElementById("status");
+let leave = () => {};
+
+export function say(text) {
+  status.textContent = text;
+}
+
+export function show(name) {
+  main.replaceChildren(document.getElementById(name).content.cloneNode(true));
+}
+
+function door(why) {
+  leave();
+  leave = () => {};
+  document.title = "Enter";
+  show("enter");
+  document.getElementById("why").textContent = why;
+  document.querySelector("form.enter").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      await ask("/session", "POST", { token: document.getElementById("token").value.trim() });
+      route();
+    } catch (error) {
+      document.getElementById("why").textContent = error.message;
+    }
+  });
+  document.getElementById("token").focus();
+}
+
+// A view that is refused for want of a session ends here.
+export function failed(error) {
+  if (error instanceof Refused && error.status === 401) door(error.message);
+  else say(error.message);
+}
+
+async function route() {
+  leave();
+  leave = () => {};
+  say("");
+  let session;
+  try {
+    session = await json("/api/session");
+  } catch (error) {
+    return failed(error);
+  }
+  const name = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  leave = name ? showDevice(name, session) : showList(session);
+}
+
+// A link's code counts once: it is handed over, and is gone from the address before anything else happens.
+async function enter() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const device = given.get("device") ?? "";
+  const code = given.get("code");
+  history.replaceState(null, "", "/#/" + encodeURIComponent(device));
+  try {
+    if (code) await ask("/session", "POST", { code });
+  } catch (error) {
+    // Whoever has a session already needs no link.
+    try {
+      await json("/api/session");
+    } catch {
+      return door(error.message);
+    }
+  }
+  return route();
+}
+
+addEventListener("hashchange", route);
+if (location.pathname === "/enter") enter();
+else route();

@@ -1,0 +1,157 @@
+// A session with a device: signalling over a WebSocket, media and data channels over WebRTC. It begins again by itself.
+
+import { ask } from "./ask.js";
+
+const RETRY_MS = [500, 10000];
+const PING_MS = 1000;
+
+export class Session extends EventTarget {
+  #id;
+  #socket = null;
+  #peer = null;
+  #channels = new Map();
+  #retry = RETRY_MS[0];
+  #timer = 0;
+  #ping = 0;
+  #over = false;
+  #work = Promise.resolve();
+
+  constructor(id) {
+    super();
+    this.#id = id;
+    this.info = {};
+    this.roundTrip = null;
+    this.#begin();
+  }
+
+  get peer() {
+    return this.#peer;
+  }
+
+  end() {
+    this.#over = true;
+    clearTimeout(this.#timer);
+    this.#drop();
+  }
+
+  // Sends on a data channel, if it is open: input that comes late is worth nothing.
+  send(label, data) {
+    const channel = this.#channels.get(label);
+    if (channel?.readyState !== "open") return false;
+    channel.send(typeof data === "string" ? data : JSON.stringify(data));
+    return true;
+  }
+
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  #drop() {
+    clearInterval(this.#ping);
+    this.#socket?.close();
+    this.#peer?.close();
+    this.#socket = this.#peer = null;
+    this.#channels.clear();
+  }
+
+  #again(why) {
+    if (this.#over) return;
+    this.#drop();
+    this.#tell("state", { connected: false, why });
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#begin(), this.#retry);
+    this.#retry = Math.min(2 * this.#retry, RETRY_MS[1]);
+  }
+
+  async #begin() {
+    this.#tell("state", { connected: false, why: "Connecting…" });
+    let config;
+    let relayOnly;
+    try {
+      const answer = await ask("/infra_config");
+      relayOnly = answer.headers.get("X-Cfctl-Relay-Only") === "1";
+      config = await answer.json();
+    } catch (error) {
+      if (error.status === 401) this.#tell("refused", error);
+      return this.#again("The relay cannot be reached.");
+    }
+    if (this.#over) return;
+    const address = new URL(`/devices/${encodeURIComponent(this.#id)}/connect`, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = this.#socket = new WebSocket(address);
+    const peer = this.#peer = new RTCPeerConnection({
+      iceServers: config.ice_servers,
+      iceTransportPolicy: relayOnly ? "relay" : "all",
+    });
+    const say = (message) => {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+    };
+    socket.onopen = () => say({ type: "request-offer" });
+    socket.onmessage = (event) => {
+      const frame = JSON.parse(event.data);
+      if (frame.device_info) this.info = frame.device_info;
+      else if (frame.error) this.#again(frame.error);
+      else if (frame.payload && peer === this.#peer) {
+        this.#work = this.#work.then(() => this.#hear(peer, frame.payload, say)).catch((error) => {
+          if (peer === this.#peer) this.#again(error.message);
+        });
+      }
+    };
+    socket.onclose = () => {
+      if (socket === this.#socket) this.#again("The connection to the relay is gone.");
+    };
+    peer.onicecandidate = ({ candidate }) => {
+      if (candidate?.candidate) say({ type: "ice-candidate", candidate });
+    };
+    peer.ontrack = ({ track, streams, receiver }) => {
+      // A screen is no film: what arrives is shown.
+      receiver.jitterBufferTarget = 0;
+      if (streams[0]) this.#tell("stream", { track, stream: streams[0] });
+    };
+    peer.ondatachannel = ({ channel }) => this.#take(channel);
+    peer.onconnectionstatechange = () => {
+      if (peer !== this.#peer) return;
+      if (peer.connectionState === "connected") {
+        this.#retry = RETRY_MS[0];
+        this.#tell("state", { connected: true, why: "" });
+      } else if (["failed", "closed"].includes(peer.connectionState)) {
+        this.#again("The connection is gone.");
+      }
+    };
+    this.#ping = setInterval(() => this.send("cfctl-control", { type: "ping", at: performance.now() }), PING_MS);
+  }
+
+  async #hear(peer, payload, say) {
+    if (peer !== this.#peer) return;
+    if (payload.type === "offer") {
+      await peer.setRemoteDescription({ type: "offer", sdp: payload.sdp });
+      if (!this.#channels.has("input-channel")) {
+        for (const label of ["input-channel", "sensors-channel", "cfctl-control"]) {
+          this.#take(peer.createDataChannel(label));
+        }
+      }
+      await peer.setLocalDescription(await peer.createAnswer());
+      say({ type: "answer", sdp: peer.localDescription.sdp });
+    } else if (payload.type === "ice-candidate") {
+      await peer.addIceCandidate({
+        candidate: payload.candidate, sdpMid: payload.mid, sdpMLineIndex: payload.mLineIndex,
+      });
+    } else if (payload.type === "error") {
+      throw new Error(payload.error);
+    }
+  }
+
+  #take(channel) {
+    channel.binaryType = "arraybuffer";
+    this.#channels.set(channel.label, channel);
+    channel.onmessage = ({ data }) => {
+      if (channel.label === "cfctl-control") {
+        const message = JSON.parse(data);
+        if (message.type === "pong") this.roundTrip = performance.now() - message.at;
+        else if (message.type === "hands") this.#tell("hands", message);
+      } else if (channel.label === "device-control") {
+        this.#tell("event", JSON.parse(data));
+      }
+    };
+  }
+}

@@ -1,0 +1,105 @@
+"""The screens' part of a relay, put together: streamers register, the hub passes on, pages show."""
+
+from __future__ import annotations
+
+import logging
+from glob import escape
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from cfctl.errors import NoSuchDevice
+from cfctl.relay import media_rtc
+from cfctl.relay.ice import Ice
+from cfctl.relay.roles import word
+from cfctl.relay.screens import Screens
+from cfctl.relay.signaling import Signaling
+from cfctl.relay.streamers import Streamer, Streamers
+from cfctl.relay.web import Web
+from cfctl.relay.web_access import LINK_S, Access, level
+from cfctl.v1 import relay_pb2
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from cfctl.relay.audit import Audit
+    from cfctl.relay.caller import Caller
+    from cfctl.relay.lists import Lists
+    from cfctl.relay.media_hands import Mode
+    from cfctl.relay.people import User
+    from cfctl.relay.tokens import Store
+    from cfctl.wire.webrtc_messages import Config
+
+log = logging.getLogger(__name__)
+
+
+class WebSide:
+    """All of it.
+
+    :param own: the user that the relay runs as.
+    :param url: where a browser finds it.
+    :param mode: whether one viewer controls a device at a time, or all that may.
+    """
+
+    def __init__(
+        self, *, own: User, tokens: Store, lists: Lists, audit: Audit, ice: Ice, mode: Mode, url: str, secure: bool
+    ) -> None:
+        media_rtc.install()
+        # It tells of every candidate and packet that could not be sent.
+        for name in ("aioice", "aiortc"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.url = url
+        self._ice = ice
+        self._lists = lists
+        self.access = Access(own, tokens)
+        self._streamers = Streamers(self._changed)
+        self._screens = Screens(self._streamers, lists, ice.own, mode)
+        self._signaling = Signaling(self._streamers, ice.for_streamers)
+        self._web = Web(access=self.access, screens=self._screens, config=self._config, audit=audit, secure=secure)
+
+    def _changed(self, streamer: Streamer) -> None:
+        self._screens.changed(streamer)
+
+    def _config(self, caller: Caller) -> tuple[Config, bool]:
+        return self._ice.for_viewer(caller.user.name), self._ice.relay_only
+
+    async def link(self, caller: Caller, name: str, role: str) -> relay_pb2.Link:
+        """Return a link that lets one browser in: to one device, or to all that the caller has.
+
+        :raises NoSuchDevice: if there is no such device for him.
+        :raises UsageError: for a role that there is not.
+        """
+        device = ""
+        if name:
+            try:
+                device = (await self._screens.find(caller, name)).name
+            except NoSuchDevice:
+                # One that shows no screen now may show one when the link is opened.
+                found = await self._lists.find(caller, name)
+                device = name if found.position else found.document["name"]
+        found_role = level(role, caller.role)
+        pattern = escape(device.partition("/")[0]) if device else "*"
+        code = self.access.link(caller.user, found_role, pattern)
+        return relay_pb2.Link(
+            url=f"{self.url}/enter#" + urlencode({"code": code, "device": device}),
+            device=device,
+            role=word(found_role),
+            seconds=int(LINK_S),
+        )
+
+    async def serve(
+        self,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        registrations: socket.socket,
+        announcements: socket.socket,
+    ) -> None:
+        """Begin to answer, and to take registrations; all sockets are this one's from now on."""
+        self._signaling.listen(registrations, announcements)
+        await self._web.serve(listener, tls)
+
+    async def close(self) -> None:
+        """End everything: viewers first, so that nothing is held down on any device."""
+        await self._screens.close()
+        await self._web.close()
+        await self._signaling.close()

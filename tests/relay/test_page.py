@@ -1,0 +1,204 @@
+"""The page in Chromium: a picture that moves, touch and keys as they were sent, rotation, and coming back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.relay.relays import PATIENCE_S, Relay, running, wait
+from tests.relay.screens import Streamer, streaming
+
+#: Milliseconds, for whatever Playwright waits for.
+_PATIENCE_MS = 1000 * PATIENCE_S
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[Relay]:
+    with running(web="127.0.0.1:0") as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def streamer(relay: Relay) -> Iterator[Streamer]:
+    with streaming(relay) as streamer:
+        yield streamer
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, relay: Relay) -> Iterator[Page]:
+    """Give a page that has entered with an operator's token, and must not complain."""
+    context = browser.new_context()
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
+    enter(page, relay, "operator")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def enter(page: Page, relay: Relay, role: str) -> None:
+    page.goto(relay.listeners["web"]["address"])
+    page.get_by_label("Token").fill(relay.token(role))
+    page.get_by_role("button", name="Enter").click()
+    expect(page.get_by_role("heading", name="Devices")).to_be_visible(timeout=_PATIENCE_MS)
+
+
+#: The colour in the middle of the left quarter: what a person sees there.
+_COLOUR = """() => {
+  const video = document.getElementById("video");
+  if (!video || !video.videoWidth) return null;
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  const to = canvas.getContext("2d");
+  to.drawImage(video, 0, 0);
+  return [...to.getImageData(canvas.width / 4, canvas.height / 2, 1, 1).data].join(",");
+}"""
+
+
+def colours(page: Page, count: int) -> set[str]:
+    """Return the colours that the screen shows until there were so many."""
+    seen: set[str] = set()
+
+    def look() -> bool:
+        colour = page.evaluate(_COLOUR)
+        if colour:
+            seen.add(colour)
+        return len(seen) >= count
+
+    wait(look, f"{count} colours")
+    return seen
+
+
+def watch(page: Page, name: str = "pad-1") -> None:
+    page.evaluate(f"location.hash = '#/{name}'")
+    page.wait_for_selector("#stage[data-connected=true]")
+
+
+def test_the_picture_arrives_and_changes(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    assert len(colours(page, 4)) >= 4
+    assert page.evaluate("document.getElementById('video').videoWidth") == 320
+
+
+def test_keys_and_touches_arrive_as_they_were_sent(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    before = len(streamer.heard("input-channel"))
+
+    def news() -> list[Any]:
+        return streamer.heard("input-channel")[before:]
+
+    page.locator("#screen").focus()
+    page.keyboard.press("a")
+    wait(lambda: len(news()) >= 2, "a key")
+    assert news() == [
+        {"type": "keyboard", "keycode": "KeyA", "event_type": "keydown"},
+        {"type": "keyboard", "keycode": "KeyA", "event_type": "keyup"},
+    ]
+    before += 2
+    box = page.locator("#screen").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.up()
+    wait(lambda: len(news()) >= 2, "a touch")
+    down, up = news()
+    assert (down["type"], down["down"], up["down"]) == ("multi-touch", 1, 0)
+    assert down["id"] == up["id"] == [0]
+    assert abs(down["x"][0] - 160) <= 1
+    assert abs(down["y"][0] - 120) <= 1
+    assert down["device_label"] == "display_0"
+
+
+def test_buttons_and_rotation(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    page.get_by_role("button", name="Volume up").click()
+    wait(lambda: len(streamer.heard("device-control")) >= 2, "a button")
+    assert streamer.heard("device-control")[-2:] == [
+        {"command": "volumeup", "button_state": "down"},
+        {"command": "volumeup", "button_state": "up"},
+    ]
+    page.get_by_role("button", name="Rotate").click()
+    wait(lambda: streamer.heard("sensors-channel"), "the angle")
+    assert streamer.heard("sensors-channel")[-1] == [0, 0, 90]
+    wait(lambda: page.evaluate("document.getElementById('video').style.transform === 'rotate(90deg)'"), "the page")
+
+
+def test_pasting_is_typing(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    colours(page, 1)
+    before = len(streamer.heard("input-channel"))
+    page.get_by_role("button", name="Paste").click()
+    page.get_by_label("What is typed").fill("Hi!\n€")
+    page.get_by_role("button", name="Type it").click()
+    expect(page.locator("#status")).to_contain_text("1 characters", timeout=_PATIENCE_MS)
+    wait(lambda: len(streamer.heard("input-channel")) >= before + 12, "the keys")
+    typed = [one["keycode"] for one in streamer.heard("input-channel")[before:] if one["event_type"] == "keydown"]
+    assert typed == ["ShiftLeft", "KeyH", "KeyI", "ShiftLeft", "Digit1", "Enter"]
+
+
+def test_statistics(page: Page, streamer: Streamer) -> None:
+    watch(page)
+    page.get_by_role("button", name="Statistics").click()
+    expect(page.locator("#stats")).to_contain_text("frames/s", timeout=_PATIENCE_MS)
+    wait(
+        lambda: page.evaluate("/[1-9][0-9]* frames.s/.test(document.getElementById('stats').textContent)"), "the page"
+    )
+    expect(page.locator("#stats")).to_contain_text("round trip")
+
+
+def test_the_list_shows_a_picture(page: Page, streamer: Streamer) -> None:
+    card = page.locator(".card").filter(has_text="pad-1")
+    expect(card).to_be_visible(timeout=_PATIENCE_MS)
+    wait(
+        lambda: page.evaluate("""() => { const canvas = [...document.querySelectorAll(".card")]
+          .find((card) => card.textContent.includes("pad-1"))?.querySelector("canvas");
+        return canvas && canvas.width === 320
+          && canvas.getContext("2d").getImageData(80, 120, 1, 1).data.some((part, at) => at < 3 && part > 100); }"""),
+        "the page",
+    )
+
+
+def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, streamer: Streamer) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+    enter(page, relay, "viewer")
+    watch(page)
+    colours(page, 2)
+    expect(page.locator("#hands")).to_contain_text("You look", timeout=_PATIENCE_MS)
+    before = len(streamer.heard("input-channel"))
+    page.locator("#screen").focus()
+    page.keyboard.press("b")
+    wait(lambda: page.evaluate("document.querySelector('#tools [data-press]').disabled"), "the page")
+    stats = "async () => (await (await fetch('/api/devices/pad-1/stats')).json()).refused"
+    wait(lambda: page.evaluate(stats), "a refusal")
+    assert streamer.heard("input-channel")[before:] == []
+    context.close()
+
+
+def test_a_streamer_that_dies_and_returns(page: Page, relay: Relay) -> None:
+    with streaming(relay, device_id="pad-2") as first:
+        watch(page, "pad-2")
+        colours(page, 2)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+    with streaming(relay, device_id="pad-2") as second:
+        wait(lambda: second.events("told"), "the relay to look again")
+        colours(page, 3)

@@ -1,0 +1,84 @@
+"""A viewer of the relay's for tests, without a window: ``python -m tests.relay.viewer URL TOKEN DEVICE``.
+
+It takes the encoded frames as they come, and prints a line of JSON for each. What it reads on its standard input, a
+line of JSON each, it sends on a data channel: ``["input-channel", "..."]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from aiohttp import ClientSession
+from aiortc import MediaStreamTrack, RTCDataChannel, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+from cfctl.relay import media_rtc
+
+LABELS = ("input-channel", "cfctl-control", "sensors-channel")
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+async def show(track: MediaStreamTrack) -> None:
+    number = 0
+    try:
+        while True:
+            frame: Any = await track.recv()
+            number += 1
+            say(frame=number, stream=track.id, key=frame.key, timestamp=frame.timestamp, size=len(frame.data))
+    except MediaStreamError:
+        say(ended=track.id)
+
+
+async def main(url: str, token: str, device: str) -> None:
+    media_rtc.install()
+    loop = asyncio.get_running_loop()
+    tasks = set()
+    pc = media_rtc.connection(offers=False)
+    channels: dict[str, RTCDataChannel] = {}
+    pc.on("track", lambda track: tasks.add(loop.create_task(show(track))))
+    pc.on("connectionstatechange", lambda: say(state=pc.connectionState))
+
+    def take(channel: RTCDataChannel) -> None:
+        channels[channel.label] = channel
+        channel.on(
+            "message", lambda data: say(channel=channel.label, data=data if isinstance(data, str) else data.hex())
+        )
+        channel.on("open", lambda: say(open=channel.label))
+
+    pc.on("datachannel", take)
+
+    async def obey() -> None:
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            label, data = json.loads(line)
+            channels[label].send(data)
+
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        ClientSession() as session,
+        session.ws_connect(f"{url}/devices/{device}/connect", headers=headers) as line,
+    ):
+        await line.send_str('{"type":"request-offer"}')
+        async for frame in line:
+            payload = json.loads(frame.data).get("payload")
+            if payload is None:
+                continue
+            if payload["type"] != "offer":
+                say(payload=payload)
+                continue
+            await pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "offer"))
+            if not channels:
+                for label in LABELS:
+                    take(pc.createDataChannel(label))
+                tasks.add(loop.create_task(obey()))
+            await pc.setLocalDescription(await pc.createAnswer())
+            await line.send_str(json.dumps({"type": "answer", "sdp": pc.localDescription.sdp}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
