@@ -45,9 +45,10 @@ class Certificate:
         except (OSError, ValueError) as exc:
             raise UsageError(f"{self.certificate} holds no certificate", str(exc)) from exc
 
-    def context(self) -> ssl.SSLContext:
-        """Return what a server of HTTP/2 needs.
+    def context(self, protocol: str = "h2") -> ssl.SSLContext:
+        """Return what a server needs.
 
+        :param protocol: what it speaks, as ALPN has it: gRPC is HTTP/2.
         :raises UsageError: if certificate and key cannot be read, or do not belong together.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -55,7 +56,7 @@ class Certificate:
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         # A ticket saves a caller a millisecond at the next connection, and costs us memory for each.
         context.num_tickets = 0
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols([protocol])
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as exc:
@@ -75,14 +76,17 @@ class Tls:
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
-        self.context = certificate.context()
+        self.read()
 
     def read(self) -> None:
         """Read it again.
 
         :raises UsageError: if it cannot be used; what was read before stays.
         """
-        self.context = self.certificate.context()
+        grpc, plain = self.certificate.context(), self.certificate.context("http/1.1")
+        self.context = grpc
+        #: For Prometheus: it and curl offer HTTP/2 first, and would speak it if they were let.
+        self.plain = plain
 
 
 def ensure(certificate: Path, key: Path) -> Certificate:

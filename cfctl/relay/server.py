@@ -145,7 +145,7 @@ class Server:
         tls = None if open_ else self._with_certificate()
         served = scrape.Scrape(
             listener,
-            tls=(lambda: tls.context) if tls else None,
+            tls=(lambda: tls.plain) if tls else None,
             allowed=None if open_ else whole.may_measure,
             text=whole.metrics_text,
         )
