@@ -368,9 +368,10 @@ def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:
     shell.stdin.flush()
     assert shell.stdout.readline() == "hello\n"
     assert lab.cfctl("--relay", "lab", "stop", "farm").returncode == 0
-    # The exit status is adb's own: it takes the end of a connection for the end of the command.
     _, said = shell.communicate(timeout=PATIENCE)
     assert "farm/2: farm was stopped" in said
+    # adb itself takes the end of a connection for the end of the command, and says 0.
+    assert shell.returncode == 1
     late = lab.adb("farm", "shell", "true", check=False)
     assert late.returncode == 3
     assert "farm is stopped" in late.stderr
