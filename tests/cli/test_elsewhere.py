@@ -56,7 +56,9 @@ def test_verbs_that_go_there(
 
     def unreachable(words: list[str]) -> None:
         assert run(words) == 1
-        assert "no relay answers at unix:" in capsys.readouterr().err
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("FAILED ")]
+        assert said[0].startswith("Error: no relay answers at unix:")
+        assert said[1] == "  No such file or directory"
 
     unreachable(["--relay", "lab", *argv])
     contexts.use("lab")
@@ -146,3 +148,21 @@ def test_the_choice_costs_a_local_verb_nothing() -> None:
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert loaded.isdisjoint({"grpc", "google.protobuf", "cfctl.remote.contexts"})
+
+
+@pytest.mark.parametrize(
+    ("argv", "right"),
+    [
+        (["ps", "--relay", "lab"], "cfctl --relay lab ps"),
+        (["stop", "a phone", "--relay=lab", "--timeout", "9"], "cfctl --relay=lab stop 'a phone' --timeout 9"),
+        (["ps", "--json", "--relay"], "cfctl --relay CONTEXT ps --json"),
+    ],
+)
+def test_a_relay_that_is_named_after_the_verb(
+    argv: list[str], right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where most programs take all their options: it is said where it stands."""
+    assert run(argv) == 2
+    said = "".join(capsys.readouterr())
+    assert "--relay stands before the verb" in said
+    assert f"Write it so: {right}" in said
