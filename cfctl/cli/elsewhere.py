@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,6 +68,17 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
     module, _, attribute = twin.partition(":")
     found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def aimed(text: str | None) -> str | None:
+    """Return what helps, as it must be typed here: the verbs in it are for the relay that was named."""
+    if not text or _named in ("", LOCAL):
+        return text
+    verbs = re.compile(rf"\bcfctl (?=(?:{'|'.join(_verbs)})\b)")
+    # What is to be done on the relay's host is to be done there.
+    return "\n".join(
+        line if "relay's host" in line else verbs.sub(f"cfctl --relay {_named} ", line) for line in text.split("\n")
+    )
 
 
 def context() -> Context:

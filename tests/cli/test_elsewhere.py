@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cfctl.cli import common, elsewhere
 from cfctl.cli.app import app, run
+from cfctl.errors import NotRunning
 from cfctl.remote import contexts
 from cfctl.remote.contexts import Context
 from tests.schemas import conforms
@@ -166,3 +168,22 @@ def test_a_relay_that_is_named_after_the_verb(
     said = "".join(capsys.readouterr())
     assert "--relay stands before the verb" in said
     assert f"Write it so: {right}" in said
+
+
+def test_what_helps_is_typed_here_as_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere.name("lab")
+    try:
+        both = "Boot it: cfctl restart phone\nOn the relay's host: cfctl launch phone\nSee cfctl psx, cfctl rm phone"
+        common.show_error(NotRunning("phone is stopped", None, both), json_=False)
+        assert capsys.readouterr().err.splitlines()[1:] == [
+            "  Boot it: cfctl --relay lab restart phone",
+            "  On the relay's host: cfctl launch phone",
+            "  See cfctl psx, cfctl rm phone",
+        ]
+        common.show_error(NotRunning("phone is stopped", None, "cfctl restart phone"), json_=True)
+        assert json.loads(capsys.readouterr().out)["error"]["resolution"] == "cfctl restart phone"
+        elsewhere.name("local")
+        common.show_error(NotRunning("phone is stopped", None, "cfctl restart phone"), json_=False)
+        assert capsys.readouterr().err.splitlines()[1:] == ["  cfctl restart phone"]
+    finally:
+        elsewhere.name(None)
