@@ -70,6 +70,15 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
     return found
 
 
+def meant(ctx: click.Context) -> str:
+    """Return the relay that a command line is for which is still being written; empty for this machine."""
+    if ctx.info_name not in _verbs or ctx.parent is None or ctx.parent.parent is not None:
+        return ""
+    # While a shell completes, nothing has been named yet.
+    relay = ctx.parent.params.get("relay") or _in_use()
+    return "" if relay == LOCAL else relay
+
+
 def aimed(text: str | None) -> str | None:
     """Return what helps, as it must be typed here: the verbs in it are for the relay that was named."""
     if not text or _named in ("", LOCAL):

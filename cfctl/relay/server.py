@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import logging
 import os
@@ -265,9 +266,13 @@ def _tcp_listener(where: tuple[str, int]) -> socket.socket:
         both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(place[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
-        raise CfctlError(
-            f"the relay cannot listen on {host}:{port}", exc.strerror, f"See who does: ss -ltnp 'sport = :{port}'"
-        ) from exc
+        helps = {
+            errno.EADDRINUSE: f"See who does: ss -ltnp 'sport = :{port}'",
+            errno.EADDRNOTAVAIL: "See which addresses this host has: ip -brief address",
+            errno.EACCES: "Ports below 1024 are root's: take a higher one.",
+        }
+        why = os.strerror(exc.errno) if exc.errno in helps else exc.strerror
+        raise CfctlError(f"the relay cannot listen on {host}:{port}", why, helps.get(exc.errno or 0)) from exc
 
 
 def _shown(listener: socket.socket) -> str:

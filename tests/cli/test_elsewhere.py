@@ -15,6 +15,7 @@ from cfctl.cli.app import app, run
 from cfctl.errors import NotRunning
 from cfctl.remote import contexts
 from cfctl.remote.contexts import Context
+from tests.remote.test_channel import own, pinned, serving
 from tests.schemas import conforms
 
 REPO = Path(__file__).resolve().parents[2]
@@ -187,3 +188,29 @@ def test_what_helps_is_typed_here_as_it_is_said(capsys: pytest.CaptureFixture[st
         assert capsys.readouterr().err.splitlines()[1:] == ["  cfctl restart phone"]
     finally:
         elsewhere.name(None)
+
+
+def test_tab_offers_the_devices_behind_the_relay(home: Path, tmp_path: Path) -> None:
+    """Those of this machine with the same verb would be others; and nobody's Tab waits for a relay that is gone."""
+
+    def offered(words: str) -> list[str]:
+        tab = {"_CFCTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        argv = [sys.executable, "-m", "cfctl"]
+        done = subprocess.run(
+            argv, env={**os.environ, "PYTHONPATH": str(REPO), **tab}, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    with serving(own(tmp_path)) as server:
+        contexts.add(pinned(server))
+        assert offered("cfctl stop ") == []
+        assert offered("cfctl --relay lab stop ") == ["phone"]
+        contexts.use("lab")
+        assert offered("cfctl logs ") == ["phone"]
+        assert offered("cfctl --relay local logs ") == []
+        assert offered("cfctl clean ") == []
+    assert offered("cfctl logs ") == []
+    assert offered("cfctl --relay nosuch logs ") == []
+    (home / "config/contexts.json").write_text("{")
+    assert offered("cfctl logs ") == []
