@@ -5,8 +5,8 @@
 .PHONY: help setup demo test lint bench lock docs protos clean system-run system-test
 
 BIN := .venv/bin
-# What pytest is called with: make test ARGS='-k gpu'. Two files at once: much of a test is waiting.
-ARGS := -n 2 --dist loadfile
+# What pytest is called with: make test ARGS='-k gpu'. Three files at once: much of a test is waiting.
+ARGS := -n 3 --dist loadfile
 
 SHELL_FILES = $$(git ls-files --cached --others --exclude-standard \
 	| while read -r file; do [ -f "$$file" ] && head -c 64 "$$file" | head -n 1 | tr -d '\0' \
