@@ -355,6 +355,20 @@ def test_a_launch_from_elsewhere_runs_as_the_tokens_user(lab: Lab) -> None:
         lab.cfctl("context", "remove", name)
 
 
+def test_a_guest_that_boots_again_cuts_its_tunnels_off(lab: Lab) -> None:
+    """It forgets its connections without a word, and the VM's process goes on."""
+    before = lab.json("--relay", "lab", "status", "farm/2")["instances"][0]["vm_pid"]
+    # Three bytes, and then silence: nothing but the guest's own end tells that it is gone.
+    shell = lab.start("--relay", "lab", "adb", "farm/2", "shell", "echo up; cat", stdin=subprocess.PIPE, stdout=-1)
+    assert shell.stdout is not None
+    assert shell.stdout.readline() == "up\n"
+    lab.host.cfctl("adb", "farm/2", "shell", "(sleep 1; reboot -f) >/dev/null 2>&1 &", check=False)
+    assert shell.wait(PATIENCE) != 0
+    shell.communicate()
+    until("the guest again", lambda: lab.adb("farm/2", "shell", "echo again", check=False).stdout == "again\n")
+    assert lab.json("--relay", "lab", "status", "farm/2")["instances"][0]["vm_pid"] == before
+
+
 def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:
     shell = lab.start(
         *("--relay", "lab", "adb", "farm/2", "shell", "cat"),
