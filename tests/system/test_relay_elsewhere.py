@@ -188,6 +188,13 @@ def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) 
         assert theirs["operation"] == here["operation"]
         assert theirs["result"].keys() == here["result"].keys()
     assert lab.json("--relay", "lab", "control", "farm/3", "vcpus") == lab.host.json("control", "farm/3", "vcpus")
+    lab.cfctl("--relay", "lab", "control", "farm/3", "balloon", "set", "32M")
+    until(
+        "memory taken", lambda: lab.host.json("control", "farm/3", "balloon", "stats")["result"]["balloon_bytes"] > 0
+    )
+    lab.cfctl("--relay", "lab", "control", "farm/3", "balloon", "set", "0")
+    for words in (["key", "ctrl-a"], ["text", "true"]):
+        assert lab.json("--relay", "lab", "control", "farm/3", *words)["operation"] == words[0]
     # What it cannot do it says in the same words: the embedded guest has no USB.
     cannot = ("control", "farm/3", "usb", "list", "--json")
     elsewhere, there = lab.cfctl("--relay", "lab", *cannot, check=False), lab.host.cfctl(*cannot, check=False)
@@ -348,6 +355,9 @@ def test_a_launch_from_elsewhere_runs_as_the_tokens_user(lab: Lab) -> None:
     assert [device["name"] for device in lab.json("--relay", "mine", "ps")["devices"]] == ["mine"]
     assert lab.cfctl("--relay", "mine", "adb", "mine", "shell", "echo", "up").stdout == "up\n"
     assert "no-such-device" in lab.cfctl("--relay", "mine", "status", "farm", "--json", check=False).stdout
+    # Its guest powers itself off.
+    assert lab.json("--relay", "mine", "powerbtn", "mine")["name"] == "mine"
+    until("the end of the guest", lambda: lab.cfctl("--relay", "mine", "status", "mine", check=False).returncode == 3)
     assert lab.json("--relay", "mine", "restart", "mine", "--no-wait")["state"] in ("preparing", "booting", "running")
     lab.cfctl("--relay", "mine", "stop", "mine")
     lab.host.cfctl("rm", "mine", user=USER)
