@@ -38,7 +38,8 @@ def known(home: Path) -> Context:
 
 
 def test_nothing_named_and_nothing_in_use_is_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["status", "phone", "--json"]) == 1
+    # A name that no VM of this machine has: verbs see those that cfctl did not make, too.
+    assert run(["status", "no-such-phone", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "no-such-device"
 
 
@@ -90,8 +91,8 @@ def test_a_context_in_use_is_for_devices_and_no_verb_mistakes_the_machine(capsys
     # A device verb without a twin: the device of that name here is not the one that is meant.
     assert run(["rm", "phone"]) == 2
     assert "The context lab is in use." in capsys.readouterr().err
-    assert run(["--relay", "local", "rm", "phone"]) == 1
-    assert "there is no device 'phone'" in capsys.readouterr().err
+    assert run(["--relay", "local", "rm", "no-such-phone"]) == 1
+    assert "there is no device 'no-such-phone'" in capsys.readouterr().err
     # Groups are about this machine.
     assert run(["images", "list"]) == 0
     assert run(["context", "list"]) == 0
