@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import pytest
 
 # No test asserts how long something takes: on a busy machine an example may take any time.
 settings.register_profile("default", deadline=None)
@@ -14,3 +17,25 @@ settings.load_profile("default")
 def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
     """Keep addresses in memory out of the names of tests: every process of pytest-xdist must find the same names."""
     return argname if " at 0x" in repr(val) else None
+
+
+#: Files that take a minute or more, the longest first. A worker of pytest-xdist takes whole files, in this order:
+#: begun last, they would be what everybody waits for.
+_LONG = (
+    "test_host_kills.py",
+    "test_docker_faults.py",
+    "test_docker.py",
+    "test_docker_fleet.py",
+    "test_relay_elsewhere.py",
+    "test_device_vm.py",
+    "test_lifecycle_vm.py",
+    "test_host_firewalls.py",
+    "test_control_vm.py",
+    "test_host_lazy.py",
+    "test_host_iptables.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest files begun first."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))

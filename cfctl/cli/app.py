@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -93,6 +94,15 @@ app.add_typer(images.app, name="images")
 app.add_typer(relay.app, name="relay")
 
 
+def _misplaced(argv: list[str]) -> UsageError:
+    """Return what to say to somebody who names a relay after the verb, where most programs take all their options."""
+    place = next(index for index, word in enumerate(argv) if word.split("=")[0] == "--relay")
+    until = place + (1 if "=" in argv[place] else 2)
+    named = argv[place:until] if until <= len(argv) else ["--relay", "CONTEXT"]
+    said = [*named, *argv[:place], *argv[until:]]
+    return UsageError("--relay stands before the verb", None, f"Write it so: {shlex.join(['cfctl', *said])}")
+
+
 def run(argv: list[str]) -> int:
     """Run one command line; return its exit status (DESIGN: 0 done, 1 failed, 2 usage, 3, 4, 5, 130)."""
     try:
@@ -100,7 +110,9 @@ def run(argv: list[str]) -> int:
         with signals.first_counts():
             status = app(argv, prog_name="cfctl", standalone_mode=False)
     except click.UsageError as error:
-        if "--json" in argv:
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--relay":
+            common.show_error(_misplaced(argv), json_="--json" in argv)
+        elif "--json" in argv:
             common.show_error(UsageError(error.format_message()), json_=True)
         else:
             error.show(sys.stderr)

@@ -180,7 +180,7 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
     colour = use_colour(sys.stderr)
     red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colour else ("", "", "")
     print(f"{red}Error:{plain} {bold}{error.brief}{plain}", file=sys.stderr)
-    for part in (error.details, error.resolution):
+    for part in (error.details, elsewhere.aimed(error.resolution)):
         if part:
             print("\n".join(f"  {line}" for line in part.splitlines()), file=sys.stderr)
 

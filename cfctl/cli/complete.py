@@ -6,12 +6,38 @@ from pathlib import Path
 
 import click
 
+#: Seconds that somebody who has pressed Tab is kept waiting for a relay.
+_RELAY_S = 3.0
 
-def device_names() -> list[str]:
-    """Return the names of this user's devices."""
+
+def device_names(ctx: click.Context) -> list[str]:
+    """Return the names of this user's devices, or of those behind the relay that the verb is for."""
+    from cfctl.cli import elsewhere
+    from cfctl.errors import CfctlError
+
+    try:
+        relay = elsewhere.meant(ctx)
+    except CfctlError:
+        return []  # the contexts cannot be read: whoever presses Tab wants no error
+    if relay:
+        return _names_behind(relay)
     from cfctl.launch import registry
 
     return [record.name for record in registry.load_all()]
+
+
+def _names_behind(relay: str) -> list[str]:
+    import asyncio
+
+    from cfctl.control import sync
+    from cfctl.errors import CfctlError
+    from cfctl.remote import calls, choice
+
+    try:
+        asked = calls.asked(choice.context(relay), calls.devices)
+        return [device["name"] for device in sync.run(asyncio.wait_for(asked, _RELAY_S))]
+    except (CfctlError, TimeoutError):
+        return []
 
 
 def context_names() -> list[str]:

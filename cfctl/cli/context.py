@@ -35,7 +35,9 @@ def add(
         typer.Option(help="A file with the token; - is standard input [default: ask].", metavar="FILE"),
     ] = None,
 ) -> Answer:
-    """Know another server's relay: its certificate is pinned, and its token is kept for you alone.
+    """Know another server's relay.
+
+    Its certificate is pinned, and its token is kept for you alone.
 
     The relay shows its fingerprint when it starts, and in cfctl relay status. Without --fingerprint you are shown
     the one that answers and asked. A context of the same name is replaced.
@@ -112,7 +114,9 @@ def _token(file: Path | None) -> str:
 
 @verb(app, "use", remote=HERE)
 def use(*, name: Name) -> Answer:
-    """Have device verbs be for a server when no --relay is given; local is this machine again.
+    """Have device verbs be for a server from now on.
+
+    They are then, when no --relay is given; local is this machine again.
 
     Groups of verbs (host, docker, images, ...) stay this machine's.
 
@@ -161,7 +165,7 @@ def _listed(book: Book) -> Answer:
 
 def _table(book: Book) -> list[str]:
     if not book.contexts:
-        return ["There are no contexts. Know one: cfctl context add NAME HOST:PORT"]
+        return ["There are no contexts. Add one: cfctl context add NAME HOST:PORT"]
     rows = [("", "NAME", "ADDRESS", "CERTIFICATE"), *(_row(context, book) for context in book.contexts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,6 +68,26 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
     module, _, attribute = twin.partition(":")
     found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def meant(ctx: click.Context) -> str:
+    """Return the relay that a command line is for which is still being written; empty for this machine."""
+    if ctx.info_name not in _verbs or ctx.parent is None or ctx.parent.parent is not None:
+        return ""
+    # While a shell completes, nothing has been named yet.
+    relay = ctx.parent.params.get("relay") or _in_use()
+    return "" if relay == LOCAL else relay
+
+
+def aimed(text: str | None) -> str | None:
+    """Return what helps, as it must be typed here: the verbs in it are for the relay that was named."""
+    if not text or _named in ("", LOCAL):
+        return text
+    verbs = re.compile(rf"\bcfctl (?=(?:{'|'.join(_verbs)})\b)")
+    # What is to be done on the relay's host is to be done there.
+    return "\n".join(
+        line if "relay's host" in line else verbs.sub(f"cfctl --relay {_named} ", line) for line in text.split("\n")
+    )
 
 
 def context() -> Context:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl import steps
 from cfctl.cli.common import Answer, print_json, verb
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="Its key, without a passphrase.", metavar="FILE")] = None,
     json_: bool = False,
 ) -> None:
-    """Serve devices until Ctrl-C or SIGTERM; SIGHUP has the certificate and the log opened again.
+    """Serve devices until Ctrl-C or SIGTERM.
 
     As root it serves everybody's devices, each to their owner; as any other user only your own. On this host callers
-    use a unix socket and need no token.
+    use a unix socket and need no token. SIGHUP has the certificate and the log opened again.
 
     \b
     Examples:
@@ -149,7 +150,9 @@ def _tell(document: dict[str, Any]) -> None:
 
 @verb(app, "status")
 def status(*, own: Own = False) -> Answer:
-    """Show how the relay of this host is; the exit status is 3 if none runs.
+    """Show how the relay of this host is.
+
+    The exit status is 3 if none runs.
 
     \b
     Examples:
@@ -235,6 +238,10 @@ def create(
         request = relay_pb2.CreateTokenRequest(role=role, devices=device, ttl=ttl, user=user or "")
         answer = local.call(path, lambda relay: relay.CreateToken, request)
         document, secret = _document(answer.token), answer.secret
+    steps.note(
+        f"A token for the role {document['role']}, until {document['expires_at']}. It is not shown again.\n"
+        "Where it is to be used: cfctl context add NAME HOST:PORT --token-file FILE"
+    )
     return Answer({**document, "secret": secret}, lambda: print(secret))
 
 
@@ -259,9 +266,13 @@ def list_(*, own: Own = False) -> Answer:
     def show() -> None:
         if not documents:
             print("There are no tokens. Make one: cfctl relay token create")
+            return
+        print(f"{'ID':<8}  {'ROLE':<8}  {'USER':<12}  {'EXPIRES':<20}  DEVICES")
         for one in documents:
             over = "  expired" if one["expired"] else ""
-            print(f"{one['id']}  {one['role']:<8}  {one['user']:<12}  {one['expires_at']}  {one['devices']}{over}")
+            print(
+                f"{one['id']}  {one['role']:<8}  {one['user']:<12}  {one['expires_at']:<20}  {one['devices']}{over}"
+            )
 
     return Answer({"tokens": documents}, show)
 

@@ -23,6 +23,11 @@ _RETRY_S = 0.05
 _CONNECT_S = 1.0
 
 
+#: A guest that boots again forgets its connections without a word. It is asked after so many idle seconds, and says
+#: then that it knows nothing of them.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 6}
+
+
 class AdbForwarder:
     """Leads a loopback port to the guest's adbd.
 
@@ -86,6 +91,9 @@ class AdbForwarder:
                 guest.close()
                 raise
             else:
+                guest.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE.items():
+                    guest.setsockopt(socket.IPPROTO_TCP, option, value)
                 return guest
             await asyncio.sleep(_RETRY_S)
 

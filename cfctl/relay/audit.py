@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -99,7 +100,11 @@ class Audit:
             return
         if self._size + len(line) > self._largest:
             self._turn()
-        os.write(self._fd, line)
+        written = os.write(self._fd, line)
+        if written < len(line):
+            # The disk is full now. Half a line would spoil the next one, too.
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += len(line)
 
     def _turn(self) -> None:

@@ -46,8 +46,9 @@ class Certificate:
             raise UsageError(f"{self.certificate} holds no certificate", str(exc)) from exc
 
     def context(self, protocol: str = "h2") -> ssl.SSLContext:
-        """Return what a server of a protocol needs (ALPN); of HTTP/2 unless told.
+        """Return what a server needs.
 
+        :param protocol: what it speaks, as ALPN has it: gRPC is HTTP/2.
         :raises UsageError: if certificate and key cannot be read, or do not belong together.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -76,13 +77,8 @@ class Tls:
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
         self.context = certificate.context()
-        self._web: ssl.SSLContext | None = None
-
-    def web(self) -> ssl.SSLContext:
-        """Return what browsers are spoken to with; read again with the other."""
-        if self._web is None:
-            self._web = self.certificate.context("http/1.1")
-        return self._web
+        #: For browsers and Prometheus: they and curl offer HTTP/2 first, and would speak it if they were let.
+        self.plain = certificate.context("http/1.1")
 
     def read(self) -> None:
         """Read it again.
@@ -90,9 +86,8 @@ class Tls:
         :raises UsageError: if it cannot be used; what was read before stays.
         """
         self.context = self.certificate.context()
-        if self._web is not None:
-            # The listener keeps its context: new connections are shown what is loaded into it.
-            self._web.load_cert_chain(self.certificate.certificate, self.certificate.key)
+        # Its listeners keep this one: new connections are shown what is loaded into it.
+        self.plain.load_cert_chain(self.certificate.certificate, self.certificate.key)
 
 
 def ensure(certificate: Path, key: Path) -> Certificate:

@@ -214,8 +214,10 @@ class Front:
             caller.join(inner)
             await ended.wait()
         except (OSError, TimeoutError, ssl.SSLError, EOFError) as exc:
-            # Who hangs up without a word has only looked whether somebody listens.
-            self.refused["handshake"] += spoken or isinstance(exc, TimeoutError)
+            # Who hangs up without a word has only looked whether somebody listens, or at the certificate.
+            silent = not spoken or (isinstance(exc, EOFError) and not caller.stammers)
+            if not silent or isinstance(exc, TimeoutError):
+                self.refused["handshake"] += 1
             log.debug("%s: %s", connection.address, exc)
         finally:
             connection.close = nothing

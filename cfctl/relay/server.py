@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import logging
 import os
@@ -158,7 +159,7 @@ class Server:
         tls = None if open_ else self._with_certificate()
         served = scrape.Scrape(
             listener,
-            tls=(lambda: tls.context) if tls else None,
+            tls=(lambda: tls.plain) if tls else None,
             allowed=None if open_ else whole.may_measure,
             text=whole.metrics_text,
         )
@@ -191,7 +192,7 @@ class Server:
             unix.append(_unix_listener(path, socket.SOCK_SEQPACKET))
             stack.callback(path.unlink, missing_ok=True)
         stack.push_async_callback(side.close)
-        await side.serve(listener, tls.web() if tls else None, *unix)
+        await side.serve(listener, tls.plain if tls else None, *unix)
         whole.screens = side
         about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
         self._heard(whole, "web", side.url, **about)
@@ -333,9 +334,13 @@ def _tcp_listener(where: tuple[str, int]) -> socket.socket:
         both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(place[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
-        raise CfctlError(
-            f"the relay cannot listen on {host}:{port}", exc.strerror, f"See who does: ss -ltnp 'sport = :{port}'"
-        ) from exc
+        helps = {
+            errno.EADDRINUSE: f"See who does: ss -ltnp 'sport = :{port}'",
+            errno.EADDRNOTAVAIL: "See which addresses this host has: ip -brief address",
+            errno.EACCES: "Ports below 1024 are root's: take a higher one.",
+        }
+        why = os.strerror(exc.errno) if exc.errno in helps else exc.strerror
+        raise CfctlError(f"the relay cannot listen on {host}:{port}", why, helps.get(exc.errno or 0)) from exc
 
 
 def _shown(listener: socket.socket) -> str:

@@ -73,6 +73,11 @@ class Caller(Side):
         self._lost = lost
         self._first = b""
 
+    @property
+    def stammers(self) -> bool:
+        """Whether the caller has begun to say something that is not, or not yet, HTTP/2."""
+        return bool(self._first)
+
     def data_received(self, data: bytes) -> None:
         """Compare the first bytes, hand on the others."""
         if self.other is not None:

@@ -25,7 +25,7 @@ _PATIENCE_S = 5.0
 
 
 async def run(relay: Relay, target: str, args: Sequence[str], *, said: Callable[[str], None]) -> int:
-    """Run adb at this terminal; return its exit status.
+    """Run adb at this terminal; return its exit status, or 1 where it took a tunnel that was cut off for success.
 
     :param target: a device, or ``NAME/2``.
     :param said: called with what people should know: why the tunnel was closed.
@@ -47,11 +47,17 @@ async def run(relay: Relay, target: str, args: Sequence[str], *, said: Callable[
             await asyncio.to_thread(adb.connect, serial)
             status = await _attached(["adb", "-s", serial, *args])
             await listener.settle()
-            return status
+            # adb takes the end of its connection for the end of the command that runs in the guest.
+            return 1 if status == 0 and listener.lost and not _expected(args) else status
         finally:
             ending = True
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(process.run, ["adb", "disconnect", serial], timeout=_FORGET_S, success=None)
+
+
+def _expected(args: Sequence[str]) -> bool:
+    """Tell whether adb is to do what ends its own connection."""
+    return bool({"reboot", "root", "unroot", "disconnect"} & set(args[:1]))
 
 
 async def _attached(argv: list[str]) -> int:

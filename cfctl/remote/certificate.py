@@ -47,6 +47,8 @@ def fetch(where: str) -> Shown:
             der = tls.getpeercert(binary_form=True)
     except ssl.SSLError as exc:
         raise RelayUnreachable(where, f"What listens there does not speak TLS as a relay does: {exc.reason}") from exc
+    except TimeoutError as exc:
+        raise RelayUnreachable(where, f"It did not answer within {_SECONDS:g} s.") from exc
     except OSError as exc:
         raise RelayUnreachable(where, exc.strerror or str(exc)) from exc
     if der is None:

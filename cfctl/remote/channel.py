@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Seconds for a call that only asks.
 ASK_S = 60.0
+
+#: Seconds to look whether anybody listens on a socket of this machine.
+_LOOK_S = 5.0
 
 _OPTIONS: list[tuple[str, int]] = [
     # The largest answer is a screenshot (relay/limits.py).
@@ -69,8 +73,8 @@ async def connected(context: Context) -> AsyncIterator[Relay]:
         yield Relay(channel, context)
     except grpc.aio.AioRpcError as failed:
         error = errors.from_call(failed, context.address)
-        if isinstance(error, RelayUnreachable) and not context.is_local_socket:
-            await asyncio.to_thread(_explain, context)
+        if isinstance(error, RelayUnreachable):
+            await asyncio.to_thread(_explain_socket if context.is_local_socket else _explain, context)
         raise error from failed
     finally:
         await channel.close(None)
@@ -96,3 +100,17 @@ def _explain(context: Context) -> None:
     """
     shown = certificate.fetch(context.address)
     certificate.require(shown, context.fingerprint, context.address, context.name)
+
+
+def _explain_socket(context: Context) -> None:
+    """Look why nobody answers on a unix socket: gRPC says it in many words of its own.
+
+    :raises RelayUnreachable: if nobody answers at all.
+    """
+    path = context.address.partition(":")[2]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_LOOK_S)
+        try:
+            sock.connect(path)
+        except OSError as exc:
+            raise RelayUnreachable(context.address, exc.strerror or str(exc)) from exc

@@ -101,7 +101,7 @@ class Tunnel(stream.Messages):
                     return None
                 case "closed":
                     self.reason = message.closed.reason
-                    self.cut_off = not self._said_all
+                    self.cut_off = self.cut_off or not self._said_all
                     raise ConnectionAbortedError(self.reason)
 
     async def write(self, data: bytes) -> None:
@@ -214,6 +214,8 @@ class Listener:
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tunnels: dict[Tunnel, asyncio.Task[None]] = {}
+        #: Why the last tunnel ended, if the device or the relay cut it off and nothing has connected since.
+        self.lost = ""
 
     @property
     def port(self) -> int:
@@ -274,10 +276,12 @@ class Listener:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 (a coroutine that runs has one)
             self._tunnels[tunnel] = task
+            self.lost = ""
             try:
                 reason = await carry(client, tunnel, self._target)
+                self.lost = reason if tunnel.cut_off else ""
             except CfctlError as error:
-                reason = error.brief
+                reason = self.lost = error.brief
             finally:
                 del self._tunnels[tunnel]
             if reason:

@@ -172,7 +172,10 @@ def test_completion_of_what_is_in_the_cache(
     assert done.stdout.split() == offered
 
 
-@pytest.mark.parametrize("group", [[], ["gpu"], ["guest"], ["host"], ["images"]])
+@pytest.mark.parametrize(
+    "group",
+    [*([], ["gpu"], ["guest"], ["host"], ["images"]), *(["relay"], ["relay", "token"], ["context"])],
+)
 def test_no_summary_is_cut_off(group: list[str]) -> None:
     listed = cfctl(*group, "--help").stdout.partition("Commands:")[2]
     assert listed

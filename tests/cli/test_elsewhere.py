@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cfctl.cli import common, elsewhere
 from cfctl.cli.app import app, run
+from cfctl.errors import NotRunning
 from cfctl.remote import contexts
 from cfctl.remote.contexts import Context
+from tests.remote.test_channel import own, pinned, serving
 from tests.schemas import conforms
 
 REPO = Path(__file__).resolve().parents[2]
@@ -35,7 +38,8 @@ def known(home: Path) -> Context:
 
 
 def test_nothing_named_and_nothing_in_use_is_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["status", "phone", "--json"]) == 1
+    # A name that no VM of this machine has: verbs see those that cfctl did not make, too.
+    assert run(["status", "no-such-phone", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "no-such-device"
 
 
@@ -56,7 +60,9 @@ def test_verbs_that_go_there(
 
     def unreachable(words: list[str]) -> None:
         assert run(words) == 1
-        assert "no relay answers at unix:" in capsys.readouterr().err
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("FAILED ")]
+        assert said[0].startswith("Error: no relay answers at unix:")
+        assert said[1] == "  No such file or directory"
 
     unreachable(["--relay", "lab", *argv])
     contexts.use("lab")
@@ -85,8 +91,8 @@ def test_a_context_in_use_is_for_devices_and_no_verb_mistakes_the_machine(capsys
     # A device verb without a twin: the device of that name here is not the one that is meant.
     assert run(["rm", "phone"]) == 2
     assert "The context lab is in use." in capsys.readouterr().err
-    assert run(["--relay", "local", "rm", "phone"]) == 1
-    assert "there is no device 'phone'" in capsys.readouterr().err
+    assert run(["--relay", "local", "rm", "no-such-phone"]) == 1
+    assert "there is no device 'no-such-phone'" in capsys.readouterr().err
     # Groups are about this machine.
     assert run(["images", "list"]) == 0
     assert run(["context", "list"]) == 0
@@ -146,3 +152,66 @@ def test_the_choice_costs_a_local_verb_nothing() -> None:
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert loaded.isdisjoint({"grpc", "google.protobuf", "cfctl.remote.contexts"})
+
+
+@pytest.mark.parametrize(
+    ("argv", "right"),
+    [
+        (["ps", "--relay", "lab"], "cfctl --relay lab ps"),
+        (["stop", "a phone", "--relay=lab", "--timeout", "9"], "cfctl --relay=lab stop 'a phone' --timeout 9"),
+        (["ps", "--json", "--relay"], "cfctl --relay CONTEXT ps --json"),
+    ],
+)
+def test_a_relay_that_is_named_after_the_verb(
+    argv: list[str], right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where most programs take all their options: it is said where it stands."""
+    assert run(argv) == 2
+    said = "".join(capsys.readouterr())
+    assert "--relay stands before the verb" in said
+    assert f"Write it so: {right}" in said
+
+
+def test_what_helps_is_typed_here_as_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere.name("lab")
+    try:
+        both = "Boot it: cfctl restart phone\nOn the relay's host: cfctl launch phone\nSee cfctl psx, cfctl rm phone"
+        common.show_error(NotRunning("phone is stopped", None, both), json_=False)
+        assert capsys.readouterr().err.splitlines()[1:] == [
+            "  Boot it: cfctl --relay lab restart phone",
+            "  On the relay's host: cfctl launch phone",
+            "  See cfctl psx, cfctl rm phone",
+        ]
+        common.show_error(NotRunning("phone is stopped", None, "cfctl restart phone"), json_=True)
+        assert json.loads(capsys.readouterr().out)["error"]["resolution"] == "cfctl restart phone"
+        elsewhere.name("local")
+        common.show_error(NotRunning("phone is stopped", None, "cfctl restart phone"), json_=False)
+        assert capsys.readouterr().err.splitlines()[1:] == ["  cfctl restart phone"]
+    finally:
+        elsewhere.name(None)
+
+
+def test_tab_offers_the_devices_behind_the_relay(home: Path, tmp_path: Path) -> None:
+    """Those of this machine with the same verb would be others; and nobody's Tab waits for a relay that is gone."""
+
+    def offered(words: str) -> list[str]:
+        tab = {"_CFCTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        argv = [sys.executable, "-m", "cfctl"]
+        done = subprocess.run(
+            argv, env={**os.environ, "PYTHONPATH": str(REPO), **tab}, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    with serving(own(tmp_path)) as server:
+        contexts.add(pinned(server))
+        assert offered("cfctl stop ") == []
+        assert offered("cfctl --relay lab stop ") == ["phone"]
+        contexts.use("lab")
+        assert offered("cfctl logs ") == ["phone"]
+        assert offered("cfctl --relay local logs ") == []
+        assert offered("cfctl clean ") == []
+    assert offered("cfctl logs ") == []
+    assert offered("cfctl --relay nosuch logs ") == []
+    (home / "config/contexts.json").write_text("{")
+    assert offered("cfctl logs ") == []

@@ -81,13 +81,22 @@ def test_tokens(home: dict[str, str]) -> None:
     conforms(listed, "tokens")
     secret = made.pop("secret")
     assert listed == {"tokens": [made]}
-    assert secret not in cfctl(home, "token", "list", "--own").stdout
+    shown = cfctl(home, "token", "list", "--own").stdout
+    assert secret not in shown
+    assert [line.split() for line in shown.splitlines()] == [
+        ["ID", "ROLE", "USER", "EXPIRES", "DEVICES"],
+        [made["id"], "admin", made["user"], made["expires_at"], "farm-*"],
+    ]
     revoked = cfctl(home, "token", "revoke", made["id"], "--own", "--json")
     conforms(json.loads(revoked.stdout), "token")
     assert json.loads(cfctl(home, "token", "list", "--own", "--json").stdout) == {"tokens": []}
-    plain = cfctl(home, "token", "create", "--own").stdout
-    assert plain.startswith("cfctl_")
-    assert len(plain.splitlines()) == 1
+    plain = cfctl(home, "token", "create", "--own")
+    assert plain.stdout.startswith("cfctl_")
+    # The secret alone, for files and pipes; what is to be known about it is for people.
+    assert len(plain.stdout.splitlines()) == 1
+    assert "It is not shown again" in plain.stderr
+    assert "--token-file" in plain.stderr
+    assert cfctl(home, "token", "create", "--own", "--quiet").stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -123,3 +132,14 @@ def test_an_address_that_is_taken(home: dict[str, str]) -> None:
     assert done.returncode == 1
     assert f"the relay cannot listen on 127.0.0.1:{port}" in done.stderr
     assert f"ss -ltnp 'sport = :{port}'" in done.stderr
+
+
+def test_an_address_that_is_another_hosts(home: dict[str, str]) -> None:
+    # RFC 5737: nobody's.
+    done = cfctl(home, "serve", "--grpc", "192.0.2.1:7070")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Error: the relay cannot listen on 192.0.2.1:7070",
+        "  Cannot assign requested address",
+        "  See which addresses this host has: ip -brief address",
+    ]

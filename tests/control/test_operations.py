@@ -193,7 +193,7 @@ def rows() -> list[str]:
         verb, *rest = spec.words
         written = operations.usage(spec) if spec.control else " ".join(["cfctl", verb, "NAME", *rest])
         cells = ["yes" if spec.can(manager) else "no" for manager in (Manager.CROSVM, Manager.QEMU)]
-        relayed = spec.role.name.lower() if spec.relayed else f"{spec.role.name.lower()}, never relayed"
+        relayed = spec.role.name.lower() if spec.relayed else "never" if spec.reaches_host else "no"
         found.append(f"| `{written}` | {spec.summary} | {' | '.join(cells)} | {relayed} |")
     return found
 

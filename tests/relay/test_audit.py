@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,23 @@ def test_it_stays_small(tmp_path: Path) -> None:
     assert newest[-1] == "number-199"
     before = [json.loads(line)["result"] for line in files[1].read_text().splitlines()]
     assert int(before[-1].partition("-")[2]) + 1 == int(newest[0].partition("-")[2])
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    """The kernel then takes a part of it, as it does at a limit of the process: what is written are whole lines."""
+    log = Audit(tmp_path / "audit.log")
+    log.open()
+    log.write(call(), "before", 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "audit.log").stat().st_size + 20, hard))
+    try:
+        log.write(call(), "lost", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write(call(), "after", 0)
+    log.close()
+    lines = (tmp_path / "audit.log").read_text().splitlines()
+    assert [json.loads(line)["result"] for line in lines] == ["before", "after"]
 
 
 def test_it_is_opened_again_after_it_was_moved_away(tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def test_plain_text_on_the_tls_port(relay: Relay) -> None:
             assert _ended(sock)[:1] in (b"", b"\x15")
 
 
+def test_who_only_looks_at_the_certificate_is_not_counted_as_refused(relay: Relay) -> None:
+    """As `cfctl context add` does, and whatever watches that a certificate does not expire."""
+    before = _refused(relay)
+    for _ in range(3):
+        with _connect(relay) as sock, _secure(relay, sock) as tls:
+            assert tls.getpeercert()
+    wait(lambda: relay.status().connections <= 1, "the end of the connections")
+    assert _refused(relay) == before
+    with _connect(relay) as sock, _secure(relay, sock) as tls:
+        tls.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        _ended(tls)
+    wait(lambda: _refused(relay).get("handshake", 0) == before.get("handshake", 0) + 1, "one to be refused")
+
+
 @pytest.mark.usefixtures("unharmed")
 def test_a_megabyte_of_garbage(relay: Relay) -> None:
     garbage = os.urandom(_MIB)

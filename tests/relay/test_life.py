@@ -222,6 +222,15 @@ def test_metrics_beyond_loopback_need_tls_and_a_token() -> None:
             caught.value.close()
         with pytest.raises((urllib.error.URLError, ConnectionError)):
             _get(f"http://127.0.0.1:{port}/metrics")
+        # Prometheus and curl would rather speak HTTP/2: they are told that it is not spoken here.
+        modern = ssl.create_default_context(cadata=relay.pem.decode())
+        modern.check_hostname = False
+        modern.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection(("127.0.0.1", int(port)), PATIENCE_S) as sock,
+            modern.wrap_socket(sock) as asker,
+        ):
+            assert asker.selected_alpn_protocol() == "http/1.1"
 
 
 def test_systemd_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from cfctl.control.operations import TABLE, Role
 from cfctl.errors import UsageError
 from cfctl.relay import roles
 from cfctl.relay.roles import OPERATIONS, RULES
+from cfctl.remote.control import CALLS
 from cfctl.v1 import control_pb2, devices_pb2, host_pb2, relay_pb2, tunnel_pb2
 
 
@@ -52,3 +53,8 @@ def test_words() -> None:
     assert [roles.role(roles.word(level)) for level in Role] == list(Role)
     with pytest.raises(UsageError, match="is no role"):
         roles.role("root")
+
+
+def test_the_table_says_what_the_api_has_calls_for() -> None:
+    """So docs/control.md, which is held equal to the table, promises no more and no less than is done."""
+    assert {name for name, spec in TABLE.items() if spec.relayed} == set(CALLS)

@@ -164,7 +164,21 @@ def test_a_device_that_is_stopped_closes_its_tunnels_with_a_reason(tmp_path: Pat
             box.gone.set()
             assert await reader.read() == b""
             await until(lambda: box.said == ["phone was stopped"])
+            assert here.lost == "phone was stopped"
             writer.close()
+
+    asyncio.run(run())
+
+
+def test_who_ends_a_tunnel_himself_has_not_lost_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with relay(tmp_path, echo) as box, box.listener() as here:
+            reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await until(lambda: bool(box.said))
+            assert here.lost == ""
 
     asyncio.run(run())
 
@@ -183,6 +197,7 @@ def test_a_device_that_closes_first_and_is_found_stopped_a_moment_later(tmp_path
             await asyncio.sleep(0.05)
             box.gone.set()
             await until(lambda: box.said == ["phone was stopped"])
+            assert here.lost == "phone was stopped"
 
     asyncio.run(run())
 

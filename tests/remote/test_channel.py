@@ -189,6 +189,14 @@ def test_a_pin_is_for_the_certificate_and_not_for_who_signed_it(tmp_path: Path) 
         assert evil.seen == []
 
 
+def test_one_that_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that is stopped (SIGSTOP), or something else."""
+    monkeypatch.setattr(certificate, "_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(RelayUnreachable) as caught:
+        certificate.fetch(f"127.0.0.1:{mute.getsockname()[1]}")
+    assert caught.value.details == "It did not answer within 0.2 s."
+
+
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -188,6 +188,13 @@ def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) 
         assert theirs["operation"] == here["operation"]
         assert theirs["result"].keys() == here["result"].keys()
     assert lab.json("--relay", "lab", "control", "farm/3", "vcpus") == lab.host.json("control", "farm/3", "vcpus")
+    lab.cfctl("--relay", "lab", "control", "farm/3", "balloon", "set", "32M")
+    until(
+        "memory taken", lambda: lab.host.json("control", "farm/3", "balloon", "stats")["result"]["balloon_bytes"] > 0
+    )
+    lab.cfctl("--relay", "lab", "control", "farm/3", "balloon", "set", "0")
+    for words in (["key", "ctrl-a"], ["text", "true"]):
+        assert lab.json("--relay", "lab", "control", "farm/3", *words)["operation"] == words[0]
     # What it cannot do it says in the same words: the embedded guest has no USB.
     cannot = ("control", "farm/3", "usb", "list", "--json")
     elsewhere, there = lab.cfctl("--relay", "lab", *cannot, check=False), lab.host.cfctl(*cannot, check=False)
@@ -348,11 +355,28 @@ def test_a_launch_from_elsewhere_runs_as_the_tokens_user(lab: Lab) -> None:
     assert [device["name"] for device in lab.json("--relay", "mine", "ps")["devices"]] == ["mine"]
     assert lab.cfctl("--relay", "mine", "adb", "mine", "shell", "echo", "up").stdout == "up\n"
     assert "no-such-device" in lab.cfctl("--relay", "mine", "status", "farm", "--json", check=False).stdout
+    # Its guest powers itself off.
+    assert lab.json("--relay", "mine", "powerbtn", "mine")["name"] == "mine"
+    until("the end of the guest", lambda: lab.cfctl("--relay", "mine", "status", "mine", check=False).returncode == 3)
     assert lab.json("--relay", "mine", "restart", "mine", "--no-wait")["state"] in ("preparing", "booting", "running")
     lab.cfctl("--relay", "mine", "stop", "mine")
     lab.host.cfctl("rm", "mine", user=USER)
     for name in ("roots", "mine"):
         lab.cfctl("context", "remove", name)
+
+
+def test_a_guest_that_boots_again_cuts_its_tunnels_off(lab: Lab) -> None:
+    """It forgets its connections without a word, and the VM's process goes on."""
+    before = lab.json("--relay", "lab", "status", "farm/2")["instances"][0]["vm_pid"]
+    # Three bytes, and then silence: nothing but the guest's own end tells that it is gone.
+    shell = lab.start("--relay", "lab", "adb", "farm/2", "shell", "echo up; cat", stdin=subprocess.PIPE, stdout=-1)
+    assert shell.stdout is not None
+    assert shell.stdout.readline() == "up\n"
+    lab.host.cfctl("adb", "farm/2", "shell", "(sleep 1; reboot -f) >/dev/null 2>&1 &", check=False)
+    assert shell.wait(PATIENCE) != 0
+    shell.communicate()
+    until("the guest again", lambda: lab.adb("farm/2", "shell", "echo again", check=False).stdout == "again\n")
+    assert lab.json("--relay", "lab", "status", "farm/2")["instances"][0]["vm_pid"] == before
 
 
 def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:
@@ -368,9 +392,10 @@ def test_a_stop_closes_tunnels_with_a_reason(lab: Lab) -> None:
     shell.stdin.flush()
     assert shell.stdout.readline() == "hello\n"
     assert lab.cfctl("--relay", "lab", "stop", "farm").returncode == 0
-    # The exit status is adb's own: it takes the end of a connection for the end of the command.
     _, said = shell.communicate(timeout=PATIENCE)
     assert "farm/2: farm was stopped" in said
+    # adb itself takes the end of a connection for the end of the command, and says 0.
+    assert shell.returncode == 1
     late = lab.adb("farm", "shell", "true", check=False)
     assert late.returncode == 3
     assert "farm is stopped" in late.stderr

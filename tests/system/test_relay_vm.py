@@ -43,18 +43,18 @@ def test_a_vm_from_launch_to_stop(host: Host, box: Sandbox) -> None:
     watch = [*box.cfctl_argv()[:1], "-m", "tests.relay.call", "Devices/Watch", "{}"]
     with box.start(*watch, user=USER, stdout=subprocess.PIPE) as watching:
         try:
+            assert watching.stdout is not None
+            states = (json.loads(line)["changed"]["state"] for line in watching.stdout)
+            assert next(states) == "running"
+            # Who watches is told what lasts: this lasts until the watcher was told.
+            for call, state in (("Suspend", "suspended"), ("Resume", "running")):
+                assert _ended(host.remote(operator, (f"Control/{call}", {"target": "phone"}))[0]) == ("OK", "")
+                assert state in states
             _operate(host, operator, viewer)
             _reboot(host, box)
             *_, device, ended = host.call("Devices/Stop", {"name": "phone"})
             assert (ended, device["device"]["state"]) == ({"status": "OK"}, "stopped")
-            assert watching.stdout is not None
-            states = []
-            for line in watching.stdout:
-                states.append(json.loads(line)["changed"]["state"])
-                if states[-1] == "stopped":
-                    break
-            assert states[0] == "running"
-            assert "suspended" in states
+            assert "stopped" in states
         finally:
             box.run("pkill", "-f", "Devices/Watch", check=False)
             watching.wait(60)
