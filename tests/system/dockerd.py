@@ -112,8 +112,10 @@ def _add_libraries(target: Path) -> None:
 def _mirror() -> str:
     """Return the first mirror that this machine's own apt uses."""
     found = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True)
-    uris = [line for line in found.stdout.split() if line.rstrip("/").endswith(("/debian", "/ubuntu"))]
-    return uris[0] if uris else "http://deb.debian.org/debian"
+    uris = found.stdout.split()
+    assert uris, "apt knows no mirror here"
+    # Others, of security updates say, have not the whole distribution.
+    return next((uri for uri in uris if uri.rstrip("/").endswith(("/debian", "/ubuntu"))), uris[0])
 
 
 def _os_release(name: str) -> str:
