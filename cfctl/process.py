@@ -224,27 +224,8 @@ async def start_piped(
     :raises MissingCommand: if the program is not installed.
     :raises CommandFailed: if the kernel cannot execute it, or not as that user.
     """
-    import asyncio  # here, because it costs more than all the rest, and one caller needs it
-
-    args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
-    whom: dict[str, Any] = {}
-    if credentials is not None:
-        whom = {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
-    log.debug("%s |", shlex.join(args))
-    try:
-        return await asyncio.create_subprocess_exec(
-            *args,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-            limit=limit,
-            **whom,
-        )
-    except (OSError, subprocess.SubprocessError) as exc:
-        raise CommandFailed(args, 126, str(exc)) from exc
+    ends = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return await _start(argv, "|", credentials, env=dict(env), cwd=cwd, limit=limit, **ends)
 
 
 async def start_joined(
@@ -265,24 +246,25 @@ async def start_joined(
     :raises MissingCommand: if the program is not installed.
     :raises CommandFailed: if the kernel cannot execute it, or not as that user.
     """
-    import asyncio  # as in start_piped
+    ends = {"stdin": end.fileno(), "stdout": end.fileno(), "stderr": subprocess.DEVNULL}
+    return await _start(argv, "<>", credentials, env=dict(env), cwd=cwd, **ends)
+
+
+async def _start(
+    argv: Sequence[str | os.PathLike[str]], joined: str, credentials: Credentials | None, **options: Any
+) -> asyncio.subprocess.Process:
+    """Start a program in a session of its own, as another user where one is named.
+
+    :param joined: how the log says what its ends are joined to.
+    """
+    import asyncio  # here, because it costs more than all the rest, and the relay alone needs it
 
     args = [require(os.fspath(argv[0])), *(os.fspath(arg) for arg in argv[1:])]
-    whom: dict[str, Any] = {}
     if credentials is not None:
-        whom = {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
-    log.debug("%s <>", shlex.join(args))
+        options |= {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
+    log.debug("%s %s", shlex.join(args), joined)
     try:
-        return await asyncio.create_subprocess_exec(
-            *args,
-            stdin=end.fileno(),
-            stdout=end.fileno(),
-            stderr=subprocess.DEVNULL,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-            **whom,
-        )
+        return await asyncio.create_subprocess_exec(*args, start_new_session=True, **options)
     except (OSError, subprocess.SubprocessError) as exc:
         raise CommandFailed(args, 126, str(exc)) from exc
 

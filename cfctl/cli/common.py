@@ -185,6 +185,18 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
             print("\n".join(f"  {line}" for line in part.splitlines()), file=sys.stderr)
 
 
+def answer_several(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
+    """Return the answer about several of a kind: what was done, and what could not be."""
+    if errors:
+        document["errors"] = [error.as_dict() for error in errors]
+
+    def show() -> None:
+        for error in errors:
+            show_error(error, json_=False)
+
+    return Answer(document, show, errors[0].exit_code if errors else 0)
+
+
 def console() -> Console:
     """Return rich's drawing board on standard output, plain wherever :func:`use_colour` says no."""
     from rich.console import Console

@@ -10,7 +10,7 @@ import typer
 
 from cfctl import steps
 from cfctl.cli import foreground as foreground_
-from cfctl.cli.common import Answer, print_json, show_error, verb
+from cfctl.cli.common import Answer, answer_several, print_json, verb
 from cfctl.cli.complete import device_names, gpu_modes, host_packages
 from cfctl.cli.complete import images as images_
 from cfctl.cli.ps import ps, size, uptime
@@ -236,7 +236,7 @@ def stop(*, names: Names, events: Events = False) -> Answer:
 
         return told(last)
     errors = each("stop", names, one)
-    return answer({"devices": [device.as_dict() for device in stopped]}, errors)
+    return answer_several({"devices": [device.as_dict() for device in stopped]}, errors)
 
 
 def rm(
@@ -262,7 +262,7 @@ def rm(
 
     removed: list[str] = []
     errors = each("remove", names, one)
-    return answer({"removed": removed}, errors)
+    return answer_several({"removed": removed}, errors)
 
 
 def each(what: str, names: list[str], one: Callable[[str], list[str]]) -> list[CfctlError]:
@@ -291,19 +291,7 @@ def answer_each(what: str, names: list[str], one: Callable[[str], Device]) -> An
         return []
 
     errors = each(what, names, call)
-    return answer({"devices": [device.as_dict() for device in devices]}, errors)
-
-
-def answer(document: dict[str, Any], errors: list[CfctlError]) -> Answer:
-    """Return the answer about several devices: what was done, and what could not be."""
-    if errors:
-        document["errors"] = [error.as_dict() for error in errors]
-
-    def show() -> None:
-        for error in errors:
-            show_error(error, json_=False)
-
-    return Answer(document, show, errors[0].exit_code if errors else 0)
+    return answer_several({"devices": [device.as_dict() for device in devices]}, errors)
 
 
 def status(*, name: Target) -> Answer:

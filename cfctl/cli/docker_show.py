@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from cfctl.cli.common import Answer
+from cfctl.cli.common import Answer, answer_several
 from cfctl.errors import CfctlError
 from cfctl.instance import Instance
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 def each(names: list[str], one: Any, word: str, done: list[str]) -> Answer:
     """Do the same to several containers; one that fails does not keep the others from their turn."""
-    from cfctl.cli.common import show_error
-
     errors: list[CfctlError] = []
     for name in dict.fromkeys(names):
         try:
@@ -25,15 +23,7 @@ def each(names: list[str], one: Any, word: str, done: list[str]) -> Answer:
             errors.append(error)
     if len(names) == 1 and errors:
         raise errors[0]
-    document: dict[str, Any] = {word: done}
-    if errors:
-        document["errors"] = [error.as_dict() for error in errors]
-
-    def show() -> None:
-        for error in errors:
-            show_error(error, json_=False)
-
-    return Answer(document, show, errors[0].exit_code if errors else 0)
+    return answer_several({word: done}, errors)
 
 
 def document(container: Container, devices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cfctl import disk
 from cfctl.cli import control as here
 from cfctl.cli import device, elsewhere
-from cfctl.cli.common import Answer
+from cfctl.cli.common import Answer, answer_several
 from cfctl.cli.display import listed, size_of
 from cfctl.errors import UsageError
 
@@ -114,7 +114,7 @@ def _each(name: str, names: list[str], timeout: int | None) -> Answer:
         return []
 
     errors = device.each(name, names, one)
-    return device.answer({"devices": devices}, errors)
+    return answer_several({"devices": devices}, errors)
 
 
 def _pressed(name: str, target: str, timeout: int | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl.cli import device as here
 from cfctl.cli import elsewhere
-from cfctl.cli.common import Answer, print_json
+from cfctl.cli.common import Answer, answer_several, print_json
 from cfctl.cli.ps import table
 from cfctl.errors import UsageError
 
@@ -73,7 +73,7 @@ def stop(*, names: list[str], events: bool) -> Answer:
         return []
 
     errors = here.each("stop", names, keep)
-    return here.answer({"devices": stopped}, errors)
+    return answer_several({"devices": stopped}, errors)
 
 
 def restart(*, name: str, wait: bool, timeout: int | None, events: bool, foreground: bool) -> Answer:

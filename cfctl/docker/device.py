@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cfctl import steps
 from cfctl.docker import container as containers
 from cfctl.docker import create, execute, inside, names, ssh, store
-from cfctl.errors import CfctlError, EngineRefused, NoSuchDevice, NotRunning
+from cfctl.errors import CfctlError, EngineRefused, FromElsewhere, NoSuchDevice, NotRunning
 from cfctl.instance import Instance
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 CONTAINER_LOG = "container"
 
 
-class DeviceFailed(CfctlError):
+class DeviceFailed(FromElsewhere):
     """An error that cfctl inside a container reported; it keeps its code and its exit status."""
 
     def __init__(self, name: str, error: dict[str, Any], exit_code: int) -> None:
-        super().__init__(error["brief"], error["details"], said_outside(name, error["resolution"]))
-        self.exit_code = exit_code
-        self.code = error["code"]
+        resolution = said_outside(name, error["resolution"])
+        super().__init__(error["brief"], error["details"], resolution, code=error["code"], exit_code=exit_code)
 
 
 #: Verbs that are the same outside, as verbs of `cfctl docker`.

@@ -10,7 +10,6 @@ import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from cfctl.docker import contexts
 from cfctl.errors import CfctlError, EngineRefused, EngineUnreachable
@@ -142,8 +141,3 @@ def _innermost(exc: BaseException) -> str:
     while (inner := exc.__cause__ or exc.__context__) is not None:
         exc = inner
     return str(exc) or type(exc).__name__
-
-
-def host_of(url: str) -> str:
-    """Return what people call the machine of an engine."""
-    return urlsplit(url).hostname or "this machine"
