@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cfctl import process
 from cfctl.errors import CfctlError, NotRunning
@@ -144,7 +144,7 @@ class _Adb(_Way):
         if self._found.container is None:
             return "127.0.0.1", Instance(instance["number"]).adb_port
         host, _, port = instance["adb"].rpartition(":")
-        return ("127.0.0.1" if host == "0.0.0.0" else host), int(port)  # noqa: S104 (that is not listened on)
+        return ("127.0.0.1" if host == "0.0.0.0" else host), int(port)
 
 
 class _Seat(_Way):

@@ -143,7 +143,8 @@ def _result(answer: Message) -> dict[str, Any]:
     if isinstance(answer, api.Picture):
         return {"png": answer.png}
     # In JSON protobuf writes numbers of 64 bits as words.
-    return _numbers(documents.document(answer))
+    found: dict[str, Any] = _numbers(documents.document(answer))
+    return found
 
 
 def _numbers(value: Any) -> Any:
