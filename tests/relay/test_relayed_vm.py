@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -15,10 +17,14 @@ from typing import Any
 import pytest
 
 from cfctl.control.operations import TABLE
+from cfctl.instance import Instance
 from cfctl.launch import procs
 from cfctl.relay import people
+from cfctl.remote.channel import connected
+from cfctl.remote.contexts import Context
+from cfctl.remote.tunnel import ADB, Tunnel
 from tests import crosvm
-from tests.relay.relays import PATIENCE_S, REPO, Relay, bearer, running
+from tests.relay.relays import PATIENCE_S, REPO, Relay, bearer, running, wait
 from tests.schemas import conforms
 
 #: Each changes nothing the second time, so that both can be asked for it.
@@ -43,6 +49,10 @@ SAME = (
     "battery capacity 101",
     "battery status asleep",
 )
+
+
+#: Nobody on this machine has it.
+NUMBER = 127
 
 
 @dataclass
@@ -77,12 +87,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         _write_device(home, tmp_path)
         # The VM's process says whose it is, by its environment.
         monkeypatch.setenv(procs.MARK, str(home))
-        monkeypatch.setenv(procs.INSTANCE, "1")
+        monkeypatch.setenv(procs.INSTANCE, str(NUMBER))
         with crosvm.running(tmp_path / "vm") as vm, socket.socket(socket.AF_UNIX) as launcher:
             (tmp_path / "avd").mkdir()
-            (tmp_path / "avd/cvd-1").symlink_to(vm.target.sockets)
+            (tmp_path / "avd" / Instance(NUMBER).id).symlink_to(vm.target.sockets)
             # Whoever looks sees that a launcher listens; nothing here asks it.
-            launcher.bind(str(tmp_path / "avd/cvd-1/launcher_monitor.sock"))
+            launcher.bind(str(tmp_path / "avd" / Instance(NUMBER).id / "launcher_monitor.sock"))
             launcher.listen()
             yield Place(relay, vm)
 
@@ -94,14 +104,14 @@ def _write_device(home: Path, tmp_path: Path) -> None:
         "owner": people.by_uid(os.geteuid()).name,
         "created_at": "2026-01-01T00:00:00.000Z",
         "request": {"host_package": str(tmp_path)},
-        "numbers": [1],
+        "numbers": [NUMBER],
         "gpu_mode": "none",
         "gpu_reason": "",
         "booted_at": "2026-01-01T00:00:00.000Z",
     }
     (home / "device.json").write_text(json.dumps(record))
     config: dict[str, Any] = {"root_dir": str(home), "instances_uds_dir": str(tmp_path / "avd")}
-    config |= {"vm_manager": "crosvm", "instances": {"1": {}}}
+    config |= {"vm_manager": "crosvm", "instances": {str(NUMBER): {}}}
     (home / ".cuttlefish_config.json").write_text(json.dumps(config))
 
 
@@ -174,3 +184,55 @@ def test_an_operator_resizes_no_disk(place: Place) -> None:
             codes.append(future.code().name)
     assert codes == ["PERMISSION_DENIED", "PERMISSION_DENIED", "OK"]
     assert place.vm.state["disk"] == 1 << 31
+
+
+def test_tunnels_are_written_down_when_they_begin_and_when_they_end(place: Place) -> None:
+    context = Context("here", f"unix:{place.relay.socket}")
+
+    async def run() -> list[list[dict[str, Any]]]:
+        server = await asyncio.start_server(_answer, "127.0.0.1", Instance(NUMBER).adb_port)
+        found = []
+        async with server, connected(context) as relay, asyncio.timeout(PATIENCE_S):
+            for ended_by in ("the device", "the caller", "the VM"):
+                tunnel = await Tunnel.open(relay.channel, "phone", ADB, context.address)
+                opened = await asyncio.to_thread(wait, lambda: _tunnels(place.relay, len(found), 1), "the first line")
+                await tunnel.write(b"hello")
+                assert await tunnel.read() == b"hello!"
+                if ended_by == "the device":
+                    await tunnel.write(b"bye")
+                    await tunnel.finish()
+                    while await tunnel.read() is not None:
+                        pass
+                    await tunnel.closing()
+                elif ended_by == "the caller":
+                    tunnel.cancel()
+                else:
+                    place.vm.child.kill()
+                    await tunnel.closing()
+                both = await asyncio.to_thread(wait, lambda: _tunnels(place.relay, len(found), 2), "the last line")
+                assert both[0] == opened[0]
+                found.append(both)
+        return found
+
+    found = asyncio.run(run())
+    for first, last in found:
+        assert (first["result"], first["device"], first["service"]) == ("opened", "phone", "adb")
+        assert (last["device"], last["service"], last["sent"]) == ("phone", "adb", 6)
+        assert last["user"] == people.by_uid(os.geteuid()).name
+    told = [(last["result"], last["received"], last["reason"]) for _, last in found]
+    assert told[:2] == [("ok", 8, "both ends have finished"), ("cancelled", 5, "the caller has left")]
+    assert told[2][:2] == ("ok", 5)
+    assert told[2][2].startswith("phone ")
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        writer.write(await reader.readexactly(5) + b"!")
+        await reader.read()
+    writer.close()
+
+
+def _tunnels(relay: Relay, before: int, count: int) -> list[dict[str, Any]]:
+    """Return the lines of the audit log about the tunnel that came after others, once there are so many."""
+    lines = [line for line in relay.audit() if line["method"].endswith("Tunnel/Open")][2 * before :]
+    return lines if len(lines) == count else []
