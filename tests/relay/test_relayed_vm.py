@@ -191,7 +191,7 @@ def test_tunnels_are_written_down_when_they_begin_and_when_they_end(place: Place
 
     async def run() -> list[list[dict[str, Any]]]:
         server = await asyncio.start_server(_answer, "127.0.0.1", Instance(NUMBER).adb_port)
-        found = []
+        found: list[list[dict[str, Any]]] = []
         async with server, connected(context) as relay, asyncio.timeout(PATIENCE_S):
             for ended_by in ("the device", "the caller", "the VM"):
                 tunnel = await Tunnel.open(relay.channel, "phone", ADB, context.address)
