@@ -413,15 +413,18 @@ class NoSuchContext(CfctlError):
 
     :param name: the name asked for.
     :param known: the names that exist.
+    :param make: making it may be what is wanted.
     """
 
     code = "no-such-context"
 
-    def __init__(self, name: str, known: Sequence[str]) -> None:
+    def __init__(self, name: str, known: Sequence[str], *, make: bool = True) -> None:
         super().__init__(
             f"there is no context {name!r}",
             f"Contexts: {', '.join(known)}." if known else "There are no contexts.",
-            f"List them: cfctl context list\nOr make it: cfctl context add {name} HOST:PORT",
+            f"List them: cfctl context list\nOr make it: cfctl context add {name} HOST:PORT"
+            if make
+            else "List them: cfctl context list",
         )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl.cli import sitting
 from cfctl.cli.common import Answer, verb
 from cfctl.cli.complete import operation_words
 from cfctl.cli.lifecycle import Target
@@ -152,26 +151,9 @@ def console(*, target: Target, json_: Annotated[bool, typer.Option("--json", hid
       cfctl console phone/2
       cfctl launch phone -- --console=true
     """
-    from cfctl.control import console as consoles
     from cfctl.control import sync
     from cfctl.launch import manage
 
-    if json_:
-        raise UsageError("console is interactive and has no --json")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "console needs a terminal",
-            "A script has better means.",
-            f"Run a command: cfctl adb {target} shell COMMAND",
-        )
-    opened = manage.console(target)
-
-    async def sit() -> None:
-        async with opened:
-            size = os.get_terminal_size(sys.stdin.fileno())
-            print(f"The console of {target}. Ctrl-] leaves it.", file=sys.stderr)
-            print(f"To the guest: stty rows {size.lines} cols {size.columns}", file=sys.stderr)
-            await consoles.interact(opened, source=sys.stdin.fileno(), sink=sys.stdout.fileno())
-
-    sync.run(sit())
-    print(f"\r\nLeft the console of {target}.", file=sys.stderr)
+    sitting.require_terminal(target, json_=json_)
+    sync.run(sitting.sit(target, manage.console(target)))
+    sitting.left(target)

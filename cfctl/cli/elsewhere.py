@@ -25,6 +25,15 @@ MACHINE = "machine"
 #: Says this machine itself, where a context is in use.
 LOCAL = "local"
 
+#: Why verbs for devices have none; the others are about this machine.
+_WHY = {
+    "rm": "It deletes a device's disks and logs for good.",
+    "powerwash": "It wipes a guest's disks for good.",
+    "snapshot": "A snapshot is a directory of the relay's host, and nobody from elsewhere says where it writes.",
+    "screen-record": "A film is a file of the relay's host.",
+    "bugreport": "A bug report is a file of the relay's host.",
+}
+
 #: Verbs that have a twin, as people write them.
 _verbs: list[str] = []
 
@@ -59,11 +68,16 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
         return function
     if twin is None or twin == MACHINE:
         path = click.get_current_context().command_path.split(" ", 1)[1]
+        about = [
+            *([_WHY[path]] if path in _WHY else []),
+            f"The relay {wanted} was named." if _named else f"The context {wanted} is in use.",
+            f"Verbs that are done there: {', '.join(sorted(_verbs))}.",
+        ]
         raise UsageError(
             f"cfctl {path} is not done through a relay",
-            (f"The relay {wanted} was named. " if _named else f"The context {wanted} is in use. ")
-            + f"Verbs that are done there: {', '.join(sorted(_verbs))}.",
-            f"For this machine itself: cfctl --relay local {path}\nOr on the relay's host.",
+            " ".join(about),
+            f"Log in on the relay's host, and there: cfctl {path}\n"
+            f"For this machine itself: cfctl --relay local {path}",
         )
     module, _, attribute = twin.partition(":")
     found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)

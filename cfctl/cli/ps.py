@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -15,9 +16,10 @@ from cfctl.docker import contained
 from cfctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-_TICK_S = 1.0
+#: How often what is watched is shown again.
+TICK_S = 1.0
 
 #: How long a server may take to answer, where all are asked at once.
 _EVERYWHERE_S = 10.0
@@ -66,16 +68,10 @@ def ps(
         devices = _everything()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         return Answer({"devices": devices}, lambda: print("\n".join(table(devices, width))))
-    if json_:
+    with drawing(json_=json_) as draw:
         while True:
-            print_json({"devices": _everything()})
-            time.sleep(_TICK_S)
-    if not sys.stdout.isatty():
-        while True:
-            print("\n".join(table(_everything(), None)), flush=True)
-            time.sleep(_TICK_S)
-    _live()
-    return None
+            draw(_everything())
+            time.sleep(TICK_S)
 
 
 def _everything() -> list[dict[str, Any]]:
@@ -114,25 +110,30 @@ def everywhere(*, watch: bool = False) -> Answer:
     return Answer({"devices": devices, "unreachable": lost}, show, 1 if lost else 0)
 
 
-def _live() -> None:
-    """Draw the table again and again on a screen of its own, until an interrupt."""
-    sys.stdout.write(_ENTER)
-    try:
-        while True:
-            size = shutil.get_terminal_size()
-            lines = [
-                f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"[: size.columns],
-                *table(_everything(), size.columns),
-            ]
-            if len(lines) > size.lines:
-                lines[size.lines - 1 :] = [f"... and {len(lines) - size.lines + 1} more"[: size.columns]]
-            text = "\n".join(f"{line}{_TO_END_OF_LINE}" for line in lines)
-            sys.stdout.write(f"{_HOME}{text}{_TO_END_OF_SCREEN}")
+@contextlib.contextmanager
+def drawing(*, json_: bool) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """Give what shows devices that are watched: as JSON, as tables one after another, or on a screen of its own."""
+    if json_:
+        yield lambda devices: print_json({"devices": devices})
+    elif not sys.stdout.isatty():
+        yield lambda devices: print("\n".join(table(devices, None)), flush=True)
+    else:
+        sys.stdout.write(_ENTER)
+        try:
+            yield _draw
+        finally:
+            sys.stdout.write(_LEAVE)
             sys.stdout.flush()
-            time.sleep(_TICK_S)
-    finally:
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
+
+
+def _draw(devices: list[dict[str, Any]]) -> None:
+    size = shutil.get_terminal_size()
+    lines = [f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"[: size.columns], *table(devices, size.columns)]
+    if len(lines) > size.lines:
+        lines[size.lines - 1 :] = [f"... and {len(lines) - size.lines + 1} more"[: size.columns]]
+    text = "\n".join(f"{line}{_TO_END_OF_LINE}" for line in lines)
+    sys.stdout.write(f"{_HOME}{text}{_TO_END_OF_SCREEN}")
+    sys.stdout.flush()
 
 
 def table(devices: Sequence[dict[str, Any]], width: int | None) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 from cfctl import steps
-from cfctl.cli import elsewhere
+from cfctl.cli import elsewhere, sitting
 from cfctl.cli.common import Answer, print_json
 from cfctl.errors import UsageError
 
@@ -45,24 +43,8 @@ def adb(*, target: str, args: list[str] | None, json_: bool) -> Answer:
 
 def console(*, target: str, json_: bool) -> None:
     """Sit at the serial console of a device."""
-    from cfctl.control import console as consoles
     from cfctl.remote.console import Console
 
-    if json_:
-        raise UsageError("console is interactive and has no --json")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "console needs a terminal",
-            "A script has better means.",
-            f"Run a command: cfctl adb {target} shell COMMAND",
-        )
-
-    async def sit(relay: Relay) -> None:
-        async with Console(relay, target) as opened:
-            size = os.get_terminal_size(sys.stdin.fileno())
-            print(f"The console of {target}. Ctrl-] leaves it.", file=sys.stderr)
-            print(f"To the guest: stty rows {size.lines} cols {size.columns}", file=sys.stderr)
-            await consoles.interact(opened, source=sys.stdin.fileno(), sink=sys.stdout.fileno())
-
-    elsewhere.ask(sit)
-    print(f"\r\nLeft the console of {target}.", file=sys.stderr)
+    sitting.require_terminal(target, json_=json_)
+    elsewhere.ask(lambda relay: sitting.sit(target, Console(relay, target)))
+    sitting.left(target)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from cfctl.cli import device as here
 from cfctl.cli import elsewhere
-from cfctl.cli.common import Answer, answer_several, print_json
+from cfctl.cli.common import Answer, answer_several
 from cfctl.cli.ps import table
 from cfctl.errors import UsageError
 
@@ -28,22 +27,13 @@ def ps(*, watch: bool, all_contexts: bool, json_: bool) -> Answer | None:
     if all_contexts:
         return listing.everywhere(watch=watch)
     if watch:
-        elsewhere.ask(lambda relay: calls.watch(relay, _shown(json_=json_)))
+        with listing.drawing(json_=json_) as draw:
+            live = not json_ and sys.stdout.isatty()
+            elsewhere.ask(lambda relay: calls.watch(relay, draw, again_s=listing.TICK_S if live else None))
         return None
     devices = elsewhere.ask(calls.devices)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return Answer({"devices": devices}, lambda: print("\n".join(table(devices, width))))
-
-
-def _shown(*, json_: bool) -> Any:
-    def show(devices: list[dict[str, Any]]) -> None:
-        if json_:
-            print_json({"devices": devices})
-            return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(time.strftime("%H:%M:%S"), *table(devices, width), sep="\n", flush=True)
-
-    return show
 
 
 def status(*, name: str) -> Answer:
@@ -130,7 +120,7 @@ def launch(
         num_instances=num_instances,
         cpus=_numbers("--cpus", cpus),
         memory_mb=_numbers("--memory-mb", memory_mb),
-        flags=flags,
+        flags=_joined(flags),
         restart=restart,
         timeout_s=timeout or 0,
         no_wait=not wait,
@@ -156,6 +146,17 @@ def _seconds(timeout: int | None, *, wait: bool) -> None:
 def _numbers(option: str, text: str | None) -> list[int]:
     found = here.per_instance(option, text)
     return [] if found is None else list(found) if isinstance(found, tuple) else [found]
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Return flags in the form that the API has them in: ``--x_res 700`` is ``--x_res=700``, as launch_cvd has it."""
+    flags: list[str] = []
+    for word in words:
+        if flags and flags[-1].startswith("-") and "=" not in flags[-1] and not word.startswith("-"):
+            flags[-1] += f"={word}"
+        else:
+            flags.append(word)
+    return flags
 
 
 def _up(found: dict[str, Any]) -> Answer:

@@ -140,16 +140,6 @@ class Cannot:
     instead: str | None = None
 
 
-#: What the relay's API has no call for, though it would reach no further than the VM: what changes a device for good,
-#: what only its host can undo, and what Cuttlefish's VMs are not launched with.
-_UNRELAYED = frozenset(
-    {
-        *("balloon.working-set", "battery.fake", "battery.cancel-fake", "usb.detach", "disk.resize"),
-        *("swap.status", "swap.enable", "swap.trim", "swap.out", "swap.disable"),
-    }
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One operation of the table.
@@ -182,7 +172,7 @@ class Spec:
     @property
     def relayed(self) -> bool:
         """Whether a relay does it for somebody elsewhere."""
-        return not self.reaches_host and self.name not in _UNRELAYED
+        return not self.reaches_host
 
     def can(self, manager: Manager) -> bool:
         """Tell whether a VM manager can do it, if its version can."""

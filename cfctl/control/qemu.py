@@ -234,9 +234,22 @@ async def _usb_detach(target: VmTarget, operation: Operation) -> dict[str, Any]:
 # -- keys --------------------------------------------------------------------------------------------------
 
 
+#: What it says to a name that none of its keys has: since 2.12 (visit_type_enum), and as 9.0 has it.
+_UNKNOWN_KEY = re.compile(r"(?:Invalid parameter|does not accept value) '([^']*)'")
+
+
 async def _key(target: VmTarget, operation: Operation) -> dict[str, Any]:
     keys = [{"type": "qcode", "data": key} for key in operation["keys"].split("-")]
-    await qmp.execute(target.socket, "send-key", keys=keys, hold_time=operation["hold-ms"])
+    try:
+        await qmp.execute(target.socket, "send-key", keys=keys, hold_time=operation["hold-ms"])
+    except QmpRefused as error:
+        # QEMU checks all of them before it presses one (qapi/qapi-visit-core.c).
+        if (unknown := _UNKNOWN_KEY.search(error.said)) is None:
+            raise
+        raise UsageError(
+            f"QEMU knows no key {unknown[1]!r}",
+            "Keys are called as in QEMU's QKeyCode: a, 1, ret, spc, ctrl, shift, alt, meta_l, f1, power, volumeup.",
+        ) from error
     return {}
 
 

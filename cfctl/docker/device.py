@@ -193,7 +193,8 @@ def as_seen_outside(container: Container, device: dict[str, Any]) -> dict[str, A
         # Of what is listened on inside, this machine has what is published.
         ports = {what: published[port].port for what, port in instance["ports"].items() if port in published}
         instances.append({**instance, "adb": str(adb) if adb else None, "vm_pid": None, "ports": ports})
-    return {**device, "runtime": "docker", "container": container.name, "instances": instances}
+    where = {"runtime": "docker", "container": container.name, "engine": container.engine.url}
+    return {**device, **where, "instances": instances}
 
 
 def all_devices(containers: list[Container]) -> dict[str, list[dict[str, Any]]]:

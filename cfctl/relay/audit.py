@@ -62,7 +62,14 @@ class Audit:
     def write(self, call: Call, outcome: str, seconds: float) -> None:
         """Write a line about a call; a disk that is full does not keep the relay from its work."""
         self.record(
-            call.address, call.caller, call.token, call.method, call.about.device, outcome=outcome, seconds=seconds
+            call.address,
+            call.caller,
+            call.token,
+            call.method,
+            call.about.device,
+            outcome=outcome,
+            seconds=seconds,
+            **call.about.more,
         )
 
     def record(
@@ -75,8 +82,12 @@ class Audit:
         *,
         outcome: str,
         seconds: float = 0.0,
+        **more: str | int,
     ) -> None:
-        """Write a line about what somebody did, or was kept from doing."""
+        """Write a line about what somebody did, or was kept from doing.
+
+        :param more: what else there is to say.
+        """
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "peer": peer,
@@ -86,6 +97,7 @@ class Audit:
             "device": device or None,
             "result": outcome,
             "seconds": round(seconds, 3),
+            **more,
         }
         try:
             self._put(json.dumps(line).encode() + b"\n")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfctl.control.operations import Role
 
@@ -46,9 +46,11 @@ class About:
     """What a call is about, for the log.
 
     :param device: its name; empty as long as it is not known.
+    :param more: what else is to be written down at its end.
     """
 
     device: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 _current: ContextVar[Caller] = ContextVar("caller")

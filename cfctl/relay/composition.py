@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cfctl.errors import NotRunning
+from cfctl.relay import caller as callers
 from cfctl.relay.controls import Control
 from cfctl.relay.devices import Devices
 from cfctl.relay.front import Front
@@ -19,7 +20,7 @@ from cfctl.relay.host import Host
 from cfctl.relay.itself import Relay
 from cfctl.relay.lists import Lists
 from cfctl.relay.metrics import Metrics
-from cfctl.relay.tunnel import Tunnel
+from cfctl.relay.tunnel import Journal, Tunnel
 from cfctl.relay.ways import Ways
 from cfctl.relay.worker import Worker
 from cfctl.v1 import (
@@ -53,6 +54,22 @@ _SERVICES = (
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
     relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name,
 )
+
+
+class _Tunnels(Journal):
+    """Has tunnels written into the audit log: when they begin, and with the line of their call when they end."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def opened(self, service: str) -> None:
+        """Write down the beginning."""
+        self._gate.began(service)
+
+    def closed(self, service: str, received: int, sent: int, reason: str | None) -> None:
+        """Have the call's own line say what it was."""
+        more = {"service": service, "received": received, "sent": sent}
+        callers.about().more.update(more if reason is None else {**more, "reason": reason})
 
 
 class Composition:
@@ -93,7 +110,7 @@ class Composition:
         control_pb2_grpc.add_ControlServicer_to_server(Control(self.worker, self.lists), self._server)
         host_pb2_grpc.add_HostServicer_to_server(Host(self.worker), self._server)
         self.ways = Ways(self.lists, nowhere)
-        self.tunnels = Tunnel(self.ways, heard=self.metrics.tunnelled, drop=self._drop)
+        self.tunnels = Tunnel(self.ways, heard=self.metrics.tunnelled, drop=self._drop, journal=_Tunnels(self.gate))
         tunnel_pb2_grpc.add_TunnelServicer_to_server(self.tunnels, self._server)
         itself = Relay(
             store=tokens,

@@ -33,7 +33,19 @@ _PICTURE = 20 << 20
 _MIB = 1 << 20
 
 #: What the API calls the battery's properties, and the table.
-_BATTERY = {"status": "status", "health": "health", "present": "present", "capacity": "capacity", "aconline": "ac"}
+_BATTERY = {
+    **{name: name for name in ("status", "health", "present", "capacity", "fake", "cancel-fake")},
+    "aconline": "ac",
+}
+
+_Swap = control_pb2.SetSwapRequest.Action
+
+_SWAP = {
+    _Swap.ACTION_ENABLE: "enable",
+    _Swap.ACTION_TRIM: "trim",
+    _Swap.ACTION_OUT: "out",
+    _Swap.ACTION_DISABLE: "disable",
+}
 
 _DPI, _REFRESH_RATE_HZ = 320, 60
 
@@ -75,7 +87,13 @@ class Control(control_pb2_grpc.ControlServicer):
     async def SetBalloon(self, request: control_pb2.SetBalloonRequest, context: Context) -> control_pb2.Done:
         """Take memory from the guest, or give it back."""
         del context
-        return await self._done("balloon.set", request.target, f"{request.mb}M")
+        return await self._done("balloon.set", request.target, f"{request.mb}M", _word(request.wait))
+
+    async def GetWorkingSet(self, request: control_pb2.TargetRequest, context: Context) -> control_pb2.WorkingSet:
+        """Tell which of its memory the guest has used lately."""
+        del context
+        found = await self._operate("balloon.working-set", request.target)
+        return ParseDict(found, control_pb2.WorkingSet(), ignore_unknown_fields=True)
 
     async def SetBattery(self, request: control_pb2.SetBatteryRequest, context: Context) -> control_pb2.Done:
         """Have the guest believe something about its battery."""
@@ -83,7 +101,10 @@ class Control(control_pb2_grpc.ControlServicer):
         name = _BATTERY.get(request.property)
         if name is None:
             raise UsageError(f"a battery has no {request.property[:50]!r}", f"Properties: {', '.join(_BATTERY)}.")
-        return await self._done(f"battery.{name}", request.target, request.value)
+        values = [request.value] if operations.TABLE[f"battery.{name}"].arguments else []
+        if request.value and not values:
+            raise UsageError(f"{request.property} takes no value")
+        return await self._done(f"battery.{name}", request.target, *values)
 
     async def ListDisplays(
         self, request: control_pb2.TargetRequest, context: Context
@@ -130,6 +151,34 @@ class Control(control_pb2_grpc.ControlServicer):
         found = await self._operate("usb.list", request.target)
         return ParseDict(found, control_pb2.ListUsbResponse(), ignore_unknown_fields=True)
 
+    async def DetachUsb(self, request: control_pb2.DetachUsbRequest, context: Context) -> control_pb2.UsbPort:
+        """Take a USB device from the guest."""
+        del context
+        found = await self._operate("usb.detach", request.target, str(request.port))
+        return ParseDict(found, control_pb2.UsbPort(), ignore_unknown_fields=True)
+
+    async def ResizeDisk(self, request: control_pb2.ResizeDiskRequest, context: Context) -> control_pb2.Done:
+        """Make a disk larger or smaller."""
+        del context
+        return await self._done("disk.resize", request.target, str(request.index), str(request.bytes))
+
+    async def GetSwap(self, request: control_pb2.TargetRequest, context: Context) -> control_pb2.SwapStatus:
+        """Tell how much of the guest's memory is swapped out."""
+        del context
+        found = await self._operate("swap.status", request.target)
+        return ParseDict(found, control_pb2.SwapStatus(), ignore_unknown_fields=True)
+
+    async def SetSwap(self, request: control_pb2.SetSwapRequest, context: Context) -> control_pb2.Done:
+        """Have the guest's memory swapped out, or in again."""
+        del context
+        name = _SWAP.get(request.action)
+        if name is None:
+            raise UsageError("there is no such action", f"Actions: {', '.join(_Swap.keys()[1:])}.")
+        if request.slow_file_cleanup and name != "disable":
+            raise UsageError("slow_file_cleanup is for ACTION_DISABLE alone")
+        values = [_word(request.slow_file_cleanup)] if name == "disable" else []
+        return await self._done(f"swap.{name}", request.target, *values)
+
     async def ListVcpus(self, request: control_pb2.TargetRequest, context: Context) -> control_pb2.ListVcpusResponse:
         """Return the host's threads that are the guest's processors."""
         del context
@@ -143,7 +192,8 @@ class Control(control_pb2_grpc.ControlServicer):
     async def PressKey(self, request: control_pb2.PressKeyRequest, context: Context) -> control_pb2.Done:
         """Press keys together."""
         del context
-        return await self._done("key", request.target, "-".join(request.keys))
+        held = [str(request.hold_ms)] if request.hold_ms else []
+        return await self._done("key", request.target, "-".join(request.keys), *held)
 
     async def TypeText(self, request: control_pb2.TypeTextRequest, context: Context) -> control_pb2.Done:
         """Type a text."""
@@ -191,3 +241,7 @@ class Control(control_pb2_grpc.ControlServicer):
             )
         finally:
             self._lists.forget(found.actor)
+
+
+def _word(value: bool) -> str:  # noqa: FBT001 (it is what is written)
+    return str(value).lower()

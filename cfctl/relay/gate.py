@@ -172,6 +172,15 @@ class Gate(grpc.aio.ServerInterceptor):
         if call.caller is None or (call.rule is not None and call.rule.recorded) or outcome == NotAllowed.code:
             self._audit.write(call, outcome, seconds)
 
+    def began(self, service: str) -> None:
+        """Write down that a tunnel is open, which may be for long: its end has a line of its own.
+
+        Called in the task of its call.
+        """
+        caller, about = callers.current(), callers.about()
+        address, method = caller.connection.address, "/cfctl.v1.Tunnel/Open"
+        self._audit.record(address, caller, caller.token, method, about.device, outcome="opened", service=service)
+
     @property
     def calls(self) -> int:
         """How many calls are being answered."""
@@ -271,6 +280,10 @@ class Call:
             log.error("%s failed", self.method, exc_info=error)
             told = CfctlError("the relay itself failed", None, "This is a bug: its host's log says more.")
             outcome = "bug"
+        if "service" in self.about.more:
+            # A tunnel that was not ended by its device.
+            why = self._reason.brief if self._reason else "the caller has left" if outcome == "cancelled" else outcome
+            self.about.more.setdefault("reason", why)
         self._gate.closed(self, outcome)
         if told is not None:
             await wire.abort(self.context, told)

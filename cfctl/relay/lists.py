@@ -53,6 +53,21 @@ class Found:
         return self.document.get("container")
 
     @property
+    def engine(self) -> str | None:
+        """The engine that the container is on, as ``--engine`` takes it."""
+        return self.document.get("engine")
+
+    @property
+    def instance(self) -> dict[str, Any]:
+        """The instance that was named; of the whole device, the first."""
+        return self.instance_in(self.document)
+
+    def instance_in(self, document: Document) -> dict[str, Any]:
+        """Return the same instance in a later look at the device."""
+        instance: dict[str, Any] = document["instances"][(self.position or 1) - 1]
+        return instance
+
+    @property
     def target(self) -> str:
         """What the verbs take as its name."""
         return self.name if self.position is None else f"{self.name}/{self.position}"

@@ -40,7 +40,8 @@ class Rule:
     here: bool = False
 
 
-#: Which operation of the table each method of the service Control does; SetBattery does any of the battery's.
+#: Which operation of the table each method of the service Control does; SetBattery does any of the battery's, and
+#: SetSwap any that changes what is swapped.
 OPERATIONS = {
     "Suspend": "suspend",
     "Resume": "resume",
@@ -48,12 +49,17 @@ OPERATIONS = {
     "SleepButton": "sleepbtn",
     "GetBalloon": "balloon.stats",
     "SetBalloon": "balloon.set",
+    "GetWorkingSet": "balloon.working-set",
     "SetBattery": "battery.capacity",
     "ListDisplays": "display.list",
     "AddDisplay": "display.add",
     "RemoveDisplay": "display.remove",
     "Screenshot": "display.screenshot",
     "ListUsb": "usb.list",
+    "DetachUsb": "usb.detach",
+    "ResizeDisk": "disk.resize",
+    "GetSwap": "swap.status",
+    "SetSwap": "swap.enable",
     "ListVcpus": "vcpus",
     "PressKey": "key",
     "TypeText": "text",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,6 +75,16 @@ class Resolver(Protocol):
         """
 
 
+class Journal:
+    """Hears of tunnels in the task of the call: for whoever writes down what was done."""
+
+    def opened(self, service: str) -> None:
+        """Hear that a tunnel to ``adb`` or ``console`` is connected."""
+
+    def closed(self, service: str, received: int, sent: int, reason: str | None) -> None:
+        """Hear how many bytes it has carried, and why it has ended; None: the call was ended, which says why."""
+
+
 class Tunnel(tunnel_pb2_grpc.TunnelServicer):
     """The servicer.
 
@@ -88,11 +99,13 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
         limits: Limits | None = None,
         heard: Callable[[str, str, int], None] = lambda _service, _direction, _size: None,
         drop: Callable[[str], None] = lambda _peer: None,
+        journal: Journal | None = None,
     ) -> None:
         self._resolve = resolve
         self._limits = limits or Limits()
         self._heard = heard
         self._drop = drop
+        self._journal = journal or Journal()
         #: How many there are.
         self.open = 0
 
@@ -124,17 +137,28 @@ class Tunnel(tunnel_pb2_grpc.TunnelServicer):
             raise DeadlinePassed(f"{wanted.target} was not reached within {self._limits.connect_s:g} s") from None
         except OSError as exc:
             raise CfctlError(f"{wanted.target} cannot be reached: {exc.strerror or exc}") from exc
+        word = _WORDS[wanted.service]
+        carried = Counter({"received": 0, "sent": 0})
+
+        def heard(direction: str, size: int) -> None:
+            carried[direction] += size
+            self._heard(word, direction, size)
+
         with end:
-            await context.write(_Response(opened=True))
-            word = _WORDS[wanted.service]
-            caller = _Caller(requests, context, lambda direction, size: self._heard(word, direction, size))
+            reason: str | None = None
+            self._journal.opened(word)
             try:
+                await context.write(_Response(opened=True))
+                caller = _Caller(requests, context, heard)
                 reason = await self._until_its_end(end, way, caller, wanted.target)
-                async with asyncio.timeout(self._limits.close_s):
-                    await caller.close(reason)
-            except TimeoutError:
-                self._drop(context.peer())
-                await caller.broken()
+                try:
+                    async with asyncio.timeout(self._limits.close_s):
+                        await caller.close(reason)
+                except TimeoutError:
+                    self._drop(context.peer())
+                    await caller.broken()
+            finally:
+                self._journal.closed(word, carried["received"], carried["sent"], reason)
 
     async def _wanted(self, requests: AsyncIterator[tunnel_pb2.TunnelRequest]) -> tunnel_pb2.TunnelTarget:
         try:

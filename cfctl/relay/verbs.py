@@ -19,7 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(/[0-9]{1,3})?")
 #: What runs a command in a container: through the engine, so that its words stay words.
 INSIDE = ("docker", "login", "--exec")
 
-_LOGS = ("kernel", "launcher", "launch")
+#: cfctl's own Python in every container (cfctl/docker/names.py).
+PYTHON_INSIDE = "/opt/cfctl/bin/python"
+
+_LOGS = ("kernel", "console", "launcher", "launch")
 
 
 def stop(found: Found) -> list[str]:
@@ -60,11 +63,28 @@ def logs(found: Found, request: devices_pb2.LogsRequest) -> list[str]:
 def control(found: Found, verb: str, words: Sequence[str]) -> list[str]:
     """Return what asks a VM for something; one in a container is asked by the ``cfctl`` in there."""
     asked = [verb, _name(found.target), *words]
-    return asked if found.container is None else [*INSIDE, _name(found.container), "--", "cfctl", *asked]
+    return asked if found.container is None else [*_inside(found, found.container), "cfctl", *asked]
+
+
+def sitting(found: Found, service: str) -> list[str]:
+    """Return the module, and its arguments, that sits at a service of a device (:mod:`cfctl.relay.sit`)."""
+    asked = ["cfctl.relay.sit", service, _name(found.target)]
+    if found.container is None:
+        return asked
+    return ["cfctl", *_inside(found, found.container), PYTHON_INSIDE, "-P", "-m", *asked]
+
+
+def _inside(found: Found, container: str) -> list[str]:
+    return [*INSIDE, *_engine(found), _name(container), "--"]
 
 
 def _verb(found: Found, verb: str) -> list[str]:
-    return ["docker", verb] if found.container else [verb]
+    return ["docker", verb, *_engine(found)] if found.container else [verb]
+
+
+def _engine(found: Found) -> list[str]:
+    """Return the option that names the container's engine: it need not be the one that docker would take."""
+    return [f"--engine={found.engine}"] if found.engine else []
 
 
 def _events(found: Found) -> list[str]:

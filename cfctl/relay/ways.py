@@ -1,4 +1,7 @@
-"""The ways that tunnels take: to a device's adb port on loopback, or to its console as the device's user."""
+"""The ways that tunnels take: to a device's adb port, or to its console as the device's user.
+
+What is in a container, and not published, is reached by a program in there, which the engine runs.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.errors import CfctlError, NotRunning, UsageError
+from cfctl.errors import CfctlError, NotRunning
 from cfctl.instance import Instance
 from cfctl.relay import caller as callers
+from cfctl.relay import sit, verbs
 from cfctl.relay.worker import environment
 from cfctl.v1 import tunnel_pb2
 from cfctl.wire import errors as wire
@@ -38,7 +43,7 @@ _THERE = (*_TALKING, "suspended", "preparing")
 #: Seconds until it is asked again what could not be told.
 _AGAIN_S = 5.0
 
-#: The first line of a console's program is shorter.
+#: The first line of a program is shorter.
 _LONGEST_LINE = 64 << 10
 
 _END_S = 10.0
@@ -47,17 +52,17 @@ _END_S = 10.0
 class Ways:
     """Finds them; a :class:`~cfctl.relay.tunnel.Resolver`.
 
-    :param nowhere: an empty directory, in which the programs of consoles run.
+    :param nowhere: an empty directory, in which programs run that sit at a device.
     """
 
     def __init__(self, lists: Lists, nowhere: Path) -> None:
         self._lists = lists
         self._nowhere = nowhere
-        #: Of consoles' programs; a task that nobody holds is collected.
+        #: Of such programs; a task that nobody holds is collected.
         self._endings: set[asyncio.Task[None]] = set()
 
     async def settle(self) -> None:
-        """Wait until the programs of consoles have ended, as they do when their tunnels have."""
+        """Wait until the programs have ended, as they do when their tunnels have."""
         while self._endings:
             await asyncio.wait(self._endings)
 
@@ -66,7 +71,6 @@ class Ways:
 
         :raises NoSuchDevice: if there is none of that name for him.
         :raises NotRunning: if it is not up.
-        :raises UsageError: if it has no such service that could be reached.
         """
         caller = callers.current()
         callers.about().device = target[:100]
@@ -79,11 +83,11 @@ class Ways:
                 if found.document["state"] == "suspended"
                 else f"Boot it: cfctl restart {target.partition('/')[0]}",
             )
-        if service == _Service.SERVICE_ADB:
-            return _Adb(self._lists, caller, found)
-        if found.container is not None:
-            raise UsageError(f"{target} is in a container, and its console cannot be reached from elsewhere")
-        return _Console(self._lists, caller, found, self._nowhere, self._endings)
+        if service == _Service.SERVICE_CONSOLE:
+            return _Seat(self._lists, caller, found, sit.CONSOLE, self._nowhere, self._endings)
+        if found.container is not None and found.instance["adb"] is None:
+            return _Seat(self._lists, caller, found, sit.ADB, self._nowhere, self._endings)
+        return _Adb(self._lists, caller, found)
 
 
 class _Way:
@@ -94,11 +98,7 @@ class _Way:
         self._caller = caller
         self._found = found
         self._name: str = found.document["name"]
-        self._position = (found.position or 1) - 1
-        self._pid = self._instance(found.document)["vm_pid"]
-
-    def _instance(self, document: Document) -> dict[str, Any]:
-        return cast("dict[str, Any]", document["instances"][self._position])
+        self._pid = found.instance["vm_pid"]
 
     async def gone(self) -> str:
         """Wait until the device is not up any more, or another boot of it is; return that for people."""
@@ -117,47 +117,55 @@ class _Way:
         if document["state"] not in _THERE:
             word = document["state"]
             return f"{self._name} was stopped" if word in ("stopped", "stopping") else f"{self._name} is {word}"
-        pid = self._instance(document)["vm_pid"]
+        pid = self._found.instance_in(document)["vm_pid"]
         return f"{self._name} was booted again" if pid and self._pid and pid != self._pid else ""
 
 
 class _Adb(_Way):
     async def connect(self) -> socket.socket:
-        """Connect to the port on loopback.
-
-        :raises UsageError: if there is none.
-        """
-        instance = self._instance(self._found.document)
-        where = instance["adb"]
-        if where is None:
-            raise UsageError(
-                f"the ADB of {self._name} is not published",
-                "It is in a container.",
-                f"On the relay's host: cfctl docker publish {self._found.container} {Instance(1).adb_port}",
-            )
-        # A record is the user's own file: his relay may be root's, and goes to no other port for it.
-        port = int(where.rpartition(":")[2]) if self._found.container else Instance(instance["number"]).adb_port
+        """Connect to the port on this machine, as the device's user."""
+        host, port = self._place()
         end = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", port))
+            if (user := self._found.actor.credentials) is not None:
+                # Whoever lets in nobody but one user (cfctl's own tunnels do) asks the kernel whose the socket is.
+                os.fchown(end.fileno(), user.uid, user.gid)
+            # An address that is not this machine's own cannot be bound.
+            end.bind((host, 0))
+            await asyncio.get_running_loop().sock_connect(end, (host, port))
         except BaseException:
             end.close()
             raise
         return end
 
+    def _place(self) -> tuple[str, int]:
+        """Return the address and the port. A record is the user's own file: it leads to no other machine."""
+        instance = self._found.instance
+        if self._found.container is None:
+            return "127.0.0.1", Instance(instance["number"]).adb_port
+        host, _, port = instance["adb"].rpartition(":")
+        return ("127.0.0.1" if host == "0.0.0.0" else host), int(port)
 
-class _Console(_Way):
-    """The terminal belongs to the device's user, whose program opens it: cfctl/relay/sit.py."""
+
+class _Seat(_Way):
+    """A program at the service, which belongs to the device's user: cfctl/relay/sit.py."""
 
     def __init__(
-        self, lists: Lists, caller: Caller, found: Found, nowhere: Path, endings: set[asyncio.Task[None]]
+        self,
+        lists: Lists,
+        caller: Caller,
+        found: Found,
+        service: str,
+        nowhere: Path,
+        endings: set[asyncio.Task[None]],
     ) -> None:
         super().__init__(lists, caller, found)
+        self._service = service
         self._nowhere = nowhere
         self._endings = endings
 
     async def connect(self) -> socket.socket:
-        """Start the program, and hear whether it has the console.
+        """Start the program, and hear whether it has the service.
 
         :raises CfctlError: if it has not: there is none, or somebody else has it.
         """
@@ -166,7 +174,7 @@ class _Console(_Way):
         with theirs:
             try:
                 child = await process.start_joined(
-                    [sys.executable, "-P", "-m", "cfctl.relay.sit", self._found.target],
+                    [sys.executable, "-P", "-m", *verbs.sitting(self._found, self._service)],
                     end=theirs,
                     env=environment(self._found.actor),
                     credentials=self._found.actor.credentials,
@@ -209,7 +217,7 @@ async def _first_line(end: socket.socket) -> dict[str, Any]:
         # One at a time: the next byte may be the guest's.
         one = await loop.sock_recv(end, 1)
         if not one or len(line) > _LONGEST_LINE:
-            raise CfctlError("the console's program on the relay's host has failed")
+            raise CfctlError("the program that sits at the device has failed on the relay's host")
         line += one
     said: dict[str, Any] = json.loads(line)
     return said

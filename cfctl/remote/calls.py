@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,13 @@ async def device(relay: Relay, name: str) -> dict[str, Any]:
     return documents.device(await _stub(relay).Get(devices_pb2.GetRequest(name=name), timeout=ASK_S))
 
 
-async def watch(relay: Relay, show: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Call ``show`` with all devices whenever one has changed, until the caller cancels."""
+async def watch(relay: Relay, show: Callable[[list[dict[str, Any]]], None], *, again_s: float | None = None) -> None:
+    """Call ``show`` with all devices whenever one has changed, until the caller cancels.
+
+    :param again_s: call it also when nothing has changed for so long: they are older then.
+    """
     known: dict[str, dict[str, Any]] = {}
+    heard: dict[str, float] = {}
     call = _stub(relay).Watch(devices_pb2.WatchRequest())
     waiting: asyncio.Future[Any] | None = None
     try:
@@ -59,19 +64,29 @@ async def watch(relay: Relay, show: Callable[[list[dict[str, Any]]], None]) -> N
             # The first devices come in one go: they are shown together.
             done, _ = await asyncio.wait({waiting}, timeout=_TOGETHER_S)
             if not done:
-                show(sorted(known.values(), key=lambda one: str(one["name"])))
-                await asyncio.wait({waiting})
+                now = time.monotonic()
+                show([_older(known[name], now - heard[name]) for name in sorted(known)])
+                done, _ = await asyncio.wait({waiting}, timeout=again_s)
+            if not done:
+                continue
             event, waiting = waiting.result(), None
             if not isinstance(event, devices_pb2.DeviceEvent):
                 raise RelayUnreachable(relay.address, "The relay has ended it.")
             if event.HasField("changed"):
                 known[event.changed.name] = documents.device(event.changed)
+                heard[event.changed.name] = time.monotonic()
             else:
                 known.pop(event.removed, None)
     finally:
         call.cancel()
         if waiting is not None:
             await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _older(device: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return a device of which nothing was heard for so long: nobody is told that it is up still."""
+    up = device["uptime_s"]
+    return device if up is None else {**device, "uptime_s": up + seconds}
 
 
 async def launch(relay: Relay, request: devices_pb2.LaunchRequest) -> dict[str, Any]:

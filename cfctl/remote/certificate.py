@@ -11,7 +11,7 @@ from cfctl.errors import RelayUnreachable, RelayUntrusted
 from cfctl.remote import contexts
 
 #: Seconds for the connection, and again for the handshake.
-_SECONDS = 10.0
+_SECONDS = 5.0
 
 #: In every certificate that a relay makes for itself (relay/certificates.py).
 OWN_NAME = "cfctl-relay"

@@ -27,16 +27,21 @@ if TYPE_CHECKING:
 #: Seconds for a call that only asks.
 ASK_S = 60.0
 
+#: Seconds that a connection may take until the other end says something: a relay may be stopped (SIGSTOP), or hang.
+_FIRST_S = 5
+
 #: Seconds to look whether anybody listens on a socket of this machine.
 _LOOK_S = 5.0
 
 _OPTIONS: list[tuple[str, int]] = [
     # The largest answer is a screenshot (relay/limits.py).
     ("grpc.max_receive_message_length", 16 << 20),
+    # gRPC takes the shortest time between two tries for it.
+    ("grpc.min_reconnect_backoff_ms", 1000 * _FIRST_S),
     # A relay that has vanished is noticed; it takes no more than a question each ten seconds.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_time_ms", 12_000),
+    ("grpc.keepalive_timeout_ms", 8_000),
+    ("grpc.http2.ping_timeout_ms", 8_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A verb tries once, and says what came of it.
     ("grpc.enable_retries", 0),
@@ -75,6 +80,10 @@ async def connected(context: Context) -> AsyncIterator[Relay]:
         error = errors.from_call(failed, context.address)
         if isinstance(error, RelayUnreachable):
             await asyncio.to_thread(_explain_socket if context.is_local_socket else _explain, context)
+            if "timed out before receiving SETTINGS" in (error.details or ""):
+                error = RelayUnreachable(
+                    context.address, f"It took the connection, and said nothing for {_FIRST_S} s."
+                )
         raise error from failed
     finally:
         await channel.close(None)

@@ -74,15 +74,16 @@ class Book:
     contexts: tuple[Context, ...] = ()
     current: str = ""
 
-    def get(self, name: str) -> Context:
+    def get(self, name: str, *, make: bool = True) -> Context:
         """Return the context of a name.
 
+        :param make: where there is none, making it may be what is wanted.
         :raises NoSuchContext: if there is none.
         """
         for context in self.contexts:
             if context.name == name:
                 return context
-        raise NoSuchContext(name, [context.name for context in self.contexts])
+        raise NoSuchContext(name, [context.name for context in self.contexts], make=make)
 
 
 def address(text: str) -> str:
@@ -180,7 +181,7 @@ def remove(which: str) -> Book:
     """
     with locks.exclusive(_lock()):
         book = load()
-        gone = book.get(which)
+        gone = book.get(which, make=False)
         left = tuple(one for one in book.contexts if one is not gone)
         return _save(Book(left, "" if book.current == which else book.current))
 

@@ -31,18 +31,30 @@ def _target(target: str, _operation: Operation) -> Message:
 
 
 def _balloon(target: str, operation: Operation) -> Message:
-    if operation["wait"] or operation["bytes"] % _MIB:
-        raise UsageError("through a relay balloon set takes whole MiB, and does not wait")
-    return api.SetBalloonRequest(target=target, mb=operation["bytes"] // _MIB)
+    if operation["bytes"] % _MIB:
+        raise UsageError("through a relay balloon set takes whole MiB")
+    return api.SetBalloonRequest(target=target, mb=operation["bytes"] // _MIB, wait=operation["wait"])
 
 
 def _battery(name: str) -> Request:
     def request(target: str, operation: Operation) -> Message:
-        (value,) = operation.values.values()
+        value = next(iter(operation.values.values()), "")
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return api.SetBatteryRequest(target=target, property=name, value=text)
 
     return request
+
+
+def _swap(action: api.SetSwapRequest.Action) -> Request:
+    def request(target: str, operation: Operation) -> Message:
+        slow = operation.values.get("slow-file-cleanup", False)
+        return api.SetSwapRequest(target=target, action=action, slow_file_cleanup=slow)
+
+    return request
+
+
+def _key(target: str, operation: Operation) -> Message:
+    return api.PressKeyRequest(target=target, keys=operation["keys"].split("-"), hold_ms=operation["hold-ms"])
 
 
 #: Operation of the table -> the call of the API, and how its request is made.
@@ -53,6 +65,7 @@ CALLS: Final[dict[str, tuple[str, Request]]] = {
     "sleepbtn": ("SleepButton", _target),
     "balloon.stats": ("GetBalloon", _target),
     "balloon.set": ("SetBalloon", _balloon),
+    "balloon.working-set": ("GetWorkingSet", _target),
     **{
         f"battery.{ours}": ("SetBattery", _battery(theirs))
         for ours, theirs in {
@@ -61,11 +74,23 @@ CALLS: Final[dict[str, tuple[str, Request]]] = {
             "present": "present",
             "capacity": "capacity",
             "ac": "aconline",
+            "fake": "fake",
+            "cancel-fake": "cancel-fake",
         }.items()
     },
     "usb.list": ("ListUsb", _target),
+    "usb.detach": ("DetachUsb", lambda target, op: api.DetachUsbRequest(target=target, port=op["port"])),
+    "disk.resize": (
+        "ResizeDisk",
+        lambda target, op: api.ResizeDiskRequest(target=target, index=op["index"], bytes=op["bytes"]),
+    ),
+    "swap.status": ("GetSwap", _target),
+    "swap.enable": ("SetSwap", _swap(api.SetSwapRequest.ACTION_ENABLE)),
+    "swap.trim": ("SetSwap", _swap(api.SetSwapRequest.ACTION_TRIM)),
+    "swap.out": ("SetSwap", _swap(api.SetSwapRequest.ACTION_OUT)),
+    "swap.disable": ("SetSwap", _swap(api.SetSwapRequest.ACTION_DISABLE)),
     "vcpus": ("ListVcpus", _target),
-    "key": ("PressKey", lambda target, op: api.PressKeyRequest(target=target, keys=op["keys"].split("-"))),
+    "key": ("PressKey", _key),
     "text": ("TypeText", lambda target, op: api.TypeTextRequest(target=target, text=op["text"])),
     "display.list": ("ListDisplays", _target),
     "display.add": (
@@ -93,7 +118,7 @@ async def perform(relay: Relay, target: str, operation: Operation, *, seconds: f
         words = " ".join(operation.spec.words)
         raise UsageError(
             f"{words} is not done through a relay",
-            "It reaches into the device's host." if operation.spec.reaches_host else "The API has no call for it.",
+            "It reaches into the device's host.",
             f"On the relay's host: cfctl control {target} {words}",
         )
     method, request = CALLS[operation.name]
@@ -117,4 +142,14 @@ def _result(answer: Message) -> dict[str, Any]:
         }
     if isinstance(answer, api.Picture):
         return {"png": answer.png}
-    return documents.document(answer)
+    # In JSON protobuf writes numbers of 64 bits as words.
+    found: dict[str, Any] = _numbers(documents.document(answer))
+    return found
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    return int(value) if isinstance(value, str) and value.isdecimal() else value

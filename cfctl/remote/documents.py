@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cfctl.v1 import device_pb2
 
 #: Keys that a document has only when there is something to say.
-_SELDOM = {"container", "failure", "source", "gpu_reason", "created_at", "restart"}
+_SELDOM = {"container", "engine", "failure", "source", "gpu_reason", "created_at", "restart"}
 
 
 def document(message: Message) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x66\x63tl/v1/control.proto\x12\x08\x63\x66\x63tl.v1\"\x1f\n\rTargetRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"\x06\n\x04\x44one\"w\n\x07\x42\x61lloon\x12\x11\n\tactual_mb\x18\x01 \x01(\r\x12+\n\x05stats\x18\x02 \x03(\x0b\x32\x1c.cfctl.v1.Balloon.StatsEntry\x1a,\n\nStatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"/\n\x11SetBalloonRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02mb\x18\x02 \x01(\r\"D\n\x11SetBatteryRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"Z\n\x07\x44isplay\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03\x64pi\x18\x04 \x01(\r\x12\x17\n\x0frefresh_rate_hz\x18\x05 \x01(\r\";\n\x14ListDisplaysResponse\x12#\n\x08\x64isplays\x18\x01 \x03(\x0b\x32\x11.cfctl.v1.Display\"h\n\x11\x41\x64\x64\x44isplayRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03\x64pi\x18\x04 \x01(\r\x12\x17\n\x0frefresh_rate_hz\x18\x05 \x01(\r\"2\n\x14RemoveDisplayRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\"/\n\x11ScreenshotRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\"\x16\n\x07Picture\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"@\n\tUsbDevice\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x11\n\tvendor_id\x18\x02 \x01(\r\x12\x12\n\nproduct_id\x18\x03 \x01(\r\"7\n\x0fListUsbResponse\x12$\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x13.cfctl.v1.UsbDevice\"<\n\x04Vcpu\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\tthread_id\x18\x02 \x01(\r\x12\x12\n\nprocess_id\x18\x03 \x01(\r\"2\n\x11ListVcpusResponse\x12\x1d\n\x05vcpus\x18\x01 \x03(\x0b\x32\x0e.cfctl.v1.Vcpu\"/\n\x0fPressKeyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"/\n\x0fTypeTextRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\x83\x07\n\x07\x43ontrol\x12\x32\n\x07Suspend\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x31\n\x06Resume\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x36\n\x0bPowerButton\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x36\n\x0bSleepButton\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x38\n\nGetBalloon\x12\x17.cfctl.v1.TargetRequest\x1a\x11.cfctl.v1.Balloon\x12\x39\n\nSetBalloon\x12\x1b.cfctl.v1.SetBalloonRequest\x1a\x0e.cfctl.v1.Done\x12\x39\n\nSetBattery\x12\x1b.cfctl.v1.SetBatteryRequest\x1a\x0e.cfctl.v1.Done\x12G\n\x0cListDisplays\x12\x17.cfctl.v1.TargetRequest\x1a\x1e.cfctl.v1.ListDisplaysResponse\x12\x39\n\nAddDisplay\x12\x1b.cfctl.v1.AddDisplayRequest\x1a\x0e.cfctl.v1.Done\x12?\n\rRemoveDisplay\x12\x1e.cfctl.v1.RemoveDisplayRequest\x1a\x0e.cfctl.v1.Done\x12<\n\nScreenshot\x12\x1b.cfctl.v1.ScreenshotRequest\x1a\x11.cfctl.v1.Picture\x12=\n\x07ListUsb\x12\x17.cfctl.v1.TargetRequest\x1a\x19.cfctl.v1.ListUsbResponse\x12\x41\n\tListVcpus\x12\x17.cfctl.v1.TargetRequest\x1a\x1b.cfctl.v1.ListVcpusResponse\x12\x35\n\x08PressKey\x12\x19.cfctl.v1.PressKeyRequest\x1a\x0e.cfctl.v1.Done\x12\x35\n\x08TypeText\x12\x19.cfctl.v1.TypeTextRequest\x1a\x0e.cfctl.v1.Doneb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x66\x63tl/v1/control.proto\x12\x08\x63\x66\x63tl.v1\"\x1f\n\rTargetRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"\x06\n\x04\x44one\"w\n\x07\x42\x61lloon\x12\x11\n\tactual_mb\x18\x01 \x01(\r\x12+\n\x05stats\x18\x02 \x03(\x0b\x32\x1c.cfctl.v1.Balloon.StatsEntry\x1a,\n\nStatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"=\n\x11SetBalloonRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02mb\x18\x02 \x01(\r\x12\x0c\n\x04wait\x18\x03 \x01(\x08\"G\n\nWorkingSet\x12\x15\n\rballoon_bytes\x18\x01 \x01(\x04\x12\"\n\x0bworking_set\x18\x02 \x03(\x0b\x32\r.cfctl.v1.Bin\"?\n\x03\x42in\x12\x0b\n\x03\x61ge\x18\x01 \x01(\x04\x12\x12\n\nfile_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x61nonymous_bytes\x18\x03 \x01(\x04\"D\n\x11SetBatteryRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"Z\n\x07\x44isplay\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03\x64pi\x18\x04 \x01(\r\x12\x17\n\x0frefresh_rate_hz\x18\x05 \x01(\r\";\n\x14ListDisplaysResponse\x12#\n\x08\x64isplays\x18\x01 \x03(\x0b\x32\x11.cfctl.v1.Display\"h\n\x11\x41\x64\x64\x44isplayRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03\x64pi\x18\x04 \x01(\r\x12\x17\n\x0frefresh_rate_hz\x18\x05 \x01(\r\"2\n\x14RemoveDisplayRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\"/\n\x11ScreenshotRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\"\x16\n\x07Picture\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"@\n\tUsbDevice\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x11\n\tvendor_id\x18\x02 \x01(\r\x12\x12\n\nproduct_id\x18\x03 \x01(\r\"7\n\x0fListUsbResponse\x12$\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x13.cfctl.v1.UsbDevice\"0\n\x10\x44\x65tachUsbRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\x17\n\x07UsbPort\x12\x0c\n\x04port\x18\x01 \x01(\r\"A\n\x11ResizeDiskRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\xec\x01\n\nSwapStatus\x12\r\n\x05state\x18\x01 \x01(\t\x12\x32\n\x07metrics\x18\x02 \x03(\x0b\x32!.cfctl.v1.SwapStatus.MetricsEntry\x12\x38\n\ntransition\x18\x03 \x03(\x0b\x32$.cfctl.v1.SwapStatus.TransitionEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fTransitionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xd6\x01\n\x0eSetSwapRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12/\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1f.cfctl.v1.SetSwapRequest.Action\x12\x19\n\x11slow_file_cleanup\x18\x03 \x01(\x08\"h\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x11\n\rACTION_ENABLE\x10\x01\x12\x0f\n\x0b\x41\x43TION_TRIM\x10\x02\x12\x0e\n\nACTION_OUT\x10\x03\x12\x12\n\x0e\x41\x43TION_DISABLE\x10\x04\"<\n\x04Vcpu\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\tthread_id\x18\x02 \x01(\r\x12\x12\n\nprocess_id\x18\x03 \x01(\r\"2\n\x11ListVcpusResponse\x12\x1d\n\x05vcpus\x18\x01 \x03(\x0b\x32\x0e.cfctl.v1.Vcpu\"@\n\x0fPressKeyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0f\n\x07hold_ms\x18\x03 \x01(\r\"/\n\x0fTypeTextRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\xa9\t\n\x07\x43ontrol\x12\x32\n\x07Suspend\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x31\n\x06Resume\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x36\n\x0bPowerButton\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x36\n\x0bSleepButton\x12\x17.cfctl.v1.TargetRequest\x1a\x0e.cfctl.v1.Done\x12\x38\n\nGetBalloon\x12\x17.cfctl.v1.TargetRequest\x1a\x11.cfctl.v1.Balloon\x12\x39\n\nSetBalloon\x12\x1b.cfctl.v1.SetBalloonRequest\x1a\x0e.cfctl.v1.Done\x12>\n\rGetWorkingSet\x12\x17.cfctl.v1.TargetRequest\x1a\x14.cfctl.v1.WorkingSet\x12\x39\n\nSetBattery\x12\x1b.cfctl.v1.SetBatteryRequest\x1a\x0e.cfctl.v1.Done\x12G\n\x0cListDisplays\x12\x17.cfctl.v1.TargetRequest\x1a\x1e.cfctl.v1.ListDisplaysResponse\x12\x39\n\nAddDisplay\x12\x1b.cfctl.v1.AddDisplayRequest\x1a\x0e.cfctl.v1.Done\x12?\n\rRemoveDisplay\x12\x1e.cfctl.v1.RemoveDisplayRequest\x1a\x0e.cfctl.v1.Done\x12<\n\nScreenshot\x12\x1b.cfctl.v1.ScreenshotRequest\x1a\x11.cfctl.v1.Picture\x12=\n\x07ListUsb\x12\x17.cfctl.v1.TargetRequest\x1a\x19.cfctl.v1.ListUsbResponse\x12:\n\tDetachUsb\x12\x1a.cfctl.v1.DetachUsbRequest\x1a\x11.cfctl.v1.UsbPort\x12\x39\n\nResizeDisk\x12\x1b.cfctl.v1.ResizeDiskRequest\x1a\x0e.cfctl.v1.Done\x12\x38\n\x07GetSwap\x12\x17.cfctl.v1.TargetRequest\x1a\x14.cfctl.v1.SwapStatus\x12\x33\n\x07SetSwap\x12\x18.cfctl.v1.SetSwapRequest\x1a\x0e.cfctl.v1.Done\x12\x41\n\tListVcpus\x12\x17.cfctl.v1.TargetRequest\x1a\x1b.cfctl.v1.ListVcpusResponse\x12\x35\n\x08PressKey\x12\x19.cfctl.v1.PressKeyRequest\x1a\x0e.cfctl.v1.Done\x12\x35\n\x08TypeText\x12\x19.cfctl.v1.TypeTextRequest\x1a\x0e.cfctl.v1.Doneb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BALLOON_STATSENTRY']._loaded_options = None
   _globals['_BALLOON_STATSENTRY']._serialized_options = b'8\001'
+  _globals['_SWAPSTATUS_METRICSENTRY']._loaded_options = None
+  _globals['_SWAPSTATUS_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_SWAPSTATUS_TRANSITIONENTRY']._loaded_options = None
+  _globals['_SWAPSTATUS_TRANSITIONENTRY']._serialized_options = b'8\001'
   _globals['_TARGETREQUEST']._serialized_start=36
   _globals['_TARGETREQUEST']._serialized_end=67
   _globals['_DONE']._serialized_start=69
@@ -42,33 +46,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALLOON_STATSENTRY']._serialized_start=152
   _globals['_BALLOON_STATSENTRY']._serialized_end=196
   _globals['_SETBALLOONREQUEST']._serialized_start=198
-  _globals['_SETBALLOONREQUEST']._serialized_end=245
-  _globals['_SETBATTERYREQUEST']._serialized_start=247
-  _globals['_SETBATTERYREQUEST']._serialized_end=315
-  _globals['_DISPLAY']._serialized_start=317
-  _globals['_DISPLAY']._serialized_end=407
-  _globals['_LISTDISPLAYSRESPONSE']._serialized_start=409
-  _globals['_LISTDISPLAYSRESPONSE']._serialized_end=468
-  _globals['_ADDDISPLAYREQUEST']._serialized_start=470
-  _globals['_ADDDISPLAYREQUEST']._serialized_end=574
-  _globals['_REMOVEDISPLAYREQUEST']._serialized_start=576
-  _globals['_REMOVEDISPLAYREQUEST']._serialized_end=626
-  _globals['_SCREENSHOTREQUEST']._serialized_start=628
-  _globals['_SCREENSHOTREQUEST']._serialized_end=675
-  _globals['_PICTURE']._serialized_start=677
-  _globals['_PICTURE']._serialized_end=699
-  _globals['_USBDEVICE']._serialized_start=701
-  _globals['_USBDEVICE']._serialized_end=765
-  _globals['_LISTUSBRESPONSE']._serialized_start=767
-  _globals['_LISTUSBRESPONSE']._serialized_end=822
-  _globals['_VCPU']._serialized_start=824
-  _globals['_VCPU']._serialized_end=884
-  _globals['_LISTVCPUSRESPONSE']._serialized_start=886
-  _globals['_LISTVCPUSRESPONSE']._serialized_end=936
-  _globals['_PRESSKEYREQUEST']._serialized_start=938
-  _globals['_PRESSKEYREQUEST']._serialized_end=985
-  _globals['_TYPETEXTREQUEST']._serialized_start=987
-  _globals['_TYPETEXTREQUEST']._serialized_end=1034
-  _globals['_CONTROL']._serialized_start=1037
-  _globals['_CONTROL']._serialized_end=1936
+  _globals['_SETBALLOONREQUEST']._serialized_end=259
+  _globals['_WORKINGSET']._serialized_start=261
+  _globals['_WORKINGSET']._serialized_end=332
+  _globals['_BIN']._serialized_start=334
+  _globals['_BIN']._serialized_end=397
+  _globals['_SETBATTERYREQUEST']._serialized_start=399
+  _globals['_SETBATTERYREQUEST']._serialized_end=467
+  _globals['_DISPLAY']._serialized_start=469
+  _globals['_DISPLAY']._serialized_end=559
+  _globals['_LISTDISPLAYSRESPONSE']._serialized_start=561
+  _globals['_LISTDISPLAYSRESPONSE']._serialized_end=620
+  _globals['_ADDDISPLAYREQUEST']._serialized_start=622
+  _globals['_ADDDISPLAYREQUEST']._serialized_end=726
+  _globals['_REMOVEDISPLAYREQUEST']._serialized_start=728
+  _globals['_REMOVEDISPLAYREQUEST']._serialized_end=778
+  _globals['_SCREENSHOTREQUEST']._serialized_start=780
+  _globals['_SCREENSHOTREQUEST']._serialized_end=827
+  _globals['_PICTURE']._serialized_start=829
+  _globals['_PICTURE']._serialized_end=851
+  _globals['_USBDEVICE']._serialized_start=853
+  _globals['_USBDEVICE']._serialized_end=917
+  _globals['_LISTUSBRESPONSE']._serialized_start=919
+  _globals['_LISTUSBRESPONSE']._serialized_end=974
+  _globals['_DETACHUSBREQUEST']._serialized_start=976
+  _globals['_DETACHUSBREQUEST']._serialized_end=1024
+  _globals['_USBPORT']._serialized_start=1026
+  _globals['_USBPORT']._serialized_end=1049
+  _globals['_RESIZEDISKREQUEST']._serialized_start=1051
+  _globals['_RESIZEDISKREQUEST']._serialized_end=1116
+  _globals['_SWAPSTATUS']._serialized_start=1119
+  _globals['_SWAPSTATUS']._serialized_end=1355
+  _globals['_SWAPSTATUS_METRICSENTRY']._serialized_start=1258
+  _globals['_SWAPSTATUS_METRICSENTRY']._serialized_end=1304
+  _globals['_SWAPSTATUS_TRANSITIONENTRY']._serialized_start=1306
+  _globals['_SWAPSTATUS_TRANSITIONENTRY']._serialized_end=1355
+  _globals['_SETSWAPREQUEST']._serialized_start=1358
+  _globals['_SETSWAPREQUEST']._serialized_end=1572
+  _globals['_SETSWAPREQUEST_ACTION']._serialized_start=1468
+  _globals['_SETSWAPREQUEST_ACTION']._serialized_end=1572
+  _globals['_VCPU']._serialized_start=1574
+  _globals['_VCPU']._serialized_end=1634
+  _globals['_LISTVCPUSRESPONSE']._serialized_start=1636
+  _globals['_LISTVCPUSRESPONSE']._serialized_end=1686
+  _globals['_PRESSKEYREQUEST']._serialized_start=1688
+  _globals['_PRESSKEYREQUEST']._serialized_end=1752
+  _globals['_TYPETEXTREQUEST']._serialized_start=1754
+  _globals['_TYPETEXTREQUEST']._serialized_end=1801
+  _globals['_CONTROL']._serialized_start=1804
+  _globals['_CONTROL']._serialized_end=2997
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,11 @@ class ControlStub:
                 request_serializer=cfctl_dot_v1_dot_control__pb2.SetBalloonRequest.SerializeToString,
                 response_deserializer=cfctl_dot_v1_dot_control__pb2.Done.FromString,
                 _registered_method=True)
+        self.GetWorkingSet = channel.unary_unary(
+                '/cfctl.v1.Control/GetWorkingSet',
+                request_serializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.WorkingSet.FromString,
+                _registered_method=True)
         self.SetBattery = channel.unary_unary(
                 '/cfctl.v1.Control/SetBattery',
                 request_serializer=cfctl_dot_v1_dot_control__pb2.SetBatteryRequest.SerializeToString,
@@ -94,6 +99,26 @@ class ControlStub:
                 '/cfctl.v1.Control/ListUsb',
                 request_serializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
                 response_deserializer=cfctl_dot_v1_dot_control__pb2.ListUsbResponse.FromString,
+                _registered_method=True)
+        self.DetachUsb = channel.unary_unary(
+                '/cfctl.v1.Control/DetachUsb',
+                request_serializer=cfctl_dot_v1_dot_control__pb2.DetachUsbRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.UsbPort.FromString,
+                _registered_method=True)
+        self.ResizeDisk = channel.unary_unary(
+                '/cfctl.v1.Control/ResizeDisk',
+                request_serializer=cfctl_dot_v1_dot_control__pb2.ResizeDiskRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.Done.FromString,
+                _registered_method=True)
+        self.GetSwap = channel.unary_unary(
+                '/cfctl.v1.Control/GetSwap',
+                request_serializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.SwapStatus.FromString,
+                _registered_method=True)
+        self.SetSwap = channel.unary_unary(
+                '/cfctl.v1.Control/SetSwap',
+                request_serializer=cfctl_dot_v1_dot_control__pb2.SetSwapRequest.SerializeToString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.Done.FromString,
                 _registered_method=True)
         self.ListVcpus = channel.unary_unary(
                 '/cfctl.v1.Control/ListVcpus',
@@ -152,6 +177,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWorkingSet(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetBattery(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -183,6 +214,30 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsb(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachUsb(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeDisk(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSwap(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSwap(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +294,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=cfctl_dot_v1_dot_control__pb2.SetBalloonRequest.FromString,
                     response_serializer=cfctl_dot_v1_dot_control__pb2.Done.SerializeToString,
             ),
+            'GetWorkingSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkingSet,
+                    request_deserializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.WorkingSet.SerializeToString,
+            ),
             'SetBattery': grpc.unary_unary_rpc_method_handler(
                     servicer.SetBattery,
                     request_deserializer=cfctl_dot_v1_dot_control__pb2.SetBatteryRequest.FromString,
@@ -268,6 +328,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListUsb,
                     request_deserializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.FromString,
                     response_serializer=cfctl_dot_v1_dot_control__pb2.ListUsbResponse.SerializeToString,
+            ),
+            'DetachUsb': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachUsb,
+                    request_deserializer=cfctl_dot_v1_dot_control__pb2.DetachUsbRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.UsbPort.SerializeToString,
+            ),
+            'ResizeDisk': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeDisk,
+                    request_deserializer=cfctl_dot_v1_dot_control__pb2.ResizeDiskRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.Done.SerializeToString,
+            ),
+            'GetSwap': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSwap,
+                    request_deserializer=cfctl_dot_v1_dot_control__pb2.TargetRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.SwapStatus.SerializeToString,
+            ),
+            'SetSwap': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSwap,
+                    request_deserializer=cfctl_dot_v1_dot_control__pb2.SetSwapRequest.FromString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.Done.SerializeToString,
             ),
             'ListVcpus': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVcpus,
@@ -459,6 +539,33 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def GetWorkingSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Control/GetWorkingSet',
+            cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
+            cfctl_dot_v1_dot_control__pb2.WorkingSet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetBattery(request,
             target,
             options=(),
@@ -610,6 +717,114 @@ class Control:
             '/cfctl.v1.Control/ListUsb',
             cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
             cfctl_dot_v1_dot_control__pb2.ListUsbResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachUsb(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Control/DetachUsb',
+            cfctl_dot_v1_dot_control__pb2.DetachUsbRequest.SerializeToString,
+            cfctl_dot_v1_dot_control__pb2.UsbPort.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeDisk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Control/ResizeDisk',
+            cfctl_dot_v1_dot_control__pb2.ResizeDiskRequest.SerializeToString,
+            cfctl_dot_v1_dot_control__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSwap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Control/GetSwap',
+            cfctl_dot_v1_dot_control__pb2.TargetRequest.SerializeToString,
+            cfctl_dot_v1_dot_control__pb2.SwapStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSwap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cfctl.v1.Control/SetSwap',
+            cfctl_dot_v1_dot_control__pb2.SetSwapRequest.SerializeToString,
+            cfctl_dot_v1_dot_control__pb2.Done.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Device(_message.Message):
-    __slots__ = ("name", "state", "runtime", "container", "source", "home", "host_package", "generation", "gpu_mode", "gpu_reason", "owner", "created_at", "started_at", "booted_at", "suspended_at", "restart", "uptime_s", "memory_mb", "guest_memory_mb", "instances", "failure")
+    __slots__ = ("name", "state", "runtime", "container", "source", "home", "host_package", "generation", "gpu_mode", "gpu_reason", "owner", "created_at", "started_at", "booted_at", "suspended_at", "restart", "uptime_s", "memory_mb", "guest_memory_mb", "instances", "failure", "engine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Device(_message.Message):
     GUEST_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     runtime: str
@@ -50,7 +51,8 @@ class Device(_message.Message):
     guest_memory_mb: int
     instances: _containers.RepeatedCompositeFieldContainer[Instance]
     failure: Failure
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., runtime: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., home: _Optional[str] = ..., host_package: _Optional[str] = ..., generation: _Optional[str] = ..., gpu_mode: _Optional[str] = ..., gpu_reason: _Optional[str] = ..., owner: _Optional[str] = ..., created_at: _Optional[str] = ..., started_at: _Optional[str] = ..., booted_at: _Optional[str] = ..., suspended_at: _Optional[str] = ..., restart: _Optional[str] = ..., uptime_s: _Optional[float] = ..., memory_mb: _Optional[int] = ..., guest_memory_mb: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    engine: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., runtime: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., home: _Optional[str] = ..., host_package: _Optional[str] = ..., generation: _Optional[str] = ..., gpu_mode: _Optional[str] = ..., gpu_reason: _Optional[str] = ..., owner: _Optional[str] = ..., created_at: _Optional[str] = ..., started_at: _Optional[str] = ..., booted_at: _Optional[str] = ..., suspended_at: _Optional[str] = ..., restart: _Optional[str] = ..., uptime_s: _Optional[float] = ..., memory_mb: _Optional[int] = ..., guest_memory_mb: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Instance(_message.Message):
     __slots__ = ("number", "adb", "webrtc_device_id", "vsock_cid", "vm_pid", "ports", "guest_memory_mb")

@@ -16,7 +16,7 @@ from cfctl.errors import CfctlError, FromElsewhere
 from cfctl.v1 import device_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import grpc.aio
 
@@ -30,25 +30,41 @@ _MOST_LINE = 500
 
 _Code = grpc.StatusCode
 
-#: What sort of failure it is; an error that is not here is of the sort of the nearest one above it in the tree.
-_SORTS: dict[type[CfctlError], grpc.StatusCode] = {
-    CfctlError: _Code.UNKNOWN,
-    errors.UsageError: _Code.INVALID_ARGUMENT,
-    errors.NotRunning: _Code.FAILED_PRECONDITION,
-    errors.HostLacks: _Code.FAILED_PRECONDITION,
-    errors.NeedsRoot: _Code.PERMISSION_DENIED,
-    errors.DeadlinePassed: _Code.DEADLINE_EXCEEDED,
-    errors.NoSuchDevice: _Code.NOT_FOUND,
-    errors.NoSuchContainer: _Code.NOT_FOUND,
-    errors.NameTaken: _Code.ALREADY_EXISTS,
-    errors.ContainerNameTaken: _Code.ALREADY_EXISTS,
-    errors.NumberTaken: _Code.RESOURCE_EXHAUSTED,
-    errors.DevicesUp: _Code.FAILED_PRECONDITION,
-    errors.LaunchFailed: _Code.ABORTED,
-    errors.TokenRefused: _Code.UNAUTHENTICATED,
-    errors.NotAllowed: _Code.PERMISSION_DENIED,
-    errors.RelayBusy: _Code.RESOURCE_EXHAUSTED,
-    errors.RelayLeaving: _Code.UNAVAILABLE,
+#: What sort of failure it is, by the code of the error: that is all that is known of one that a child has printed.
+#: Every error of cfctl's is here; a word that is not is of a later version.
+SORTS = {
+    CfctlError.code: _Code.UNKNOWN,
+    FromElsewhere.code: _Code.UNKNOWN,
+    **dict.fromkeys(("usage", "engine-elsewhere", "unsafe-archive"), _Code.INVALID_ARGUMENT),
+    **dict.fromkeys(("no-such-device", "no-such-container", "no-such-context"), _Code.NOT_FOUND),
+    **dict.fromkeys(
+        ("name-taken", "container-name-taken", "already-served", "already-watched"), _Code.ALREADY_EXISTS
+    ),
+    # As it is now it cannot be done; trying again changes nothing.
+    **dict.fromkeys(
+        (
+            *("not-running", "host-lacks", "missing-command", "devices-up", "foreign-object", "subnet-clash"),
+            *("not-a-pod", "wrong-processor", "image-unavailable", "guest-image-unavailable", "relay-untrusted"),
+            *("vm-cannot", "vm-refused", "vm-unreachable", "qmp-refused", "monitor-refused", "engine-refused"),
+        ),
+        _Code.FAILED_PRECONDITION,
+    ),
+    # Nothing was done; it may be another time.
+    **dict.fromkeys(
+        (
+            *("vm-busy", "qmp-failed", "engine-unreachable", "login-failed", "relay-unreachable", "relay-leaving"),
+            *("no-operator", "stream-failed"),
+        ),
+        _Code.UNAVAILABLE,
+    ),
+    **dict.fromkeys(("timed-out", "vm-silent"), _Code.DEADLINE_EXCEEDED),
+    **dict.fromkeys(("number-taken", "relay-busy"), _Code.RESOURCE_EXHAUSTED),
+    **dict.fromkeys(("launch-failed", "device-died"), _Code.ABORTED),
+    **dict.fromkeys(("not-allowed", "needs-root"), _Code.PERMISSION_DENIED),
+    "token-refused": _Code.UNAUTHENTICATED,
+    "command-failed": _Code.INTERNAL,
+    "damaged-record": _Code.DATA_LOSS,
+    "interrupted": _Code.CANCELLED,
 }
 
 #: What a call ends with that failed without an error of ours: by another server's word, or gRPC's own.
@@ -59,18 +75,9 @@ _EXITS: dict[grpc.StatusCode, type[CfctlError]] = {
 }
 
 
-def _family(root: type[CfctlError] = CfctlError) -> Iterable[type[CfctlError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _family(child)
-
-
 def sort(code: str) -> grpc.StatusCode:
     """Return the status for the code of an error; a word that is not ours is UNKNOWN."""
-    for kind in _family():
-        if kind.code == code:
-            return next(_SORTS[base] for base in kind.__mro__ if base in _SORTS)
-    return _Code.UNKNOWN
+    return SORTS.get(code, _Code.UNKNOWN)
 
 
 def from_document(document: Mapping[str, Any], exit_code: int) -> CfctlError:

@@ -1,9 +1,9 @@
 """The pump: carries bytes between two places until both have said all that they have to say.
 
-Between two stream sockets (:func:`join`) nothing is held but what the kernel's pipe holds: small pieces are read and
-sent at once, which is quickest for questions and answers; whatever fills the buffer goes by splice(2), which copies
-nothing. A reader that is slow keeps its source from being read. Threads that can only block (an SSH channel has no
-descriptor to be waited for) have :func:`join_blocking`.
+Between two stream sockets (:func:`join`) one piece is held in each direction: it is read and sent at once, and a
+reader that is slow keeps its source from being read. A piece is as large as what the kernel has: splice(2), which
+copies nothing, moves so little at a time that it is slower (bench/relay.py). Threads that can only block (an SSH
+channel has no descriptor to be waited for) have :func:`join_blocking`.
 
 Half a connection is a connection: an end that has finished is told to the other, which may go on. But whoever neither
 finishes nor sends anything then is gone, and is not waited for for ever.
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import queue
 import socket
 import threading
@@ -27,17 +25,15 @@ if TYPE_CHECKING:
 #: Seconds that one end may be silent after the other has finished.
 LINGER_S = 60.0
 
-#: What is read at once while little comes; a message of adb's protocol is mostly smaller.
+#: What is read at once as long as little comes; a message of adb's protocol is mostly smaller.
 _SMALL = 1 << 14
 
-#: What a pipe holds, and so what one direction holds at most (bench/relay.py: more is not faster).
-_PIPE = 1 << 18
+#: What is read at once from then on, and so what one direction holds at most (bench/relay.py: a quarter of it is
+#: slower by a third).
+_LARGE = 1 << 20
 
 #: What threads that block read at once.
 _CHUNK = 1 << 16
-
-#: fcntl(2), SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2).
-_SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +70,6 @@ class _Flow:
         self._ended = ended
         self._buffer = memoryview(bytearray(_SMALL))
         self._rest = self._buffer[:0]
-        #: Made when it is needed: most connections never carry much.
-        self._pipe: tuple[int, int] | None = None
-        self._room = _PIPE
-        self._piped = 0
-        self._much = False
         self._over = False
 
     def begin(self) -> None:
@@ -92,13 +83,10 @@ class _Flow:
         self._over = True
         self._loop.remove_reader(self._source)
         self._loop.remove_writer(self._target)
-        for fd in self._pipe or ():
-            os.close(fd)
-        self._pipe = None
 
     def _read(self) -> None:
         try:
-            got = self._take_much() if self._much else self._take_little()
+            got = self._source.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -110,42 +98,25 @@ class _Flow:
             self._finish(None)
             return
         self.carried += got
+        self._rest = self._buffer[:got]
+        if got == len(self._buffer) < _LARGE:
+            # Most connections never carry much.
+            self._buffer = memoryview(bytearray(_LARGE))
         if not self._send():
             # The target's pace from here on: what has not left keeps more from coming.
             self._loop.remove_reader(self._source)
             self._loop.add_writer(self._target, self._resume)
 
-    def _take_little(self) -> int:
-        got = self._source.recv_into(self._buffer)
-        self._rest = self._buffer[:got]
-        self._much = got == _SMALL
-        return got
-
-    def _take_much(self) -> int:
-        if self._pipe is None:
-            self._pipe, self._room = _pipe()
-        try:
-            got = os.splice(self._source.fileno(), self._pipe[1], self._room, flags=_SPLICE)
-        except BlockingIOError:
-            self._much = False
-            raise
-        self._piped = got
-        self._much = got >= _SMALL
-        return got
-
     def _send(self) -> bool:
         """Send what can be sent now; return whether nothing more is to be waited for."""
         try:
-            if self._rest:
-                self._rest = self._rest[self._target.send(self._rest) :]
-            elif self._pipe is not None:
-                self._piped -= os.splice(self._pipe[0], self._target.fileno(), self._piped, flags=_SPLICE)
+            self._rest = self._rest[self._target.send(self._rest) :]
         except BlockingIOError:
             return False
         except OSError as exc:
             self._finish(exc)
             return True
-        return not (self._rest or self._piped)
+        return not self._rest
 
     def _resume(self) -> None:
         if self._send() and not self._over:
@@ -155,15 +126,6 @@ class _Flow:
     def _finish(self, broken: OSError | None) -> None:
         self.end()
         self._ended(broken)
-
-
-def _pipe() -> tuple[tuple[int, int], int]:
-    """Make a pipe, as large as we may have it; return its ends and its size."""
-    ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return ends, fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE)
-    except OSError:  # this user has too much in pipes (pipe(7), pipe-user-pages-soft)
-        return ends, fcntl.fcntl(ends[1], fcntl.F_GETPIPE_SZ)
 
 
 async def join(left: socket.socket, right: socket.socket, *, linger: float = LINGER_S) -> Carried:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cfctl.cli import common, elsewhere
+from cfctl.cli import common, elsewhere, remote_device
 from cfctl.cli.app import app, run
 from cfctl.errors import NotRunning
 from cfctl.remote import contexts
@@ -73,15 +73,28 @@ def test_verbs_that_go_there(
 
 
 @pytest.mark.parametrize(
-    "argv", [["rm", "phone"], ["powerwash", "phone"], ["host", "status"], ["images", "list"], ["demo"], ["clean"]]
+    ("argv", "why"),
+    [
+        (["rm", "phone"], "deletes a device's disks"),
+        (["powerwash", "phone"], "wipes a guest's disks"),
+        (["snapshot", "phone", "take", "/s"], "nobody from elsewhere says where it writes"),
+        (["screen-record", "phone", "start"], "a file of the relay's host"),
+        (["bugreport", "phone"], "a file of the relay's host"),
+        (["host", "status"], ""),
+        (["images", "list"], ""),
+        (["demo"], ""),
+        (["clean"], ""),
+    ],
 )
 @pytest.mark.usefixtures("known")
-def test_verbs_that_do_not(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbs_that_do_not(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--relay", "lab", *argv, "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     path = " ".join(argv[: 2 if argv[0] in ("host", "images") else 1])
     assert error["brief"] == f"cfctl {path} is not done through a relay"
     assert "launch, logs, powerbtn, ps, restart" in error["details"]
+    assert why in error["details"]
+    assert f"Log in on the relay's host, and there: cfctl {path}\n" in error["resolution"]
     assert f"cfctl --relay local {path}" in error["resolution"]
 
 
@@ -97,6 +110,29 @@ def test_a_context_in_use_is_for_devices_and_no_verb_mistakes_the_machine(capsys
     assert run(["images", "list"]) == 0
     assert run(["context", "list"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["*", "lab"]
+
+
+@pytest.mark.usefixtures("known")
+def test_a_context_to_remove_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, made in (("remove", False), ("use", True)):
+        assert run(["context", verb, "nosuch", "--json"]) == 1
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["details"] == "Contexts: lab."
+        assert ("context add" in error["resolution"]) is made
+        assert "cfctl context list" in error["resolution"]
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["--x_res", "700", "--dpi=160"], ["--x_res=700", "--dpi=160"]),
+        (["--console", "--y_res", "9"], ["--console", "--y_res=9"]),
+        # What is nobody's value is the relay's to refuse.
+        (["--dpi=160", "7"], ["--dpi=160", "7"]),
+    ],
+)
+def test_both_forms_of_flags(words: list[str], flags: list[str]) -> None:
+    assert remote_device._joined(words) == flags
 
 
 def test_every_twin_takes_what_its_verb_takes() -> None:

@@ -106,6 +106,16 @@ def test_a_refusal_has_its_own_words(tmp_path: Path) -> None:
         assert refused.value.resolution == "The device must have been launched with a balloon."
 
 
+@pytest.mark.parametrize("said", ["Parameter 'data' does not accept value 'nosuch'", "Invalid parameter 'nosuch'"])
+def test_a_key_that_there_is_not_is_a_mistake_of_the_askers(tmp_path: Path, said: str) -> None:
+    error = {"error": {"class": "GenericError", "desc": said}}
+    with (
+        monitor(tmp_path, lambda *_: [line(error)]) as (target, _),
+        pytest.raises(UsageError, match="QEMU knows no key 'nosuch'"),
+    ):
+        do(target, "key ctrl-nosuch")
+
+
 def test_a_long_answer(tmp_path: Path) -> None:
     with monitor(tmp_path, lambda *_: returns("x" * 300_000)) as (target, _):
         assert len(asyncio.run(qmp.execute(target.socket, "query-qmp-schema"))) == 300_000

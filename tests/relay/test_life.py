@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -19,7 +20,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from cfctl.errors import RelayUnreachable
 from cfctl.relay import certificates
+from cfctl.remote import calls
+from cfctl.remote.contexts import Context
 from cfctl.v1 import devices_pb2, devices_pb2_grpc
 from tests.relay.relays import PATIENCE_S, REPO, Relay, bearer, running, told, wait
 
@@ -67,6 +71,19 @@ def test_many_viewers_cost_one_child(relay: Relay) -> None:
         for stream in streams:
             stream.cancel()
     wait(lambda: relay.children() == [], "the watch to end with the last viewer")
+
+
+def test_one_that_is_frozen_is_named(relay: Relay) -> None:
+    context = Context("lab", f"unix:{relay.socket}")
+    assert asyncio.run(calls.asked(context, calls.devices)) == []
+    relay.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RelayUnreachable) as caught:
+            asyncio.run(calls.asked(context, calls.devices))
+    finally:
+        relay.process.send_signal(signal.SIGCONT)
+    assert caught.value.details == "It took the connection, and said nothing for 5 s."
+    assert asyncio.run(calls.asked(context, calls.devices)) == []
 
 
 def test_it_leaves_with_a_reason() -> None:

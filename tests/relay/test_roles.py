@@ -32,8 +32,12 @@ def test_no_method_reaches_into_the_host() -> None:
         assert TABLE[name].relayed, name
 
 
-def test_the_battery_has_one_role() -> None:
-    assert {spec.role for name, spec in TABLE.items() if name.startswith("battery.")} == {Role.OPERATOR}
+def test_what_shares_a_method_shares_a_role() -> None:
+    methods: dict[str, set[Role]] = {}
+    for name, (method, _) in CALLS.items():
+        methods.setdefault(method, set()).add(TABLE[name].role)
+        assert TABLE[name].role == RULES[f"/cfctl.v1.Control/{method}"].role, name
+    assert {method for method, found in methods.items() if len(found) > 1} == set()
 
 
 def test_what_changes_something_is_an_action() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from cfctl.errors import CfctlError, NoSuchDevice, NotRunning, UsageError
+from cfctl.docker import names
+from cfctl.errors import CfctlError, NoSuchDevice, NotRunning
 from cfctl.instance import Instance
 from cfctl.relay import caller as callers
-from cfctl.relay import people
+from cfctl.relay import people, sit, verbs
 from cfctl.relay.lists import Found, Lists
 from cfctl.relay.ways import Ways
+from cfctl.remote import loopback
 from cfctl.v1 import tunnel_pb2
 
 ADB = tunnel_pb2.TunnelTarget.SERVICE_ADB
@@ -35,14 +38,15 @@ def device(**more: Any) -> dict[str, Any]:
 class Fake:
     """Lists of one device, as it is at each look."""
 
-    def __init__(self, *looks: dict[str, Any] | None) -> None:
+    def __init__(self, *looks: dict[str, Any] | None, actor: people.User | None = None) -> None:
         self._looks = looks
+        self._actor = actor or people.by_uid(os.geteuid())
 
     async def find(self, caller: object, target: str) -> Found:
         first = self._looks[0]
         if first is None or target.partition("/")[0] != first["name"]:
             raise NoSuchDevice(target, [])
-        return Found(first, people.by_uid(0), "phone", None)
+        return Found(first, self._actor, "phone", None)
 
     async def follow(self, caller: object) -> AsyncIterator[list[dict[str, Any]]]:
         for look in self._looks:
@@ -50,9 +54,9 @@ class Fake:
         await asyncio.Event().wait()
 
 
-async def way(*looks: dict[str, Any] | None, service: Any = ADB) -> Any:
+async def way(*looks: dict[str, Any] | None, service: Any = ADB, actor: people.User | None = None) -> Any:
     callers.set_current(cast("Any", None), callers.About())
-    return await Ways(cast("Lists", Fake(*looks)), Path("/"))("phone", service)
+    return await Ways(cast("Lists", Fake(*looks, actor=actor)), Path("/"))("phone", service)
 
 
 def test_the_number_decides_the_port_whatever_the_record_says() -> None:
@@ -78,16 +82,56 @@ def test_one_that_is_not_up(state: str, said: str) -> None:
     assert caught.value.resolution == said
 
 
-def test_in_a_container() -> None:
-    boxed = device(runtime="docker", container="box", instance={"adb": None})
-    with pytest.raises(UsageError, match="the ADB of phone is not published"):
-        asyncio.run(_connect(boxed))
-    with pytest.raises(UsageError, match="its console cannot be reached"):
-        asyncio.run(way(boxed, service=CONSOLE))
+def boxed(adb: str | None) -> dict[str, Any]:
+    where = {"runtime": "docker", "container": "box", "engine": "ssh://rack"}
+    return device(**where, instance={"adb": adb, "vm_pid": None})
 
 
-async def _connect(document: dict[str, Any]) -> None:
-    await (await way(document)).connect()
+@pytest.mark.parametrize(("published", "address"), [("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1")])
+def test_what_a_container_has_published_is_found_where_it_is(published: str, address: str) -> None:
+    async def run() -> None:
+        with socket.create_server((address, 0)) as listener:
+            port = listener.getsockname()[1]
+            with await (await way(boxed(f"{published}:{port}"))).connect() as end:
+                assert end.getpeername() == (address, port)
+
+    asyncio.run(run())
+
+
+def test_a_record_leads_to_no_other_machine() -> None:
+    async def run() -> None:
+        (await (await way(boxed("192.0.2.1:22"))).connect()).close()
+
+    with pytest.raises(OSError, match="assign requested address"):
+        asyncio.run(run())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make somebody else's socket")
+def test_the_connection_is_the_devices_users_own() -> None:
+    """A port that lets in its own user alone must not be opened by a relay that is root's."""
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            found = await way(boxed(f"127.0.0.1:{listener.getsockname()[1]}"), actor=people.by_name("nobody"))
+            with await found.connect(), listener.accept()[0] as accepted:
+                assert loopback.owner(accepted) == people.by_name("nobody").uid
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("service", [sit.CONSOLE, sit.ADB])
+def test_what_is_not_published_is_reached_from_inside(service: str) -> None:
+    found = Found(boxed(None), people.by_uid(0), "phone", 2)
+    assert verbs.sitting(found, service) == [
+        *("cfctl", "docker", "login", "--exec", "--engine=ssh://rack", "box", "--"),
+        *(names.PYTHON, "-P", "-m", "cfctl.relay.sit", service, "phone/2"),
+    ]
+
+
+def test_a_container_is_asked_on_its_own_engine() -> None:
+    found = Found(boxed(None), people.by_uid(0), "phone", None)
+    assert verbs.stop(found) == ["docker", "stop", "--engine=ssh://rack", "box"]
+    assert verbs.control(found, "control", ["vcpus"])[3:6] == ["--engine=ssh://rack", "box", "--"]
 
 
 @pytest.mark.parametrize(

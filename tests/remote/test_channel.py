@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cfctl.errors import CfctlError, NoSuchDevice, RelayUnreachable, RelayUntrusted
 from cfctl.relay import certificates
 from cfctl.relay.certificates import Certificate
-from cfctl.remote import calls, certificate
+from cfctl.relay.limits import Limits
+from cfctl.remote import calls, certificate, channel
 from cfctl.remote.contexts import Context
 from cfctl.v1 import device_pb2, devices_pb2, devices_pb2_grpc
 from cfctl.wire import errors
@@ -195,6 +196,12 @@ def test_one_that_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(RelayUnreachable) as caught:
         certificate.fetch(f"127.0.0.1:{mute.getsockname()[1]}")
     assert caught.value.details == "It did not answer within 0.2 s."
+
+
+def test_a_relay_is_asked_whether_it_is_there_no_more_often_than_it_permits() -> None:
+    ours, theirs = dict(channel._OPTIONS), dict(Limits().grpc_options())
+    assert ours["grpc.keepalive_time_ms"] > theirs["grpc.http2.min_ping_interval_without_data_ms"]
+    assert ours["grpc.min_reconnect_backoff_ms"] + 1000 * certificate._SECONDS <= 10_000
 
 
 def test_nobody_there() -> None:

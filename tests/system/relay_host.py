@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,13 @@ class Host:
 
 
 @contextlib.contextmanager
-def serving(box: Sandbox) -> Iterator[Host]:
-    """Run a relay of root's for the block; others can read its certificate."""
+def serving(box: Sandbox, env: Mapping[str, str] | None = None) -> Iterator[Host]:
+    """Run a relay of root's for the block; others can read its certificate.
+
+    :param env: more variables for it.
+    """
     argv = box.cfctl_argv("relay", "serve", "--grpc", f"127.0.0.1:{PORT}", "--json")
-    with box.start(*argv, stdout=subprocess.PIPE) as relay:
+    with box.start(*argv, env=env, stdout=subprocess.PIPE) as relay:
         try:
             assert relay.stdout is not None
             for line in relay.stdout:

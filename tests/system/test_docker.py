@@ -129,7 +129,8 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
 #: What the relay does: it asks where the sockets are, and talks to one.
 def _through_the_relay(host: Sandbox) -> None:
     """Devices in containers are served like those beside them."""
-    with relay_host.serving(host) as relay:
+    # The engine that docker would take is another one there: each container's own is what counts.
+    with relay_host.serving(host, env={"DOCKER_HOST": "unix:///run/no-engine.sock"}) as relay:
         listed, _ = relay.call("Devices/List", user="root")
         assert [(one["name"], one["container"]) for one in listed["devices"]] == [(n, n) for n in ("phone", "tablet")]
         phone = {"target": "phone"}
@@ -142,6 +143,45 @@ def _through_the_relay(host: Sandbox) -> None:
         assert refused["status"] != "OK"
         *lines, ended = relay.call("Devices/Logs", {"name": "phone", "lines": 2}, user="root")
         assert (len(lines), ended) == (2, {"status": "OK"})
+        _tunnels(host)
+
+
+def _tunnels(host: Sandbox) -> None:
+    """The consoles and the ADB of both: one is published, the other is reached by the engine."""
+    there = ("--relay", "unix:/run/cfctl/relay.sock")
+    with at_terminal(host, *host.cfctl_argv(*there, "console", "phone")) as terminal:
+        terminal.wait_for("Ctrl-] leaves it.")
+        terminal.type("\recho 6 times 7 is $((6*7))\r")
+        terminal.wait_for("6 times 7 is 42")
+        # It is one reader's, and the other hears so.
+        with at_terminal(host, *host.cfctl_argv(*there, "console", "phone")) as second:
+            second.wait_for("somebody else has the console of phone")
+            assert second.end() == 1
+        terminal.type("\x1d")
+        terminal.wait_for("Left the console of phone")
+        assert terminal.end() == 0
+    # The program inside has gone with the terminal: the next one has the console.
+    with at_terminal(host, *host.cfctl_argv(*there, "console", "phone")) as terminal:
+        terminal.wait_for("Ctrl-] leaves it.")
+        terminal.type("\x1d")
+        assert terminal.end() == 0
+    host.cfctl("docker", "unpublish", "tablet")
+    [tablet] = [one for one in host.json("ps")["devices"] if one["name"] == "tablet"]
+    assert tablet["instances"][0]["adb"] is None
+    try:
+        for name, node in (("phone", "CUTTLEFISHCVD01"), ("tablet", "CUTTLEFISHCVD02")):
+            assert host.cfctl(*there, "adb", name, "shell", "uname", "-n").stdout.strip() == node
+            script = f"head -c {_PUSHED} /dev/urandom >/tmp/pushed; sha256sum </tmp/pushed"
+            digest = host.run("sh", "-c", script).stdout
+            host.cfctl(*there, "adb", name, "push", "/tmp/pushed", "/tmp/pushed")
+            assert host.cfctl(*there, "adb", name, "shell", "sha256sum </tmp/pushed").stdout == digest
+    finally:
+        host.run("adb", "kill-server", check=False)
+    host.cfctl("docker", "publish", "tablet")
+
+
+#: Bytes that are pushed: guests of 192 MB have room for so many.
+_PUSHED = 16 << 20
 
 
 FROM_OUTSIDE = """

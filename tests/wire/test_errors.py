@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cfctl
 from cfctl import errors
+from cfctl.control import faults
 from cfctl.errors import CfctlError, FromElsewhere
 from cfctl.v1 import devices_pb2, devices_pb2_grpc
 from cfctl.wire import errors as wire
@@ -57,7 +62,10 @@ async def call(directory: Path, error: CfctlError) -> tuple[grpc.StatusCode, Cfc
         (errors.MissingCommand("adb", "apt install adb"), grpc.StatusCode.FAILED_PRECONDITION),
         (errors.DeadlinePassed("too late"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (errors.LaunchFailed("it hangs", "line one\nline two – ü", phase="kernel"), grpc.StatusCode.ABORTED),
-        (errors.SubnetClash("they clash"), grpc.StatusCode.UNKNOWN),
+        (errors.SubnetClash("they clash"), grpc.StatusCode.FAILED_PRECONDITION),
+        (faults.VmRefused("it did not", reply="Err"), grpc.StatusCode.FAILED_PRECONDITION),
+        (faults.VmBusy("somebody asks it"), grpc.StatusCode.UNAVAILABLE),
+        (faults.VmSilent("no answer"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (FromElsewhere("theirs", code="name-taken", exit_code=1), grpc.StatusCode.ALREADY_EXISTS),
         (FromElsewhere("of a later version", code="new-word", exit_code=4), grpc.StatusCode.UNKNOWN),
     ],
@@ -67,6 +75,25 @@ def test_what_is_said_at_the_other_end_is_said_here(tmp_path: Path, error: Cfctl
     status, here = asyncio.run(call(tmp_path, error))
     assert status is code
     assert (here.as_dict(), here.exit_code) == (error.as_dict(), error.exit_code)
+
+
+def family(root: type[CfctlError] = CfctlError) -> Iterator[type[CfctlError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from family(child)
+
+
+def test_every_error_has_its_status() -> None:
+    """Whichever module has it: the relay knows what a child has printed by its word alone."""
+    for module in pkgutil.walk_packages(cfctl.__path__, "cfctl."):
+        if not module.name.startswith(("cfctl.v1", "cfctl.gpu.ask_", "cfctl.__main__", "cfctl.docker.init")):
+            importlib.import_module(module.name)
+    ours = {kind.code for kind in family() if kind.__module__.startswith("cfctl.")}
+    assert len(ours) > 40
+    assert ours <= set(wire.SORTS), "cfctl/wire/errors.py does not know them"
+    assert set(wire.SORTS) - ours <= {"interrupted"}, "no error has these words"
+    unknown = {code for code, status in wire.SORTS.items() if status is grpc.StatusCode.UNKNOWN}
+    assert unknown == {CfctlError.code, FromElsewhere.code}
 
 
 def test_a_huge_error_arrives_with_its_beginning_and_its_end(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_whole_connections_may_be_silent() -> None:
         assert results == []
 
 
-def test_a_caller_that_cancels_has_its_sockets_and_no_pipe_is_left() -> None:
+def test_a_caller_that_cancels_has_its_sockets_and_nothing_is_left() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     async def run() -> None:
@@ -244,7 +244,7 @@ def test_a_caller_that_cancels_has_its_sockets_and_no_pipe_is_left() -> None:
         with outer_left, outer_right, inner_left, inner_right:
             task = asyncio.create_task(pump.join(inner_left, inner_right))
             sending = asyncio.ensure_future(asyncio.to_thread(outer_left.sendall, bytes(8 << 20)))
-            # So much has gone by that a pipe was made, and the rest fills it.
+            # Much has gone by, and the rest fills all buffers.
             await asyncio.to_thread(lambda: [outer_right.recv(1 << 16) for _ in range(32)])
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
