@@ -22,7 +22,7 @@ pytestmark = pytest.mark.system
 #: What EL9 has of what the packages require: names of its packages (host_resources.md section 6), and files.
 _EL9 = (
     *("dnsmasq", "findutils", "glibc = 2.34", "iproute", "kmod", "libstdc++", "nftables", "python3.11", "qemu-kvm"),
-    *("shadow-utils", "systemd", "/bin/sh", "/usr/bin/python3.11"),
+    *("shadow-utils", "systemd", "/bin/sh", "zlib", "/usr/bin/python3.11"),
 )
 
 _SPEC = """

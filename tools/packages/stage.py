@@ -130,6 +130,9 @@ def _generated(stage: Stage, site: Path) -> None:
         compress(root / "usr/share/man/man1" / f"{name}.gz", text)
     lines = ["Libraries in /usr/lib/cfctl, each with its own licence texts in its .dist-info folder there.", ""]
     lines += [f"{name} {version}: {licence}" for name, version, licence in wheels.licences(site)]
+    lines += ["", "What their makers have built into them, or put beside them:", ""]
+    table = REPO / "packaging" / "bundled-native.tsv"
+    lines += [f"{wheel}, {name}: {licence}" for wheel, name, licence in wheels.native(site, table)]
     write(root / "usr/share/doc/cfctl/bundled.txt", "\n".join(lines) + "\n")
 
 
