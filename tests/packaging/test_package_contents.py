@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging import built, listing
-from tools.packages import elf_versions, wheels
+from tools.packages import elf_versions, stage, wheels
 from tools.packages.targets import TARGETS
 
 REPO = built.REPO
@@ -154,6 +154,24 @@ def test_every_target_is_of_a_python_that_cfctl_runs_on() -> None:
         assert target.python_package in (target.python_name, "python3")
 
 
+def test_another_target_is_laid_out_for_its_own_python(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of that system is needed: its libraries are fetched by the tags of their wheels."""
+    monkeypatch.setenv("CFCTL_PATHS_CACHE", str(built.CACHE))
+    laid_out = stage.make(TARGETS["el10"])
+    home = laid_out.root("cfctl") / "usr/lib/cfctl"
+    assert (home / "bin/python3").readlink().name == "python3.12"
+    site = home / "lib/python3.12/site-packages"
+    libraries = list(elf_versions.libraries(site))
+    assert len(libraries) > 90
+    extensions = {path for path in libraries if ".libs" not in path.parent.name}
+    marks = {path.name.split(".", 1)[1] for path in extensions}
+    assert marks == {"abi3.so", "cpython-312-x86_64-linux-gnu.so"}
+    elf_versions.check(site)
+    assert {path.name for path in site.glob("*.dist-info")} == {
+        path.name for path in (unpacked / SITE).glob("*.dist-info")
+    }
+
+
 def test_a_second_build_elsewhere_is_the_same_to_the_byte(packages: built.Built, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     for path in built.sources():
@@ -164,6 +182,7 @@ def test_a_second_build_elsewhere_is_the_same_to_the_byte(packages: built.Built,
     (copy / "cfctl/gpu/profiles").unlink(missing_ok=True)
     (copy / "cfctl/gpu/profiles").symlink_to("../../gpu")
     # The libraries were fetched and checked by the first build.
+    (built.BUILD / "wheels").mkdir(parents=True, exist_ok=True)
     (copy / "build/packages").mkdir(parents=True)
     (copy / "build/packages/wheels").symlink_to(built.BUILD / "wheels")
     env = built.environment(
