@@ -6,6 +6,13 @@ from collections.abc import Iterator
 
 from typer._completion_shared import get_completion_script
 
+#: zsh takes the file for the function itself, when it is first needed: then it has to complete too, not only to define.
+_ZSH_FIRST = """
+if [[ ${funcstack[1]} == _cfctl ]]; then
+  _cfctl_completion "$@"
+fi
+"""
+
 
 def places(family: str) -> dict[str, str]:
     """Return where each shell looks for scripts: of a ``deb`` or an ``rpm`` system."""
@@ -22,4 +29,4 @@ def scripts(family: str) -> Iterator[tuple[str, str]]:
     """Return the scripts: where it goes, text."""
     for shell, place in places(family).items():
         script = get_completion_script(prog_name="cfctl", complete_var="_CFCTL_COMPLETE", shell=shell)
-        yield place, script.rstrip() + "\n"
+        yield place, script.rstrip() + "\n" + (_ZSH_FIRST if shell == "zsh" else "")
