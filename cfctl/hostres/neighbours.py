@@ -6,8 +6,8 @@ One look at all of them, one list of what is to be changed in them, and the step
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import process
@@ -53,7 +53,8 @@ def read() -> Found:
     if os.geteuid() != 0:
         return Found(found, managers=managers.read())
     runs = any(firewall.owner(chain) == "firewalld" for chain in found or ())
-    bridges = firewall.like_docker(path.name for path in Path("/sys/class/net").iterdir())
+    # Not from /sys: where a chroot or a container has none, the kernel still answers.
+    bridges = firewall.like_docker(name for _, name in socket.if_nameindex())
     return Found(found, ufw.read(), firewalld.read(on=runs), managers.read(), bridges)
 
 

@@ -1,10 +1,14 @@
-"""The packages, built once for all tests that look at them: by `make`, as a person does."""
+"""The packages, built once for all tests that look at them, in whichever process: by `make`, as a person does.
+
+They are kept under the hash of what they are made of, so that another run of the same checkout builds nothing.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,42 +47,49 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "CFCTL_PATHS_CACHE": str(CACHE), **more}
 
 
+def epoch() -> str:
+    """Return the age that the files of this checkout's packages have."""
+    log = ["git", "-C", str(REPO), "log", "-1", "--format=%ct"]
+    return subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _digest() -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(epoch().encode())
     for path in sources():
         relative = path.relative_to(REPO)
         if relative.parts[0] in _INPUTS:
             digest.update(f"{relative} {path.stat().st_mode & 0o100} ".encode() + path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def packages() -> Built:
     """Return the packages of this checkout, built if it has changed since they were."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    stamp = BUILD / "tests.stamp"
-    with (BUILD / "tests.lock").open("w") as lock:
+    store = CACHE / "packages"
+    store.mkdir(parents=True, exist_ok=True)
+    kept = store / _digest()
+    with (CACHE / "packages.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        digest = _digest()
-        if not stamp.exists() or stamp.read_text() != digest or not all(_found().values()):
-            stamp.unlink(missing_ok=True)
-            # The virtual environment that runs this test is there, however old its stamp is.
-            make = ["make", "--no-print-directory", "-C", str(REPO), "-o", ".venv/.run", "deb", "rpm"]
-            done = subprocess.run(
-                make, env=environment(), capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            stamp.write_text(digest)
-        found = _found()
-    return Built(*_sorted(found))
+        if not kept.exists():
+            _build(kept)
+            # Of two: another run may look at those of the checkout as it was a moment ago.
+            for old in sorted(store.iterdir(), key=lambda path: path.stat().st_mtime)[:-2]:
+                shutil.rmtree(old)
+    found = {
+        family: {name: next((kept / target).glob(f"{name}{mark}")) for name in NAMES}
+        for family, target, mark in (("deb", DEB, "_*.deb"), ("rpm", RPM, "-[0-9]*.rpm"))
+    }
+    return Built(**found)
 
 
-def _found() -> dict[str, list[Path]]:
-    deb = {f"deb {name}": sorted((REPO / "dist" / DEB).glob(f"{name}_*.deb")) for name in NAMES}
-    rpm = {f"rpm {name}": sorted((REPO / "dist" / RPM).glob(f"{name}-[0-9]*.rpm")) for name in NAMES}
-    return deb | rpm
-
-
-def _sorted(found: dict[str, list[Path]]) -> tuple[dict[str, Path], dict[str, Path]]:
-    deb = {name: found[f"deb {name}"][0] for name in NAMES}
-    rpm = {name: found[f"rpm {name}"][0] for name in NAMES}
-    return deb, rpm
+def _build(kept: Path) -> None:
+    # The virtual environment that runs this test is there, however old its stamp is. Both families at once.
+    make = ["make", "--no-print-directory", "-j2", "-C", str(REPO), "-o", ".venv/.run", "deb", "rpm"]
+    done = subprocess.run(
+        make, env=environment(), capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    part = kept.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for target in (DEB, RPM):
+        shutil.copytree(REPO / "dist" / target, part / target)
+    part.rename(kept)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import typer.main
 
 from cfctl.cli.app import app
 from tests.packaging import built
-from tools.packages import completions, help_texts
+from tools.packages import help_texts
 
 
 def test_lintian_finds_nothing_that_is_not_argued(packages: built.Built) -> None:
@@ -63,25 +60,3 @@ def test_every_verb_is_in_a_page_that_man_takes(tmp_path: Path) -> None:
         for option in (word for param in command.params for word in param.opts if word.startswith("--")):
             assert option.replace("-", "\\-") in host, option
     assert "cfctl host setup --instances 4" in shown.stdout
-
-
-@pytest.mark.parametrize("shell", ["bash"])
-def test_the_completion_script_completes(shell: str, tmp_path: Path) -> None:
-    program = shutil.which(shell)
-    assert program
-    text = dict(completions.scripts())[completions.PLACES[shell]]
-    (tmp_path / "script").write_text(text)
-    ask = 'source "$1"; COMP_WORDS=(cfctl ho); COMP_CWORD=1; _cfctl_completion cfctl; echo "${COMPREPLY[@]}"'
-    python = Path(sys.prefix) / "bin"
-    done = subprocess.run(
-        [program, "-c", ask, shell, tmp_path / "script"],
-        env={"PATH": f"{python}:/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout.split() == ["host"], done.stderr
-
-
-def test_there_is_a_script_for_each_shell() -> None:
-    assert {place.rpartition("/")[2] for place, _ in completions.scripts()} == {"cfctl", "_cfctl", "cfctl.fish"}

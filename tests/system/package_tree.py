@@ -20,8 +20,8 @@ from typing import Any
 from tests.system import dockerd
 from tests.system.sandbox import CACHE
 
-#: What the packages need or recommend and the containers' base has not.
-_MORE = ("adb", "kmod", "rpm", "systemd")
+#: What the packages need or recommend and the containers' base has not, and shells that they have completions for.
+_MORE = ("adb", "fish", "kmod", "rpm", "systemd", "zsh")
 
 _FETCH = (
     "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "

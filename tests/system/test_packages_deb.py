@@ -118,6 +118,45 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> No
     assert links(tree) == {}
 
 
+#: Types the beginning of a command into an interactive zsh, and a tab; prints what stands there then.
+_ZSH = r"""
+import os, pty, re, select, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ["TERM"] = "dumb"
+    os.execvp("zsh", ["zsh", "-f", "-i"])
+def until(pattern, text=b""):
+    deadline = time.monotonic() + 60
+    while not re.search(pattern, text):
+        if time.monotonic() > deadline:
+            sys.exit(f"zsh does not say {pattern}: {text}")
+        if select.select([terminal], [], [], 1)[0]:
+            text += os.read(terminal, 4096)
+    return text
+os.write(terminal, b"PS1=; autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste; echo rea''dy\n")
+until(b"ready")
+os.write(terminal, b"cfctl host pla\t")
+until(b"cfctl host plan ")
+os.write(terminal, b"--js\t")
+until(b"--json ")
+print("completed")
+os.close(terminal)
+"""
+
+
+def test_each_shell_completes_what_is_typed(tree: Tree, packages: built.Built) -> None:
+    install(tree, packages, "cfctl")
+    ask = (
+        "source /usr/share/bash-completion/completions/cfctl; COMP_WORDS=(cfctl host pla); COMP_CWORD=2; "
+        '_cfctl_completion cfctl; echo "${COMPREPLY[@]}"'
+    )
+    assert tree.run("bash", "-c", ask).stdout.split() == ["plan"]
+    # It finds the script by itself, as an interactive one does.
+    offered = tree.run("fish", "-c", "complete -C 'cfctl host pla'").stdout.splitlines()
+    assert [line.split("\t")[0] for line in offered] == ["plan"]
+    assert tree.run("python3", "-c", _ZSH).stdout == "completed\n"
+
+
 def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_are_up(
     tree: Tree, packages: built.Built
 ) -> None:

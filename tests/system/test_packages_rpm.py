@@ -6,6 +6,7 @@ The tree is a Debian: rpm, the scriptlets and the programs are real; what no RHE
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,16 @@ from tests.packaging import built
 from tests.system import package_tree
 from tests.system.package_tree import Tree
 from tests.system.test_packages_deb import links, tap_in_use
+from tools.packages import rpm as make_rpm
+from tools.packages import stage
+from tools.packages.targets import TARGETS, architecture
 
 pytestmark = pytest.mark.system
 
 #: What EL9 has of what the packages require: names of its packages (host_resources.md section 6), and files.
 _EL9 = (
     *("dnsmasq", "findutils", "glibc = 2.34", "iproute", "kmod", "libstdc++", "nftables", "python3.11", "qemu-kvm"),
-    *("shadow-utils", "systemd", "/bin/sh", "/usr/bin/python3.11"),
+    *("shadow-utils", "systemd", "/bin/sh", "zlib", "/usr/bin/python3.11"),
 )
 
 _SPEC = """
@@ -73,6 +77,25 @@ def install(tree: Tree, packages: built.Built, el9: Path, *names: str, how: str 
     return done.stdout + done.stderr
 
 
+def newer(packages: built.Built, work: Path) -> list[Path]:
+    """Make the same packages of a later version, whose files of settings differ."""
+    staged = work / "stage"
+    for name, file in packages.rpm.items():
+        tree = staged / name
+        tree.mkdir(parents=True)
+        with file.open("rb") as data:
+            archive = subprocess.run(["rpm2archive", "-n", "-"], stdin=data, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-C", tree, "-x"], input=archive, check=True)
+        for settings in (path for path in (tree / "etc").rglob("*") if path.is_file()):
+            settings.write_text(settings.read_text() + "# Of the new version.\n")
+    # The largest, which nothing here needs: it is quicker.
+    for big in staged.glob("cfctl/usr/lib/cfctl/lib/*/site-packages/av*"):
+        shutil.rmtree(big)
+    (work / "made").mkdir()
+    laid_out = stage.Stage(staged, TARGETS[built.RPM], architecture(), int(built.epoch()), "0.1.1")
+    return make_rpm.build(laid_out, work / "made")
+
+
 def test_the_packages_work_as_installed(tree: Tree, packages: built.Built, el9: Path) -> None:
     missing = rpm(tree, "-i", "--test", *packages.rpm.values(), check=False).stderr
     lacks = {line.split(" is needed by ")[0].strip() for line in missing.splitlines() if "is needed by" in line}
@@ -97,28 +120,52 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built, el9: 
 
 
 def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_are_up(
-    tree: Tree, packages: built.Built, el9: Path
+    tree: Tree, packages: built.Built, el9: Path, tmp_path: Path
 ) -> None:
     tree.systemd()
-    install(tree, packages, el9, "cfctl", "cfctl-host-resources")
+    names = ("cfctl", "cfctl-host-resources", "cfctl-relay")
+    install(tree, packages, el9, *names)
     before = links(tree)
     assert len(before) == 42, "a server is ready after one install"
-    tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
+    config, defaults = "/etc/cfctl/config.toml", "/etc/default/cuttlefish-host-resources"
+    limits = "/etc/security/limits.d/10-cfctl.conf"
+    tree.path(config).write_text("[host]\ninstances = 10\ndns = 'host'\n")
+    tree.path(defaults).write_text("num_cvd_accounts=7\n")
     tree.asked_of_systemd()
     with tap_in_use(tree):
-        again = (packages.rpm[name] for name in ("cfctl", "cfctl-host-resources"))
-        rpm(tree, "-U", "--replacepkgs", *again)
+        later = {path.name.rpartition("-0.1.1-")[0]: path for path in newer(packages, tmp_path / "newer")}
+        said = rpm(tree, "-U", *(later[name] for name in names))
+        assert "scriptlet failed" not in said.stdout + said.stderr
+        assert rpm(tree, "-q", "--qf", "%{NAME} %{VERSION}\n", *names).stdout.split()[1::2] == ["0.1.1"] * 3
         asked = tree.asked_of_systemd()
-        assert not [line for line in asked if line.startswith(("stop", "restart"))]
+        assert not [line for line in asked if line.startswith(("stop", "restart", "--no-reload disable"))]
+        assert "reload cfctl-host-resources.service" in asked
+        assert "try-restart cfctl-host-run.service" in asked
+        assert "try-restart cfctl-relay.service" in asked
         assert links(tree) == before
-        assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+        # What somebody has changed stays, and what is new lies beside it; what nobody has changed is the new one.
+        for file in (config, defaults):
+            assert "# Of the new version." not in tree.path(file).read_text()
+            assert "# Of the new version." in tree.path(f"{file}.rpmnew").read_text()
+        assert "dns = 'host'" in tree.path(config).read_text()
+        assert tree.path(defaults).read_text() == "num_cvd_accounts=7\n"
+        assert "# Of the new version." in tree.path(limits).read_text()
         assert tree.run("cfctl", "--version").returncode == 0
+        assert list(tree.path("/usr/lib/cfctl").rglob("*.pyc"))
 
-        refused = rpm(tree, "-e", "cfctl-host-resources", "cfctl", check=False)
+        refused = rpm(tree, "-e", "cfctl-host-resources", "cfctl", "cfctl-relay", check=False)
         assert refused.returncode != 0
         assert "cvd-mtap-01" in refused.stderr
         assert links(tree) == before
         assert tree.path("/usr/lib/systemd/system/cfctl-host-resources.service").exists()
-    rpm(tree, "-e", "cfctl-host-resources", "cfctl")
+    device = tree.path("/var/lib/cfctl/devices/phone")
+    device.mkdir(parents=True)
+    (device / "device.json").write_text("{}")
+    # The relay was not kept by anything: no device needs it.
+    said = rpm(tree, "-e", *(name for name in names if rpm(tree, "-q", name, check=False).returncode == 0))
+    assert "/var/lib/cfctl/devices/phone" in said.stderr
+    assert (device / "device.json").exists()
     assert links(tree) == {}
-    assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml.rpmsave").read_text()
+    assert "dns = 'host'" in tree.path(f"{config}.rpmsave").read_text()
+    assert tree.path(f"{defaults}.rpmsave").read_text() == "num_cvd_accounts=7\n"
+    assert not tree.path("/usr/lib/cfctl").exists()

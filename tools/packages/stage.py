@@ -47,21 +47,18 @@ class Stage:
 
     :param directory: one folder for each package in it.
     :param epoch: when cfctl was last changed, which is how old every file is.
+    :param version: cfctl's.
     """
 
     directory: Path
     target: Target
     arch: str
     epoch: int
+    version: str = cfctl.__version__
 
     def root(self, package: str) -> Path:
         """Return the tree of a package."""
         return self.directory / package
-
-    @property
-    def version(self) -> str:
-        """The version of cfctl."""
-        return cfctl.__version__
 
 
 def epoch() -> int:
@@ -90,7 +87,7 @@ def make(target: Target) -> Stage:
     _listed_files(stage)
     _generated(stage, site)
     _guest(stage)
-    _query(stage)
+    _upstreams(stage)
     _normalise(stage)
     return stage
 
@@ -124,12 +121,15 @@ def _listed_files(stage: Stage) -> None:
 
 def _generated(stage: Stage, site: Path) -> None:
     root = stage.root("cfctl")
-    for place, text in completions.scripts():
+    for place, text in completions.scripts(stage.target.family):
         write(root / place, text)
     for name, text in help_texts.pages(stage.epoch):
         compress(root / "usr/share/man/man1" / f"{name}.gz", text)
     lines = ["Libraries in /usr/lib/cfctl, each with its own licence texts in its .dist-info folder there.", ""]
     lines += [f"{name} {version}: {licence}" for name, version, licence in wheels.licences(site)]
+    lines += ["", "What their makers have built into them, or put beside them:", ""]
+    table = REPO / "packaging" / "bundled-native.tsv"
+    lines += [f"{wheel}, {name}: {licence}" for wheel, name, licence in wheels.native(site, table)]
     write(root / "usr/share/doc/cfctl/bundled.txt", "\n".join(lines) + "\n")
 
 
@@ -153,8 +153,14 @@ def _guest(stage: Stage) -> None:
     write(stage.root("cfctl-guest") / "usr/share/doc/cfctl-guest/sources.txt", "\n".join(lines) + "\n")
 
 
-def _query(stage: Stage) -> None:
-    """Add what launchers insist on: at its place where nobody else brings it, else for a link to it."""
+def _upstreams(stage: Stage) -> None:
+    """Add what upstream's package has: at its place where nobody ships that package.
+
+    Elsewhere its settings are its own, and what launchers insist on is there for a link to it.
+    """
+    if stage.target.family == "rpm":
+        defaults = (REPO / "packaging/etc/cuttlefish-host-resources.default").read_text()
+        write(stage.root("cfctl-host-resources") / "etc/default/cuttlefish-host-resources", defaults)
     place = "usr/lib/cuttlefish-common/bin" if stage.target.family == "rpm" else "usr/share/cfctl"
     path = stage.root("cfctl-host-resources") / place / "capability_query.py"
     path.parent.mkdir(parents=True, exist_ok=True)

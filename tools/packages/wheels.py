@@ -5,6 +5,7 @@ pip can fetch for another Python than its own, so one machine makes the packages
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
@@ -29,12 +30,23 @@ def lock_without_build_tools(lock: str) -> str:
 
 
 def fetch(lock: Path, target: Target, arch: str, cache: Path) -> Path:
-    """Return a directory with the libraries for a target, fetched and checked against their hashes once."""
+    """Return a directory with the libraries for a target, fetched and checked against their hashes once.
+
+    Two builds at once, for targets with the same Python, fetch them once.
+    """
     wanted = lock_without_build_tools(lock.read_text())
     directory = cache / f"{target.python_name}-{arch}"
     stamp = directory / "requirements.lock"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return directory / "site-packages"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{directory.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            _fetch(wanted, target, arch, directory)
+            stamp.write_text(wanted)
+    return directory / "site-packages"
+
+
+def _fetch(wanted: str, target: Target, arch: str, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     listing = directory / "wanted.txt"
@@ -56,8 +68,7 @@ def fetch(lock: Path, target: Target, arch: str, cache: Path) -> Path:
     )
     _tidy(directory / "site-packages")
     elf_versions.check(directory / "site-packages")
-    listing.rename(stamp)
-    return directory / "site-packages"
+    listing.unlink()
 
 
 def _tidy(site: Path) -> None:
@@ -65,6 +76,25 @@ def _tidy(site: Path) -> None:
     for name in _PIPS:
         for path in site.glob(f"*.dist-info/{name}"):
             path.unlink()
+
+
+def native(site: Path, table: Path) -> list[tuple[str, str, str]]:
+    """Return wheel, name and licence of what the wheels bring besides their own code.
+
+    :param table: where somebody has written down what each of them is.
+    :raises SystemExit: if there is a library that the table does not know; its licence has to be looked up.
+    """
+    rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+    files = sorted((path.parent.name.removesuffix(".libs"), path.name) for path in site.glob("*.libs/*.so*"))
+    found = {(wheel, what, licence) for wheel, beginning, what, licence in rows if beginning == "-"}
+    for wheel, file in files:
+        known = [
+            (what, licence) for of, beginning, what, licence in rows if of == wheel and file.startswith(beginning)
+        ]
+        if not known:
+            raise SystemExit(f"{wheel} brings {file}, whose licence is not in {table}")
+        found.update((wheel, what, licence) for what, licence in known)
+    return sorted(found, key=lambda row: (row[0].lower(), row[1].lower()))
 
 
 def licences(site: Path) -> list[tuple[str, str, str]]:
