@@ -1,7 +1,8 @@
 """A viewer of the relay's for tests, without a window: ``python -m tests.relay.viewer URL TOKEN DEVICE``.
 
 It takes the encoded frames as they come, and prints a line of JSON for each. What it reads on its standard input, a
-line of JSON each, it sends on a data channel: ``["input-channel", "..."]``.
+line of JSON each, it sends on a data channel: ``["input-channel", "..."]``, binary ``["adb-channel", {"hex": ""}]``;
+``["bring", "audio"]`` has it offer a microphone, ``["bring", "video"]`` a camera.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import json
 import sys
 from typing import Any
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientWebSocketResponse
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 from cfctl.relay import media_rtc
+from cfctl.wire.webrtc_channels import LABELS as LABELS_OF_DEVICES
+from tests.relay.streamer import Picture, Sound, Wanted
 
-LABELS = ("input-channel", "cfctl-control", "sensors-channel")
+LABELS = ("cfctl-control", *LABELS_OF_DEVICES[1:])
 
 
 def say(**what: Any) -> None:
@@ -30,7 +33,10 @@ async def show(track: MediaStreamTrack) -> None:
         while True:
             frame: Any = await track.recv()
             number += 1
-            say(frame=number, stream=track.id, key=frame.key, timestamp=frame.timestamp, size=len(frame.data))
+            about = {"key": frame.key, "timestamp": frame.timestamp, "size": len(frame.data)}
+            if track.kind == "audio":
+                about["data"] = frame.data.hex()
+            say(frame=number, stream=track.id, **about)
     except MediaStreamError:
         say(ended=track.id)
 
@@ -53,10 +59,15 @@ async def main(url: str, token: str, device: str) -> None:
 
     pc.on("datachannel", take)
 
-    async def obey() -> None:
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            label, data = json.loads(line)
-            channels[label].send(data)
+    async def obey(line: ClientWebSocketResponse) -> None:
+        while told := await loop.run_in_executor(None, sys.stdin.readline):
+            label, data = json.loads(told)
+            if label == "bring":
+                pc.addTrack(Sound() if data == "audio" else Picture("camera", Wanted("")))
+                await pc.setLocalDescription(await media_rtc.offered_again(pc))
+                await line.send_str(json.dumps({"type": "offer", "sdp": pc.localDescription.sdp}))
+            else:
+                channels[label].send(bytes.fromhex(data["hex"]) if isinstance(data, dict) else data)
 
     headers = {"Authorization": f"Bearer {token}"}
     async with (
@@ -68,6 +79,10 @@ async def main(url: str, token: str, device: str) -> None:
             payload = json.loads(frame.data).get("payload")
             if payload is None:
                 continue
+            if payload["type"] == "answer":
+                await pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
+                say(brings=True)
+                continue
             if payload["type"] != "offer":
                 say(payload=payload)
                 continue
@@ -75,7 +90,7 @@ async def main(url: str, token: str, device: str) -> None:
             if not channels:
                 for label in LABELS:
                     take(pc.createDataChannel(label))
-                tasks.add(loop.create_task(obey()))
+                tasks.add(loop.create_task(obey(line)))
             await pc.setLocalDescription(await pc.createAnswer())
             await line.send_str(json.dumps({"type": "answer", "sdp": pc.localDescription.sdp}))
 
