@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 _LOOPBACK = "127.0.0.1"
 
+#: Connections on their way to their end.
+_closing: set[asyncio.Future[None]] = set()
+
 
 class _Frames(JitterFrame):
     """One frame, and those that were complete at the same time."""
@@ -251,11 +254,11 @@ def take_nothing(pc: RTCPeerConnection) -> None:
 
 async def closed(pc: RTCPeerConnection) -> None:
     """Close a connection; never hangs, whatever aiortc waits for."""
-    try:
-        async with asyncio.timeout(5):
-            await pc.close()
-    except TimeoutError:
-        return
+    # In a task of its own: who is cancelled while he waits would cancel what all others wait for who close it.
+    closing = asyncio.ensure_future(pc.close())
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    await asyncio.wait({closing}, timeout=5)
 
 
 def vp8_preferences() -> list[RTCRtpCodecCapability]:
