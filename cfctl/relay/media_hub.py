@@ -290,13 +290,13 @@ class Hub:
         self.key_wanted(stream_id, slow=False)
 
     def limit(self) -> float | None:
-        """Return what the slowest viewer who controls can take."""
-        controlling = [
-            viewer.pace.rate
-            for viewer in self._viewers.values()
-            if self._hands.may(viewer.id) and not viewer.pace.silent and viewer.pace.rate is not None
-        ]
-        return min(controlling, default=None)
+        """Return what the slowest viewer who controls can take; while nobody does, of those who may."""
+        viewers = [one for one in self._viewers.values() if not one.pace.silent and one.pace.rate is not None]
+        for counts in (self._hands.counts, self._hands.may):
+            rates = [one.pace.rate for one in viewers if counts(one.id) and one.pace.rate is not None]
+            if rates:
+                return min(rates)
+        return None
 
     def said(self, label: str, data: bytes | str) -> None:
         """Pass on what the device says."""

@@ -92,6 +92,10 @@ class Viewer(Program):
         """Offer a microphone (audio) or camera (video)."""
         self._do("bring", kind)
 
+    def limit(self, bits_per_s: int) -> None:
+        """Say that no more arrives."""
+        self._do("limit", bits_per_s)
+
     def _do(self, what: str, about: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([what, about]) + "\n")

@@ -2,7 +2,8 @@
 
 It takes the encoded frames as they come, and prints a line of JSON for each. What it reads on its standard input, a
 line of JSON each, it sends on a data channel: ``["input-channel", "..."]``, binary ``["adb-channel", {"hex": ""}]``;
-``["bring", "audio"]`` has it offer a microphone, ``["bring", "video"]`` a camera.
+``["bring", "audio"]`` has it offer a microphone, ``["bring", "video"]`` a camera; ``["limit", 100000]`` has it say
+that no more bits per second arrive.
 """
 
 from __future__ import annotations
@@ -44,10 +45,17 @@ async def show(track: MediaStreamTrack) -> None:
 async def main(url: str, token: str, device: str) -> None:
     media_rtc.install()
     loop = asyncio.get_running_loop()
-    tasks = set()
+    tasks: set[asyncio.Task[None]] = set()
     pc = media_rtc.connection(offers=False)
     channels: dict[str, RTCDataChannel] = {}
-    pc.on("track", lambda track: tasks.add(loop.create_task(show(track))))
+    limit: int | None = None
+
+    def came(track: MediaStreamTrack) -> None:
+        receiver = next(one.receiver for one in pc.getTransceivers() if one.receiver.track is track)
+        media_rtc.Receiving(receiver, lambda: None, lambda: limit)
+        tasks.add(loop.create_task(show(track)))
+
+    pc.on("track", came)
     pc.on("connectionstatechange", lambda: say(state=pc.connectionState))
 
     def take(channel: RTCDataChannel) -> None:
@@ -55,14 +63,20 @@ async def main(url: str, token: str, device: str) -> None:
         channel.on(
             "message", lambda data: say(channel=channel.label, data=data if isinstance(data, str) else data.hex())
         )
-        channel.on("open", lambda: say(open=channel.label))
+        if channel.readyState == "open":
+            say(open=channel.label)
+        else:
+            channel.on("open", lambda: say(open=channel.label))
 
     pc.on("datachannel", take)
 
     async def obey(line: ClientWebSocketResponse) -> None:
+        nonlocal limit
         while told := await loop.run_in_executor(None, sys.stdin.readline):
             label, data = json.loads(told)
-            if label == "bring":
+            if label == "limit":
+                limit = data
+            elif label == "bring":
                 pc.addTrack(Sound() if data == "audio" else Picture("camera", Wanted("")))
                 await pc.setLocalDescription(await media_rtc.offered_again(pc))
                 await line.send_str(json.dumps({"type": "offer", "sdp": pc.localDescription.sdp}))
