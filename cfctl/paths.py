@@ -51,6 +51,9 @@ UPSTREAM_PROGRAMS = Path("/usr/lib/cuttlefish-common/bin")
 #: Where cvd keeps its groups and their homes, newest place first (launcher.md section 4).
 UPSTREAM_STATE = (Path("/var/tmp/cvd"), Path("/tmp/cvd"))  # noqa: S108
 
+#: Where upstream's own operator has streamers register, and where one looks that was told nothing.
+UPSTREAM_OPERATOR = Path("/run/cuttlefish/operator")
+
 #: The tun driver's control node.
 TUN = Path("/dev/net/tun")
 KVM = Path("/dev/kvm")

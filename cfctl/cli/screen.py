@@ -43,6 +43,10 @@ def screen(
             help="Where the device is registered [default: this host's relay, else screen.operator].", metavar="URL"
         ),
     ] = None,
+    operator_cert: Annotated[
+        Path | None,
+        typer.Option(help="Its certificate (PEM); no other is accepted then.", metavar="FILE", show_default=False),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
@@ -60,13 +64,14 @@ def screen(
       cfctl screen phone --png now.png
       cfctl screen phone/2 --record film.webm --seconds 10
       cfctl screen phone --stats --json
+      cfctl screen cvd_1-1-1 --png now.png --operator https://192.0.2.1:1443 --operator-cert cert.pem
     """
     from cfctl.viewer import watch
 
     asked = [name for name, given in (("--png", png), ("--record", record), ("--stats", stats)) if given]
     if len(asked) != 1:
         raise UsageError("one of --png, --record and --stats is needed", f"Given: {', '.join(asked) or 'none'}.")
-    where = _operator(operator, token)
+    where = _operator(operator, token, operator_cert)
     if png is not None:
         path = png.expanduser().absolute()
         return _saved(target, path, watch.picture(target, path, operator=where))
@@ -77,7 +82,7 @@ def screen(
     return Answer({"target": target, "file": None, **found}, lambda: _numbers(found))
 
 
-def _operator(url: str | None, token: str | None) -> Operator:
+def _operator(url: str | None, token: str | None, certificate: Path | None) -> Operator:
     """Return whom to ask: who was named, a relay of this host that shows screens, or whom the settings name."""
     from urllib.parse import parse_qs, urlsplit
 
@@ -87,7 +92,7 @@ def _operator(url: str | None, token: str | None) -> Operator:
     from cfctl.v1 import relay_pb2
     from cfctl.viewer.signalling import Operator
 
-    if url is None and token is None and (path := local.chosen(own=False)) is not None:
+    if url is None and token is None and certificate is None and (path := local.chosen(own=False)) is not None:
         try:
             link = local.call(path, lambda relay: relay.OpenScreen, relay_pb2.OpenScreenRequest(role="viewer"))
         except CfctlError as error:
@@ -100,7 +105,22 @@ def _operator(url: str | None, token: str | None) -> Operator:
     named = url or str(config.load()["screen.operator"])
     if not named.startswith(("http://", "https://")):
         raise UsageError(f"{named} is no address of an operator", None, "Name one: --operator http://HOST:PORT")
-    return Operator(named.rstrip("/"), token)
+    pinned = _fingerprint(certificate.expanduser()) if certificate is not None else None
+    return Operator(named.rstrip("/"), token, fingerprint=pinned, elsewhere=url is not None)
+
+
+def _fingerprint(certificate: Path) -> str:
+    """Return what a certificate is known by.
+
+    :raises UsageError: if it is none.
+    """
+    import hashlib
+    import ssl
+
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"{certificate} is no certificate", str(exc), "It is a PEM file: cert.pem") from exc
 
 
 def _saved(target: str, path: Path, found: dict[str, Any]) -> Answer:

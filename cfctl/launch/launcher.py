@@ -91,11 +91,13 @@ def launch(
             registry.create(record)
             with registry.opened(record.name):
                 child = _start(record, known, locked, timeout, wait=wait)
-        return follow.follow(record, watch, child, timeout=timeout, wait=wait)
+        device = follow.follow(record, watch, child, timeout=timeout, wait=wait)
     except BaseException as error:
         if watch is not None and not isinstance(error, NameTaken):
             follow.give_up(watch, error, new=True)
         raise
+    _tell_of_its_screen(record, known)
+    return device
 
 
 def restart(
@@ -131,11 +133,18 @@ def restart(
                 record.gpu_mode, record.gpu_reason = choice.mode, choice.reason
                 watch = boot.Watch(record, started=started, typical=boot_times.typical(record.request))
                 child = _start(record, known, locked, timeout, wait=wait, snapshot=snapshot)
-        return follow.follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
+        device = follow.follow(record, watch, child, timeout=timeout, wait=wait, restored=snapshot is not None)
     except BaseException as error:
         if watch is not None:
             follow.give_up(watch, error, new=False)
         raise
+    _tell_of_its_screen(record, known)
+    return device
+
+
+def _tell_of_its_screen(record: Record, known: listing.Listing | None) -> None:
+    if (text := operator.advice(record.name, _left(record.request, known))) is not None:
+        steps.note(text)
 
 
 def _package_of(record: Record) -> HostPackage:

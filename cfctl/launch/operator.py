@@ -25,10 +25,25 @@ def flags(known: Collection[str]) -> list[str]:
 
     :param known: the flags that are ours to set.
     """
-    if FLAG not in known:
-        return []
-    places = dict.fromkeys((paths.system().relay_streamers, paths.current().relay_streamers))
-    return [f"--{FLAG}={place}" for place in places if _answers(place)][:1]
+    return [f"--{FLAG}={place}" for place in _places() if _answers(place)][:1] if FLAG in known else []
+
+
+def advice(name: str, known: Collection[str], *, stock: Path = paths.UPSTREAM_OPERATOR) -> str | None:
+    """Return what the user of a device that has begun to boot should know of its screen; None if it can be seen.
+
+    :param known: as for :func:`flags`: whoever says himself where a streamer registers knows what is there.
+    :param stock: where the streamer looks by itself.
+    """
+    if FLAG not in known or any(map(_answers, (*_places(), stock))):
+        return None
+    return (
+        "Screens: no relay serves. To see this one, start one and then the device again: "
+        f"cfctl relay serve --web 127.0.0.1:8443; cfctl restart {name}"
+    )
+
+
+def _places() -> Collection[Path]:
+    return dict.fromkeys((paths.system().relay_streamers, paths.current().relay_streamers)).keys()
 
 
 def _answers(path: Path) -> bool:

@@ -25,6 +25,7 @@ class Connection:
     :param address: the caller's, for people: ``unix`` or ``192.0.2.1:40000``.
     :param peer: those that come from the same place share a limit.
     :param uid: the user at the other end of a unix socket, by the kernel's word; None over TCP.
+    :param behind: what answers it.
     :param close: ends it at once.
     :param received: bytes that he has sent.
     :param welcome: called when a call was let through: it is no stranger any more.
@@ -34,11 +35,17 @@ class Connection:
     address: str
     peer: str
     uid: int | None
+    behind: str = ""
     close: Callable[[], None] = nothing
     welcome: Callable[[], None] = nothing
     known: bool = False
     refusals: int = 0
     received: int = 0
+
+    @property
+    def host(self) -> str:
+        """The caller's address without its port."""
+        return self.address.rpartition(":")[0].strip("[]")
 
 
 def peer_of(host: str) -> str:

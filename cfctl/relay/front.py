@@ -1,8 +1,9 @@
 """The front: takes connections, bounds them, speaks TLS, and knows who is at the other end.
 
-gRPC's own server has none of these limits, and does not say who called. It listens behind the front, on a unix socket
-in a directory that nobody else may enter. The front's end of each inner connection is bound to an abstract name of
-its own, which is what gRPC calls the peer: so a call is known to come over one connection, whatever it claims.
+gRPC's own server has none of these limits, and does not say who called; nor has aiohttp's. They listen behind the
+front, on unix sockets in a directory that nobody else may enter. The front's end of each inner connection is bound to
+an abstract name of its own, which is what gRPC calls the peer: so a call is known to come over one connection,
+whatever it claims.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import ssl
 import struct
 from asyncio import sslproto
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfctl.relay.connection import Connection, nothing, peer_of
-from cfctl.relay.splice import Caller, Side
+from cfctl.relay.splice import Caller, Side, begins_http2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,22 @@ _KEEPALIVE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What answers behind the front.
+
+    :param name: connections of one address are counted for each apart.
+    :param path: the unix socket that it listens on.
+    :param begins: tells of a caller's first bytes whether he speaks what it speaks.
+    :param per_peer: connections of one address at once.
+    """
+
+    name: str
+    path: Path
+    begins: Callable[[bytes], bool | None]
+    per_peer: int
+
+
 class Front:
     """All listeners and connections of a relay.
 
@@ -60,7 +78,7 @@ class Front:
     """
 
     def __init__(self, inside: Path, limits: Limits, heard: Callable[[int, int], None]) -> None:
-        self._inside = inside
+        self._grpc = Behind("", inside, begins_http2, limits.per_peer)
         self._limits = limits
         self._heard = heard
         # asyncio has 256 KiB ready for each connection, if it may, for records of 16 KiB (RFC 8446 section 5.1).
@@ -70,7 +88,7 @@ class Front:
         self._listeners: list[socket.socket] = []
         self._connections: dict[str, Connection] = {}
         self._strangers: dict[int, Connection] = {}
-        self._peers: Counter[str] = Counter()
+        self._peers: Counter[tuple[str, str]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last = 0
         #: Connections that were turned away, by reason.
@@ -87,14 +105,17 @@ class Front:
         """
         return self._connections.get(peer.removeprefix("unix-abstract:"))
 
-    def listen(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None) -> None:
+    def listen(
+        self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None, behind: Behind | None = None
+    ) -> None:
         """Take connections from a listening socket, which is the front's from now on.
 
-        :param tls: returns what new connections are to be encrypted with; None for a unix socket.
+        :param tls: returns what new connections are to be encrypted with; None for a unix socket, and on loopback.
+        :param behind: what answers; gRPC if nothing else is named.
         """
         listener.settimeout(0)
         self._listeners.append(listener)
-        self._resume(listener, tls)
+        self._resume(listener, tls, behind or self._grpc)
 
     def leave(self) -> None:
         """Take no more connections; those that there are go on."""
@@ -114,11 +135,11 @@ class Front:
 
     # -- accepting -----------------------------------------------------------------------------------------
 
-    def _resume(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None) -> None:
+    def _resume(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None, behind: Behind) -> None:
         if listener.fileno() >= 0:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener, tls)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, tls, behind)
 
-    def _accept(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None) -> None:
+    def _accept(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None, behind: Behind) -> None:
         for _ in range(_AT_ONCE):
             try:
                 sock, _address = listener.accept()
@@ -128,12 +149,12 @@ class Front:
                 if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     loop = asyncio.get_running_loop()
                     loop.remove_reader(listener)
-                    loop.call_later(_BREATH_S, self._resume, listener, tls)
+                    loop.call_later(_BREATH_S, self._resume, listener, tls, behind)
                     return
                 continue  # the caller was gone again
-            self._take(sock, tls)
+            self._take(sock, tls, behind)
 
-    def _take(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None) -> None:
+    def _take(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None, behind: Behind) -> None:
         """Let a caller in, or turn him away."""
         sock.settimeout(0)
         try:
@@ -141,14 +162,15 @@ class Front:
         except (OSError, ValueError):
             sock.close()
             return
+        connection.behind = behind.name
         if len(self._connections) >= self._limits.connections:
             reason = "connections"
-        elif self._peers[connection.peer] >= self._limits.per_peer:
+        elif self._peers[_share(connection)] >= behind.per_peer:
             reason = "per_peer"
         else:
             # Counted before anybody else is: many may be accepted before the first one is served.
             self._enter(connection)
-            task = asyncio.get_running_loop().create_task(self._serve(sock, connection, tls))
+            task = asyncio.get_running_loop().create_task(self._serve(sock, connection, tls, behind))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
@@ -172,7 +194,7 @@ class Front:
     # -- serving -------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, sock: socket.socket, connection: Connection, tls: Callable[[], ssl.SSLContext] | None
+        self, sock: socket.socket, connection: Connection, tls: Callable[[], ssl.SSLContext] | None, behind: Behind
     ) -> None:
         """Serve one connection until its end."""
         if self._name(connection) not in self._connections:
@@ -190,7 +212,9 @@ class Front:
             greet(None)
             ended.set()
 
-        caller = Caller(self._limits.buffer, lambda size: self._received(connection, size), greet, lost)
+        caller = Caller(
+            self._limits.buffer, lambda size: self._received(connection, size), behind.begins, greet, lost
+        )
 
         def abort() -> None:
             lost()
@@ -210,7 +234,7 @@ class Front:
                 spoken = True
                 await self._shake_hands(sock, caller, tls)
                 first = await self._greeting(greeted)
-                inner = await self._connect(self._name(connection), first)
+                inner = await self._connect(behind.path, self._name(connection), first)
             caller.join(inner)
             await ended.wait()
         except (OSError, TimeoutError, ssl.SSLError, EOFError) as exc:
@@ -279,24 +303,24 @@ class Front:
             )
 
     async def _greeting(self, greeted: asyncio.Future[bytes | None]) -> bytes:
-        """Wait for the first bytes of HTTP/2.
+        """Wait until the caller has begun.
 
         :raises EOFError: if the caller says something else, or hangs up.
         """
         async with asyncio.timeout(self._limits.handshake_s):
             first = await greeted
         if first is None:
-            raise EOFError("no HTTP/2")
+            raise EOFError("no beginning")
         return first
 
-    async def _connect(self, name: str, first: bytes) -> Side:
-        """Connect to gRPC under a name, and hand over what the caller has begun with."""
+    async def _connect(self, path: Path, name: str, first: bytes) -> Side:
+        """Connect to whoever answers under a name, and hand over what the caller has begun with."""
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.settimeout(0)
             sock.bind(f"\0{name}")
             loop = asyncio.get_running_loop()
-            await loop.sock_connect(sock, os.fspath(self._inside))
+            await loop.sock_connect(sock, os.fspath(path))
             inner = Side(self._limits.buffer, lambda size: self._heard(0, size))
             transport, _ = await loop.create_connection(lambda: inner, sock=sock)
         except BaseException:
@@ -313,7 +337,7 @@ class Front:
 
     def _enter(self, connection: Connection) -> None:
         self._connections[self._name(connection)] = connection
-        self._peers[connection.peer] += 1
+        self._peers[_share(connection)] += 1
         connection.welcome = lambda: self._welcome(connection)
         if connection.uid is not None:
             # The kernel vouches for him.
@@ -341,6 +365,12 @@ class Front:
         if self._connections.pop(self._name(connection), None) is None:
             return
         self._strangers.pop(connection.id, None)
-        self._peers[connection.peer] -= 1
-        if self._peers[connection.peer] <= 0:
-            del self._peers[connection.peer]
+        share = _share(connection)
+        self._peers[share] -= 1
+        if self._peers[share] <= 0:
+            del self._peers[share]
+
+
+def _share(connection: Connection) -> tuple[str, str]:
+    """Return what a connection counts for."""
+    return connection.behind, connection.peer

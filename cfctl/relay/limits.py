@@ -11,8 +11,9 @@ class Limits:
 
     :param connections: at once, of all callers.
     :param per_peer: of one address (IPv6: one /64), or of one local user.
+    :param per_peer_web: the same for browsers: one has several connections, and an office one address.
     :param strangers: that have not shown a token yet; a new one pushes the oldest out.
-    :param handshake_s: for TLS, and again for the first bytes of HTTP/2.
+    :param handshake_s: for TLS, and again for the first bytes of HTTP/2, or the head of HTTP/1.1.
     :param introduce_s: until the first call that is let through, since the connection was made.
     :param refusals: calls with a wrong token, until the connection is closed.
     :param strange_bytes: that a caller may have sent before a call of his was let through.
@@ -29,6 +30,7 @@ class Limits:
 
     connections: int = 512
     per_peer: int = 64
+    per_peer_web: int = 256
     strangers: int = 128
     handshake_s: float = 5.0
     introduce_s: float = 15.0

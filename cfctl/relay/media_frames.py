@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 #: Frames of VP8 per second of their clock (RFC 7741 section 4.1).
 VIDEO_CLOCK = 90_000
 
+#: Opus in RTP counts so, whatever it was sampled at (RFC 7587 section 4.1).
+AUDIO_CLOCK = 48_000
+
 #: How long a frame may wait before whatever waits is worth nothing.
 _OLDEST_S = 0.5
 
@@ -48,12 +51,15 @@ class Buffer:
 
     It begins with a key frame. When it is full, or what is in it too old, all of it goes, and the next key frame is
     waited for: a picture that is whole and late by half a second at most, at whatever rate the viewer manages.
+
+    :param sound: whether these are frames of sound: none of them stands for those before.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sound: bool = False) -> None:
         self._frames: deque[Frame] = deque()
         self._bytes = 0
         self._clock = clock
+        self._sound = sound
         self._needs_key = True
         #: Frames that were left out because the viewer was slow.
         self.dropped = 0
@@ -69,7 +75,7 @@ class Buffer:
 
     def push(self, frame: Frame) -> None:
         """Let a frame wait, if it can be shown."""
-        if frame.key and len(self._frames) > 1:
+        if frame.key and not self._sound and len(self._frames) > 1:
             # Whoever is behind goes on from here.
             self._clear()
         if self._frames and (

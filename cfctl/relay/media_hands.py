@@ -64,6 +64,10 @@ class Hands:
             self._holder = viewer
         return self._holder == viewer
 
+    def counts(self, viewer: int) -> bool:
+        """Tell whether a viewer controls as it is now; unlike :meth:`controls`, asking changes nothing."""
+        return viewer in self._may and (self.mode == "shared" or self._holder == viewer)
+
     def may(self, viewer: int) -> bool:
         """Tell whether a viewer may control at all."""
         return viewer in self._may

@@ -15,10 +15,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cfctl.errors import RelayBusy
-from cfctl.relay.media_frames import VIDEO_CLOCK, Frame
+from cfctl.relay.media_frames import Frame
 from cfctl.relay.media_hands import Hands, Mode
+from cfctl.relay.media_lane import Lane
+from cfctl.relay.media_photo import Photos
+from cfctl.relay.media_sources import Sources
+from cfctl.relay.media_stream import Stream
 from cfctl.relay.media_upstream import CONNECT_S, Speaker, Upstream
 from cfctl.relay.media_viewer import Viewer
+from cfctl.relay.streamers import TooMany
 from cfctl.wire import webrtc_channels as channels
 from cfctl.wire.webrtc_messages import MalformedMessage
 
@@ -51,45 +56,13 @@ _PICTURE_S = 4.0
 _SHARED = (channels.SENSORS, channels.LIGHTS)
 
 #: What those who control may send on channels that nobody reads here.
-_PASSED = {channels.BLUETOOTH, channels.CAMERA, channels.KML, channels.GPX}
+_PASSED = {channels.KML, channels.GPX}
 
+#: One stream of bytes for each client of a device: each viewer has a connection of his own for these.
+_STREAMS = {channels.ADB, channels.BLUETOOTH}
 
-class _Stream:
-    """A display or a sound: its clock goes on when the device is connected to anew."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.frames = 0
-        self.bytes = 0
-        self._offset = 0
-        self._last = -1
-        self._last_at = time.monotonic()
-        self._fresh = True
-        #: Key frames that viewers wanted, and those that the device was asked for.
-        self.wanted = 0
-        self.asked = 0
-        self.asked_at = 0.0
-        self.asking: asyncio.TimerHandle | None = None
-        self.last_key: Frame | None = None
-
-    def restarted(self) -> None:
-        """Note that the device's clock begins again."""
-        self._fresh = True
-
-    def placed(self, frame: Frame) -> Frame:
-        """Return a frame at its time by the clock that viewers see."""
-        if self._fresh:
-            rate = VIDEO_CLOCK if self.kind == "video" else 48_000
-            passed = int((time.monotonic() - self._last_at) * rate) if self._last >= 0 else 0
-            self._offset = max(self._last + 1, self._last + passed) - frame.timestamp
-            self._fresh = False
-        moved = Frame(frame.data, max(0, frame.timestamp + self._offset), frame.key, frame.at)
-        self._last, self._last_at = moved.timestamp, frame.at
-        self.frames += 1
-        self.bytes += len(frame.data)
-        if frame.key and self.kind == "video":
-            self.last_key = moved
-        return moved
+#: Of such connections, of all viewers.
+_MOST_LANES = 32
 
 
 class Hub:
@@ -111,7 +84,7 @@ class Hub:
         self._hands = Hands(mode)
         self._viewers: dict[int, Viewer] = {}
         self._ids = itertools.count(1)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -119,6 +92,13 @@ class Hub:
         self._there = asyncio.Event()
         self._events: dict[str, bytes | str] = {}
         self._shared: dict[str, bytes | str] = {}
+        self._lanes: dict[tuple[int, str], Lane] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._photos = Photos()
+        self._sources = Sources(self._hands.counts)
+        self._feeds: dict[str, Stream] = {}
+        self._takes_media = True
+        self._camera_asked_at = 0.0
         #: Messages of viewers that were no messages.
         self.refused = 0
 
@@ -156,6 +136,10 @@ class Hub:
         if self._viewers.pop(viewer.id, None) is None:
             return
         self._let_go(*self._hands.leave(viewer.id))
+        self._photos.forget(viewer.id)
+        self._sources.put(viewer.id, set())
+        for label in _STREAMS:
+            self._end_lane(viewer.id, label)
         self._tell_hands()
         self._unwanted()
 
@@ -179,6 +163,7 @@ class Hub:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await asyncio.gather(*self._ending)
         for stream in self._streams.values():
             if stream.asking is not None:
                 stream.asking.cancel()
@@ -190,8 +175,9 @@ class Hub:
             upstream = None
             try:
                 upstream = self._upstream = Upstream(self._enter, self._servers(), self)
-                for stream in self._streams.values():
+                for stream in (*self._streams.values(), *self._feeds.values()):
                     stream.restarted()
+                self._sources.restarted()
                 await upstream.run()
             except (LookupError, ConnectionError) as exc:
                 log.info("no connection to the device: %s", exc)
@@ -200,6 +186,8 @@ class Hub:
                 self._upstream = None
             if upstream is not None and upstream.connected.is_set():
                 delay = _RETRY_S[0]
+            if upstream is not None and upstream.refused:
+                self._takes_media = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._there.wait()
@@ -208,6 +196,7 @@ class Hub:
 
     def returned(self) -> None:
         """Note that the device's streamer is there again."""
+        self._takes_media = True
         self._there.set()
 
     # -- what viewers look at ------------------------------------------------------------------------------
@@ -234,7 +223,7 @@ class Hub:
         wait = max(0.0, (_SLOW_KEY_S if slow else _KEY_S) - passed)
         stream.asking = asyncio.get_running_loop().call_later(wait, self._ask, stream_id, stream)
 
-    def _ask(self, stream_id: str, stream: _Stream) -> None:
+    def _ask(self, stream_id: str, stream: Stream) -> None:
         stream.asking = None
         stream.asked_at = time.monotonic()
         stream.asked += 1
@@ -269,7 +258,7 @@ class Hub:
         """Note a display, or a sound."""
         known = self._streams.get(stream_id)
         if known is None or known.kind != kind:
-            self._streams[stream_id] = _Stream(kind)
+            self._streams[stream_id] = Stream(kind)
             for viewer in self._viewers.values():
                 viewer.tracks_changed()
 
@@ -301,13 +290,13 @@ class Hub:
         self.key_wanted(stream_id, slow=False)
 
     def limit(self) -> float | None:
-        """Return what the slowest viewer who controls can take."""
-        controlling = [
-            viewer.pace.rate
-            for viewer in self._viewers.values()
-            if self._hands.may(viewer.id) and not viewer.pace.silent and viewer.pace.rate is not None
-        ]
-        return min(controlling, default=None)
+        """Return what the slowest viewer who controls can take; while nobody does, of those who may."""
+        viewers = [one for one in self._viewers.values() if not one.pace.silent and one.pace.rate is not None]
+        for counts in (self._hands.counts, self._hands.may):
+            rates = [one.pace.rate for one in viewers if counts(one.id) and one.pace.rate is not None]
+            if rates:
+                return min(rates)
+        return None
 
     def said(self, label: str, data: bytes | str) -> None:
         """Pass on what the device says."""
@@ -317,7 +306,7 @@ class Hub:
         elif label in _SHARED:
             self._shared[label] = data
         for viewer in self._viewers.values():
-            if label == channels.CONTROL or label in _SHARED or self._hands.may(viewer.id):
+            if label == channels.CONTROL or label in _SHARED or self._hands.counts(viewer.id):
                 viewer.send(label, data)
 
     # -- what viewers do -----------------------------------------------------------------------------------
@@ -340,6 +329,9 @@ class Hub:
         try:
             if label == HANDS:
                 self._hear_hands(viewer, data)
+            elif label == channels.ADB and self._hands.may(viewer.id):
+                # Whoever may control may have adb as well, whosever hands are on the device.
+                self._hear_stream(viewer, label, data)
             elif not self._hands.may(viewer.id):
                 self.refused += 1
             else:
@@ -365,10 +357,80 @@ class Hub:
             self._send(label, channels.write_angles(*channels.read_angles(data)))
         elif label == channels.LOCATION:
             self._send(label, channels.write_location(*channels.read_location(data)))
+        elif label in _STREAMS:
+            self._hear_stream(viewer, label, data)
+        elif label == channels.CAMERA:
+            for piece in self._photos.take(viewer.id, data):
+                self._send(label, piece)
         elif label in _PASSED:
             self._send(label, data)
         else:
             self.refused += 1
+
+    def _hear_stream(self, viewer: Viewer, label: str, data: bytes | str) -> None:
+        """Pass on a piece of a viewer's own stream."""
+        if isinstance(data, str):
+            raise MalformedMessage(f"{label} is binary")
+        lane = self._lanes.get((viewer.id, label))
+        if lane is None:
+            if len(self._lanes) >= _MOST_LANES:
+                viewer.close_channel(label)
+                raise MalformedMessage(f"there are {_MOST_LANES} of these already")
+
+            def said(label_: str, what: bytes | str) -> None:
+                if label_ == label and not viewer.pass_on(label, what):
+                    self._end_lane(viewer.id, label)
+
+            def ended() -> None:
+                if self._lanes.pop((viewer.id, label), None) is not None:
+                    viewer.close_channel(label)
+
+            try:
+                lane = self._lanes[viewer.id, label] = Lane(self._enter, self._servers(), said, ended)
+            except (LookupError, TooMany) as exc:
+                viewer.close_channel(label)
+                raise MalformedMessage(str(exc)) from exc
+        if not lane.send(label, data):
+            self._end_lane(viewer.id, label)
+
+    def _end_lane(self, viewer: int, label: str) -> None:
+        lane = self._lanes.pop((viewer, label), None)
+        if lane is None:
+            return
+        task = asyncio.create_task(lane.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        if viewer in self._viewers:
+            self._viewers[viewer].close_channel(label)
+
+    # -- microphones and cameras ---------------------------------------------------------------------------
+
+    def brought(self, viewer: Viewer, kinds: set[str]) -> None:
+        """Note what a viewer brings; he controls the device with it, if nobody else does."""
+        if kinds:
+            self._controls(viewer)
+        self._sources.put(viewer.id, kinds)
+
+    def media(self, viewer: Viewer, kind: str, frame: Frame) -> None:
+        """Pass on a frame of whoever controls."""
+        if self._sources.of(kind) != viewer.id:
+            self._sources.interrupted(kind, viewer.id)
+            return
+        if self._upstream is None or not self._takes_media:
+            return
+        feed = self._feeds.setdefault(kind, Stream(kind))
+        if self._sources.changed(kind):
+            feed.restarted()
+            self._upstream.begin_anew(kind)
+            viewer.media_key_wanted(kind)
+        self._upstream.bring(kind, feed.placed(frame))
+
+    def media_key_wanted(self, kind: str) -> None:
+        """Ask whoever's camera is shown for a key frame."""
+        viewer = self._viewers.get(self._sources.of(kind) or 0)
+        if viewer is not None and time.monotonic() - self._camera_asked_at > _KEY_S:
+            self._camera_asked_at = time.monotonic()
+            viewer.media_key_wanted(kind)
 
     def _controls(self, viewer: Viewer) -> bool:
         before = self._hands.holder

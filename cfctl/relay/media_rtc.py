@@ -18,6 +18,7 @@ from aiortc import (
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpSender,
+    RTCSessionDescription,
     rtcrtpreceiver,
 )
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
@@ -29,6 +30,7 @@ from aiortc.rtp import (
     pack_remb_fci,
     unpack_remb_fci,
 )
+from aiortc.sdp import SessionDescription
 from msgspec import UNSET
 
 from cfctl.relay.media_frames import Frame, is_vp8_key
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from cfctl.wire.webrtc_messages import IceServer
 
 _LOOPBACK = "127.0.0.1"
+
+#: Connections on their way to their end.
+_closing: set[asyncio.Future[None]] = set()
 
 
 class _Frames(JitterFrame):
@@ -213,13 +218,47 @@ def watch_sender(
     parts._handle_rtcp_packet = handle
 
 
+async def offered_again(pc: RTCPeerConnection) -> RTCSessionDescription:
+    """Return an offer of what answered before, with the numbers that were agreed upon.
+
+    aiortc would give codecs and extensions its own numbers again, by which the other side, that may not change what
+    they mean, sent what nobody here took.
+    """
+    agreed = {
+        transceiver.mid: (transceiver, transceiver._codecs, transceiver._headerExtensions)
+        for transceiver in pc.getTransceivers()
+        if transceiver.mid is not None
+    }
+    description = SessionDescription.parse((await pc.createOffer()).sdp)
+    for media in description.media:
+        if media.rtp.muxId in agreed:
+            transceiver, codecs, extensions = agreed[media.rtp.muxId]
+            transceiver._codecs, transceiver._headerExtensions = codecs, extensions
+            media.rtp.codecs, media.rtp.headerExtensions = codecs, extensions
+            media.fmt = [codec.payloadType for codec in codecs]
+    return RTCSessionDescription(str(description), "offer")
+
+
+def take_what_is_brought(pc: RTCPeerConnection) -> None:
+    """Have an answer take what an offer would send; between description and answer."""
+    for transceiver in pc.getTransceivers():
+        if transceiver._offerDirection in ("recvonly", "sendrecv") and transceiver.direction == "sendonly":
+            transceiver.direction = "sendrecv"
+
+
+def take_nothing(pc: RTCPeerConnection) -> None:
+    """Have an answer take no media; between description and answer."""
+    for transceiver in pc.getTransceivers():
+        transceiver.direction = "inactive"
+
+
 async def closed(pc: RTCPeerConnection) -> None:
     """Close a connection; never hangs, whatever aiortc waits for."""
-    try:
-        async with asyncio.timeout(5):
-            await pc.close()
-    except TimeoutError:
-        return
+    # In a task of its own: who is cancelled while he waits would cancel what all others wait for who close it.
+    closing = asyncio.ensure_future(pc.close())
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    await asyncio.wait({closing}, timeout=5)
 
 
 def vp8_preferences() -> list[RTCRtpCodecCapability]:

@@ -12,6 +12,8 @@ from aiortc.sdp import candidate_from_sdp
 from msgspec import UNSET
 
 from cfctl.relay import media_rtc
+from cfctl.relay.media_frames import Pace
+from cfctl.relay.media_track import FanTrack
 from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_channels import CONTROL
 from cfctl.wire.webrtc_messages import MalformedMessage, decode, encode
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: From request-offer to a connection.
 CONNECT_S = 15.0
+
+#: Bytes that wait for a device on one data channel: a photograph, or what adb sends ahead.
+_MOST_WAITING = 32 << 20
 
 
 class Speaker(Protocol):
@@ -65,11 +70,15 @@ class Listener(Protocol):
     def limit(self) -> float | None:
         """Return the bits per second that the device should send at most."""
 
+    def media_key_wanted(self, kind: str) -> None:
+        """Note that the device needs a key frame of the camera that it is shown."""
+
 
 class Upstream:
     """One connection.
 
     :param enter: makes a client of the streamer: what it is told, and what happens when the streamer goes.
+    :param media: whether displays and sound are taken.
     """
 
     def __init__(
@@ -77,8 +86,11 @@ class Upstream:
         enter: Callable[[Callable[[bytes], None], Callable[[], None]], Speaker],
         servers: Iterable[IceServer],
         listener: Listener,
+        *,
+        media: bool = True,
     ) -> None:
         self._listener = listener
+        self._media = media
         self._told: asyncio.Queue[bytes | None] = asyncio.Queue(256)
         self._speaker = enter(self._tell, lambda: self._tell(None))
         self._servers = tuple(servers)
@@ -87,16 +99,20 @@ class Upstream:
         self._channels: dict[str, RTCDataChannel] = {}
         self._waiting: dict[str, list[bytes | str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._brought: dict[str, FanTrack | None] = {}
+        self._describing = asyncio.Lock()
         self.connected = asyncio.Event()
+        #: Whether the device wants no microphone or camera.
+        self.refused = False
 
     def _tell(self, payload: bytes | None) -> None:
         try:
             self._told.put_nowait(payload)
         except asyncio.QueueFull:
             log.warning("a device that says too much is let go of")
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Have the task that runs come to its end."""
         while not self._told.empty():
             self._told.get_nowait()
@@ -120,16 +136,18 @@ class Upstream:
                     log.info("a device says what it cannot mean: %s", exc)
                     continue
                 if isinstance(found, messages.Failure):
+                    self.refused = self._pc.signalingState == "have-local-offer"
                     log.info("a device ends the session: %s", found.error)
                     return
-                await self._hear(found)
+                async with self._describing:
+                    await self._hear(found)
         finally:
             timer.cancel()
             await self.close()
 
     def _too_late(self) -> None:
         if not self.connected.is_set():
-            self._end()
+            self.end()
 
     async def close(self) -> None:
         """Be gone."""
@@ -138,6 +156,9 @@ class Upstream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for track in self._brought.values():
+            if track is not None:
+                track.stop()
         await media_rtc.closed(self._pc)
 
     # -- signalling ----------------------------------------------------------------------------------------
@@ -150,10 +171,14 @@ class Upstream:
                 for transceiver in pc.getTransceivers():
                     if transceiver.kind == "video":
                         media_rtc.only_vp8(transceiver)
+                if not self._media:
+                    media_rtc.take_nothing(pc)
                 await pc.setLocalDescription(await pc.createAnswer())
                 self._speaker.say(encode(messages.Answer(pc.localDescription.sdp)))
                 self._look_for_ends()
                 self._listener.described(self._tracks)
+            elif isinstance(found, messages.Answer):
+                await pc.setRemoteDescription(RTCSessionDescription(found.sdp, "answer"))
             elif isinstance(found, messages.DeviceCandidate) and pc.remoteDescription is not None:
                 # What is no candidate raises several kinds of errors, none of which is ours.
                 candidate = candidate_from_sdp(found.candidate.partition(":")[2])
@@ -161,8 +186,13 @@ class Upstream:
                 await pc.addIceCandidate(candidate)
         except Exception as exc:  # noqa: BLE001  whatever aiortc finds in a description that somebody else wrote
             log.warning("a device's %s cannot be used: %r", type(found).__name__.lower(), exc)
-            if isinstance(found, messages.Offer):
-                self._end()
+            if not isinstance(found, messages.DeviceCandidate):
+                self.end()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the device has offered: data channels can be opened from now on."""
+        return self._pc.remoteDescription is not None and self._pc.localDescription is not None
 
     def _look_for_ends(self) -> None:
         """Notice displays that are no more: there is no event for them."""
@@ -175,11 +205,13 @@ class Upstream:
         if self._pc.connectionState == "connected":
             self.connected.set()
         elif self._pc.connectionState in ("failed", "closed"):
-            self._end()
+            self.end()
 
     # -- media ---------------------------------------------------------------------------------------------
 
     def _on_track(self, track: MediaStreamTrack) -> None:
+        if not self._media:
+            return
         transceiver = next(one for one in self._pc.getTransceivers() if one.receiver.track is track)
         receiving = media_rtc.Receiving(
             transceiver.receiver, lambda: self._listener.broken(track.id), self._listener.limit
@@ -202,6 +234,47 @@ class Upstream:
         found = self._tracks.get(stream_id)
         if found is not None:
             self._start(found[1].request_key())
+
+    def bring(self, kind: str, frame: Frame) -> None:
+        """Send a frame of a microphone (audio) or camera (video) to the device; the first one is announced to it."""
+        if kind in self._brought:
+            if (track := self._brought[kind]) is not None:
+                track.push(frame)
+        elif self.connected.is_set():
+            self._brought[kind] = None
+            self._start(self._offer_to_bring(kind))
+
+    def begin_anew(self, kind: str) -> None:
+        """Send nothing of a camera before the next key frame: it is another one now."""
+        if kind == "video" and (track := self._brought.get(kind)) is not None:
+            track.buffer.break_off()
+
+    async def _offer_to_bring(self, kind: str) -> None:
+        """Offer to send as well, where the device sends: it takes what comes there for microphone or camera."""
+        async with self._describing:
+            free = [one for one in self._pc.getTransceivers() if one.kind == kind and one.sender.track is None]
+            if not free:
+                log.info("the device takes no %s", kind)
+                return
+            pace = Pace()
+            track = FanTrack(f"brought-{kind}", kind, pace, lambda _slow: self._listener.media_key_wanted(kind))
+            free[0].sender.replaceTrack(track)
+            free[0].direction = "sendrecv"
+            media_rtc.watch_sender(
+                free[0].sender,
+                track.id,
+                key=lambda: self._listener.media_key_wanted(kind),
+                heard=pace.heard,
+                measured=pace.measured,
+            )
+            try:
+                await self._pc.setLocalDescription(await media_rtc.offered_again(self._pc))
+            except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what the device described before
+                log.warning("nothing can be offered to the device: %r", exc)
+                self.end()
+                return
+            self._brought[kind] = track
+            self._speaker.say(encode(messages.Offer(self._pc.localDescription.sdp)))
 
     def _start(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -245,11 +318,16 @@ class Upstream:
         if label != CONTROL and label not in self._channels and self._pc.remoteDescription is not None:
             self._take(self._pc.createDataChannel(label))
 
-    def send(self, label: str, data: bytes | str) -> None:
-        """Send on a data channel; what comes before it is open waits a little, and is not much."""
+    def send(self, label: str, data: bytes | str) -> bool:
+        """Send on a data channel; tell whether it could be: what comes before it is open waits, and is not much."""
         self.open(label)
         channel = self._channels.get(label)
         if channel is not None and channel.readyState == "open":
+            if channel.bufferedAmount > _MOST_WAITING:
+                return False
             channel.send(data)
-        elif len(waiting := self._waiting.setdefault(label, [])) < 64:
+            return True
+        if len(waiting := self._waiting.setdefault(label, [])) < 256:
             waiting.append(data)
+            return True
+        return False

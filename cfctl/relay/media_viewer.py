@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import av
-from aiortc import MediaStreamTrack, RTCSessionDescription
+from aiortc import RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
 from cfctl.relay import media_rtc
-from cfctl.relay.media_frames import VIDEO_CLOCK, Buffer, Frame, Pace
+from cfctl.relay.media_frames import Buffer, Frame, Pace
+from cfctl.relay.media_track import FanTrack
 from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_channels import CONTROL
 from cfctl.wire.webrtc_messages import MalformedMessage, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from aiortc import RTCDataChannel, RTCPeerConnection
+    from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver
 
     from cfctl.wire.webrtc_messages import IceServer
 
 log = logging.getLogger(__name__)
 
-#: Opus in RTP counts so, whatever it was sampled at (RFC 7587 section 4.1).
-_AUDIO_CLOCK = 48_000
-
 #: Bytes that wait for a viewer on all of his data channels; one who reads nothing misses what comes then.
 _MOST_WAITING = 1 << 20
 
+#: Of one stream (adb, Bluetooth), of which nothing may be left out; who is further behind has it ended.
+_MOST_STREAMED = 32 << 20
+
 #: From the offer to a connection; a page that never answers is given up.
 _CONNECT_S = 30.0
-
-#: How often a viewer who is paced is looked at.
-_LOOK_S = 0.05
 
 
 class Watched(Protocol):
@@ -58,59 +54,14 @@ class Watched(Protocol):
     def opened(self, viewer: Viewer, label: str) -> None:
         """Note a data channel that a viewer has opened."""
 
+    def brought(self, viewer: Viewer, kinds: set[str]) -> None:
+        """Note the microphone (audio) and camera (video) that a viewer has now."""
+
+    def media(self, viewer: Viewer, kind: str, frame: Frame) -> None:
+        """Take a frame of a viewer's microphone or camera."""
+
     def left(self, viewer: Viewer) -> None:
         """Note that a viewer is gone."""
-
-
-class _FanTrack(MediaStreamTrack):
-    """One stream, as one viewer gets it."""
-
-    def __init__(self, stream_id: str, kind: str, pace: Pace, key_wanted: Callable[[bool], None]) -> None:
-        self.kind = kind
-        super().__init__()
-        media_rtc.name_track(self, stream_id)
-        self.buffer = Buffer()
-        self._pace = pace
-        self._key_wanted = key_wanted
-        self._came = asyncio.Event()
-        self._base = Fraction(1, VIDEO_CLOCK if kind == "video" else _AUDIO_CLOCK)
-        self.sent = 0
-
-    def push(self, frame: Frame) -> None:
-        """Let a frame wait for the viewer."""
-        waited = len(self.buffer)
-        self.buffer.push(frame)
-        if self.buffer.needs_key and not self._pace.silent:
-            self._key_wanted(bool(waited))
-        self._came.set()
-
-    async def recv(self) -> Any:
-        """Return the next frame, when the viewer can take it."""
-        while self.readyState == "live":
-            if not len(self.buffer) or self._pace.silent:
-                self._came.clear()
-                try:
-                    async with asyncio.timeout(1):
-                        await self._came.wait()
-                except TimeoutError:
-                    continue
-                if self._pace.silent:
-                    await asyncio.sleep(_LOOK_S)
-                continue
-            if self.kind == "video" and (delay := self._pace.wait()):
-                await asyncio.sleep(min(delay, _LOOK_S))
-                continue
-            frame = self.buffer.pop()
-            if frame is None:
-                self._key_wanted(True)  # noqa: FBT003  he was slow
-                continue
-            self._pace.sent(len(frame.data))
-            self.sent += 1
-            packet = av.Packet(frame.data)
-            packet.pts = frame.timestamp
-            packet.time_base = self._base
-            return packet
-        raise MediaStreamError
 
 
 class Viewer:
@@ -132,9 +83,11 @@ class Viewer:
         self._told = told
         self._said: asyncio.Queue[messages.FromClient | None] = asyncio.Queue(256)
         self._pc: RTCPeerConnection | None = None
-        self._tracks: dict[str, _FanTrack] = {}
+        self._tracks: dict[str, FanTrack] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._candidates: list[messages.Candidate] = []
+        self._brings: dict[str, media_rtc.Receiving] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._answered = True
         self._again = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -197,6 +150,25 @@ class Viewer:
         if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MOST_WAITING:
             channel.send(data)
 
+    def pass_on(self, label: str, data: bytes | str) -> bool:
+        """Send a piece of a stream; tell whether it could be: what is left out breaks a stream."""
+        channel = self._channels.get(label)
+        if channel is None or channel.readyState != "open" or channel.bufferedAmount > _MOST_STREAMED:
+            return False
+        channel.send(data)
+        return True
+
+    def close_channel(self, label: str) -> None:
+        """Tell a viewer that a stream has ended."""
+        channel = self._channels.pop(label, None)
+        if channel is not None:
+            channel.close()
+
+    def media_key_wanted(self, kind: str) -> None:
+        """Ask for a key frame of his camera."""
+        if (receiving := self._brings.get(kind)) is not None:
+            self._start(receiving.request_key())
+
     def has(self, label: str) -> bool:
         """Tell whether the viewer has a data channel open."""
         channel = self._channels.get(label)
@@ -223,6 +195,8 @@ class Viewer:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._watched.left(self)
+            for task in list(self._tasks):
+                task.cancel()
             if self._pc is not None:
                 await media_rtc.closed(self._pc)
 
@@ -239,7 +213,7 @@ class Viewer:
             elif len(self._candidates) < 100:
                 self._candidates.append(found.candidate)
         elif isinstance(found, messages.Offer):
-            self._told(encode(messages.Failure("microphones and cameras are not passed on")))
+            await self._take_offer(found)
         else:
             log.info("viewer %d: %s", self.id, found.error[:200])
 
@@ -252,9 +226,12 @@ class Viewer:
         self._tracks.clear()
         self._channels.clear()
         self._candidates.clear()
+        self._brings.clear()
+        self._watched.brought(self, set())
         await self._watched.ready()
         pc = self._pc = media_rtc.connection(self._servers, offers=True)
         pc.on("datachannel", self._on_channel)
+        pc.on("track", lambda track: self._on_track(pc, track))
         pc.on("connectionstatechange", lambda: self._on_state(pc))
         if self._deadline is not None:
             self._deadline.cancel()
@@ -309,11 +286,11 @@ class Viewer:
                     track.buffer.break_off()
                     self._key(stream_id, slow=False)
 
-    def _track(self, stream_id: str, kind: str) -> _FanTrack:
+    def _track(self, stream_id: str, kind: str) -> FanTrack:
         def wanted(slow: bool) -> None:  # noqa: FBT001
             self._key(stream_id, slow=slow)
 
-        track = self._tracks[stream_id] = _FanTrack(stream_id, kind, self.pace, wanted)
+        track = self._tracks[stream_id] = FanTrack(stream_id, kind, self.pace, wanted)
         return track
 
     def _key(self, stream_id: str, *, slow: bool) -> None:
@@ -321,7 +298,8 @@ class Viewer:
 
     async def _offer(self, pc: RTCPeerConnection) -> None:
         self._answered = False
-        await pc.setLocalDescription(await pc.createOffer())
+        again = pc.remoteDescription is not None
+        await pc.setLocalDescription(await (media_rtc.offered_again(pc) if again else pc.createOffer()))
         self._told(encode(messages.Offer(pc.localDescription.sdp)))
 
     async def _offer_changes(self) -> None:
@@ -342,6 +320,54 @@ class Viewer:
         if self._again:
             self._again = False
             await self._offer_changes()
+
+    async def _take_offer(self, offer: messages.Offer) -> None:
+        """Answer a viewer who brings, or takes away, a microphone or camera."""
+        pc = self._pc
+        if pc is None:
+            return
+        if not self._answered:
+            # Both have offered. He answers ours, as browsers do, and offers again.
+            log.info("viewer %d: an offer that crossed ours", self.id)
+            return
+        await pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        media_rtc.take_what_is_brought(pc)
+        await pc.setLocalDescription(await pc.createAnswer())
+        self._told(encode(messages.Answer(pc.localDescription.sdp)))
+        self._watched.brought(self, {one.kind for one in pc.getTransceivers() if _brings(one)})
+
+    def _on_track(self, pc: RTCPeerConnection, track: MediaStreamTrack) -> None:
+        transceiver = next(one for one in pc.getTransceivers() if one.receiver.track is track)
+
+        def lost() -> None:
+            self.media_key_wanted(track.kind)
+
+        receiving = media_rtc.Receiving(transceiver.receiver, lost, lambda: None)
+        counts = self._brings.setdefault(track.kind, receiving) is receiving
+        self._start(self._drain(track, counts=counts))
+
+    async def _drain(self, track: MediaStreamTrack, *, counts: bool) -> None:
+        """Take frames as they come: aiortc's queue has no bound.
+
+        :param counts: whether they are of use: a device has one microphone and one camera.
+        """
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            if counts:
+                self._watched.media(self, track.kind, frame)  # type: ignore[arg-type]
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None and not isinstance(exc, ConnectionError):
+            log.warning("viewer %d: %r", self.id, exc)
 
     async def _add(self, found: messages.Candidate) -> None:
         if self._pc is None:
@@ -394,3 +420,7 @@ class Viewer:
             opened()
         else:
             channel.on("open", opened)
+
+
+def _brings(transceiver: RTCRtpTransceiver) -> bool:
+    return transceiver.currentDirection in ("recvonly", "sendrecv")

@@ -45,7 +45,7 @@ _BACKLOG = 512
 #: sun_path, with its zero byte (unix(7)).
 _LONGEST_PATH = 107
 
-_API = "api.sock"
+_API, _WEB = "api.sock", "web.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +173,14 @@ class Server:
         if self._options.web is None:
             return
         # Imported here: WebRTC takes 0.4 s and 60 MB, which a relay without screens does not need.
+        from cfctl.relay.front import Behind
+        from cfctl.relay.splice import begins_http1
         from cfctl.relay.web_side import WebSide
 
         listener = _tcp_listener(self._options.web)
         tls = None if scrape.is_loopback(listener) else self._with_certificate()
         side = WebSide(
+            connection=whole.front.connection,
             own=whole.own,
             tokens=whole.tokens,
             lists=whole.lists,
@@ -192,7 +195,10 @@ class Server:
             unix.append(_unix_listener(path, socket.SOCK_SEQPACKET))
             stack.callback(path.unlink, missing_ok=True)
         stack.push_async_callback(side.close)
-        await side.serve(listener, tls.plain if tls else None, *unix)
+        inside = self._paths.relay_inside / _WEB
+        await side.serve(inside, *unix)
+        behind = Behind("web", inside, begins_http1, self._options.limits.per_peer_web)
+        whole.front.listen(listener, (lambda: tls.plain) if tls else None, behind)
         whole.screens = side
         about = {"fingerprint": tls.certificate.fingerprint} if tls else {}
         self._heard(whole, "web", side.url, **about)

@@ -1,8 +1,9 @@
-"""Bytes between a caller and gRPC: each side reads no faster than the other one writes."""
+"""Bytes between a caller and what answers him: each side reads no faster than the other one writes."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -10,6 +11,25 @@ if TYPE_CHECKING:
 
 #: What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+#: The head of a request of HTTP/1.1, with room for cookies of other programs of the host.
+_LONGEST_HEAD = 32 << 10
+
+_REQUEST = re.compile(rb"[A-Z]{1,10}( .*)?", re.DOTALL)
+
+
+def begins_http2(first: bytes) -> bool | None:
+    """Tell whether somebody speaks HTTP/2; None if that cannot be said yet."""
+    if first[: len(PREFACE)] != PREFACE[: len(first)]:
+        return False
+    return True if len(first) >= len(PREFACE) else None
+
+
+def begins_http1(first: bytes) -> bool | None:
+    """Tell whether the head of a request of HTTP/1.1 is there; None if it may yet come."""
+    if not _REQUEST.fullmatch(first) or len(first) > _LONGEST_HEAD:
+        return False
+    return True if b"\r\n\r\n" in first else None
 
 
 class Side(asyncio.Protocol):
@@ -55,8 +75,9 @@ class Side(asyncio.Protocol):
 
 
 class Caller(Side):
-    """The caller's side: nothing is handed on before it has said that it speaks HTTP/2.
+    """The caller's side: nothing is handed on before it has begun as whoever answers wants it.
 
+    :param begins: tells of the first bytes whether they are a beginning; None while that cannot be said.
     :param greeted: called once with its first bytes; reading is paused until :meth:`join`.
     :param lost: called when it is gone.
     """
@@ -65,17 +86,19 @@ class Caller(Side):
         self,
         buffer: int,
         count: Callable[[int], None],
+        begins: Callable[[bytes], bool | None],
         greeted: Callable[[bytes], None],
         lost: Callable[[], None],
     ) -> None:
         super().__init__(buffer, count)
+        self._begins = begins
         self._greeted = greeted
         self._lost = lost
         self._first = b""
 
     @property
     def stammers(self) -> bool:
-        """Whether the caller has begun to say something that is not, or not yet, HTTP/2."""
+        """Whether the caller has begun to say something that is not, or not yet, what is spoken here."""
         return bool(self._first)
 
     def data_received(self, data: bytes) -> None:
@@ -87,9 +110,10 @@ class Caller(Side):
         self._first += data
         if self.transport is None:
             return
-        if self._first[: len(PREFACE)] != PREFACE[: len(self._first)]:
+        begins = self._begins(self._first)
+        if begins is False:
             self.transport.abort()
-        elif len(self._first) >= len(PREFACE):
+        elif begins:
             self.transport.pause_reading()
             first, self._first = self._first, b""
             self._greeted(first)

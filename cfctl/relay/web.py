@@ -26,11 +26,11 @@ from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_messages import MalformedMessage, decode
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
+    from pathlib import Path
 
     from cfctl.relay.audit import Audit
     from cfctl.relay.caller import Caller
+    from cfctl.relay.connection import Connection
     from cfctl.relay.screens import Screen, Screens
     from cfctl.relay.web_access import Access
 
@@ -74,22 +74,28 @@ _PICTURE_S = 8.0
 
 _CALLER = "cfctl.caller"
 
+#: The connection that a request comes over.
+_CONNECTION = "cfctl.connection"
+
 
 class Web:
     """The pages of one relay.
 
+    :param connection: returns a connection of the front's by its name: nobody comes in another way.
     :param config: returns STUN and TURN as one caller is told them, and whether he is to use nothing but TURN.
     """
 
     def __init__(
         self,
         *,
+        connection: Callable[[str], Connection | None],
         access: Access,
         screens: Screens,
         config: Callable[[Caller], tuple[messages.Config, bool]],
         audit: Audit,
         secure: bool,
     ) -> None:
+        self._connection = connection
         self._access = access
         self._screens = screens
         self._config = config
@@ -103,8 +109,11 @@ class Web:
 
     # -- its life ------------------------------------------------------------------------------------------
 
-    async def serve(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Answer from now on."""
+    async def serve(self, inside: Path) -> None:
+        """Answer from now on, behind the front.
+
+        :param inside: the unix socket to listen on.
+        """
         application = web.Application(middlewares=[self._guard], client_max_size=_LONGEST_BODY)
         get, post = application.router.add_get, application.router.add_post
         get("/", self._file)
@@ -129,7 +138,7 @@ class Web:
             application, access_log=None, handle_signals=False, shutdown_timeout=2, keepalive_timeout=60
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, ssl_context=tls).start()
+        await web.UnixSite(self._runner, inside).start()
         self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
@@ -151,6 +160,7 @@ class Web:
         """Let in whoever may, and say no as the stock operator says it."""
         caller: Caller | None = None
         try:
+            request[_CONNECTION] = self._over(request)
             bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
             changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
             if changes and not web_access.same_origin(request.headers, bearer=bearer):
@@ -169,12 +179,26 @@ class Web:
             raise
         return _harden(answer) if not answer.prepared else answer
 
+    def _over(self, request: web.Request) -> Connection:
+        """Return the connection that a request comes over.
+
+        :raises TokenRefused: if it does not come by the front.
+        """
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        found = self._connection(peer[1:].decode()) if isinstance(peer, bytes) and peer[:1] == b"\0" else None
+        if found is None:
+            raise TokenRefused
+        return found
+
     def _admit(self, request: web.Request) -> Caller:
-        return self._access.admit(
-            request.remote or "",
+        caller = self._access.admit(
+            _remote(request),
             request.cookies.get(web_access.COOKIE, ""),
             request.headers.get("Authorization", ""),
         )
+        # Whoever is let in has time, and room for more than a request.
+        request[_CONNECTION].welcome()
+        return caller
 
     def _refused(self, request: web.Request, caller: Caller | None, error: CfctlError) -> web.Response:
         status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
@@ -187,7 +211,7 @@ class Web:
     def _note(self, request: web.Request, caller: Caller | None, outcome: str, device: str = "") -> None:
         token = caller.token if caller else None
         self._audit.record(
-            request.remote or "", caller, token, f"{request.method} {request.path}", device, outcome=outcome
+            _remote(request), caller, token, f"{request.method} {request.path}", device, outcome=outcome
         )
 
     # -- our page ------------------------------------------------------------------------------------------
@@ -210,8 +234,8 @@ class Web:
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         """Begin a session, with a link's code or a token."""
         body = await _body(request, _Enter)
-        name, token = self._access.begin(request.remote or "", code=body.code, secret=body.token)
-        caller = self._access.caller(request.remote or "", token)
+        name, token = self._access.begin(_remote(request), code=body.code, secret=body.token)
+        caller = self._access.caller(_remote(request), token)
         self._note(request, caller, "ok", token.devices)
         answer = _json(_about(caller))
         answer.set_cookie(
@@ -356,6 +380,11 @@ class Web:
             return web.Response(status=502, headers={"X-Cutf-Proxy": "op-device"})
 
 
+def _remote(request: web.Request) -> str:
+    found: Connection | None = request.get(_CONNECTION)
+    return found.host if found is not None else ""
+
+
 class _Enter(msgspec.Struct):
     code: str = ""
     token: str = ""
@@ -366,7 +395,11 @@ async def _body(request: web.Request, kind: Any) -> Any:
 
     :raises MalformedMessage: if it is not what may come there.
     """
-    return decode(await request.read(), kind)
+    try:
+        content = await request.read()
+    except (ConnectionError, web.RequestPayloadError) as exc:
+        raise MalformedMessage("a body that ends early") from exc
+    return decode(content, kind)
 
 
 def _about(caller: Caller) -> dict[str, Any]:

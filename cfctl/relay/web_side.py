@@ -20,10 +20,12 @@ from cfctl.v1 import relay_pb2
 
 if TYPE_CHECKING:
     import socket
-    import ssl
+    from collections.abc import Callable
+    from pathlib import Path
 
     from cfctl.relay.audit import Audit
     from cfctl.relay.caller import Caller
+    from cfctl.relay.connection import Connection
     from cfctl.relay.lists import Lists
     from cfctl.relay.media_hands import Mode
     from cfctl.relay.people import User
@@ -36,13 +38,24 @@ log = logging.getLogger(__name__)
 class WebSide:
     """All of it.
 
+    :param connection: returns a connection of the front's by its name.
     :param own: the user that the relay runs as.
     :param url: where a browser finds it.
     :param mode: whether one viewer controls a device at a time, or all that may.
     """
 
     def __init__(
-        self, *, own: User, tokens: Store, lists: Lists, audit: Audit, ice: Ice, mode: Mode, url: str, secure: bool
+        self,
+        *,
+        connection: Callable[[str], Connection | None],
+        own: User,
+        tokens: Store,
+        lists: Lists,
+        audit: Audit,
+        ice: Ice,
+        mode: Mode,
+        url: str,
+        secure: bool,
     ) -> None:
         media_rtc.install()
         # It tells of every candidate and packet that could not be sent.
@@ -55,7 +68,14 @@ class WebSide:
         self._streamers = Streamers(self._changed)
         self._screens = Screens(self._streamers, lists, ice.own, mode)
         self._signaling = Signaling(self._streamers, ice.for_streamers)
-        self._web = Web(access=self.access, screens=self._screens, config=self._config, audit=audit, secure=secure)
+        self._web = Web(
+            connection=connection,
+            access=self.access,
+            screens=self._screens,
+            config=self._config,
+            audit=audit,
+            secure=secure,
+        )
 
     def _changed(self, streamer: Streamer) -> None:
         self._screens.changed(streamer)
@@ -89,14 +109,17 @@ class WebSide:
 
     async def serve(
         self,
-        listener: socket.socket,
-        tls: ssl.SSLContext | None,
+        inside: Path,
         registrations: socket.socket,
         announcements: socket.socket,
     ) -> None:
-        """Begin to answer, and to take registrations; all sockets are this one's from now on."""
+        """Begin to answer, and to take registrations.
+
+        :param inside: the unix socket that pages and endpoints are asked for on; browsers come by the front.
+        :param registrations: this one's from now on, as the next one.
+        """
         self._signaling.listen(registrations, announcements)
-        await self._web.serve(listener, tls)
+        await self._web.serve(inside)
 
     async def close(self) -> None:
         """End everything: viewers first, so that nothing is held down on any device."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 from msgspec import Raw
@@ -32,12 +33,14 @@ class Operator:
     :param token: for a relay.
     :param code: of a relay's link, which counts once.
     :param fingerprint: the SHA-256 of its certificate in hex; no other is accepted.
+    :param elsewhere: its devices may be another host's: they are called what it calls them.
     """
 
     url: str
     token: str | None = None
     code: str | None = None
     fingerprint: str | None = None
+    elsewhere: bool = False
 
     @property
     def tls(self) -> bool | aiohttp.Fingerprint:
@@ -156,6 +159,8 @@ async def opened(operator: Operator, device: str) -> AsyncIterator[Line]:
                 async with http.get("/infra_config") as answer:
                     answer.raise_for_status()
                     config = messages.decode(await answer.read(), messages.Config)
+                if operator.elsewhere:
+                    device = await _called(http, device)
                 line, reading = await _connected(http, stack, device, config)
         except TimeoutError as exc:
             raise DeadlinePassed(f"{operator.url} did not answer within {_ANSWER_S:g} s") from exc
@@ -173,13 +178,23 @@ async def opened(operator: Operator, device: str) -> AsyncIterator[Line]:
             await asyncio.gather(reader, return_exceptions=True)
 
 
+async def _called(http: aiohttp.ClientSession, device: str) -> str:
+    """Return the id of a device that is meant by its id, or by group and name as a stock operator lists them."""
+    async with http.get("/devices") as answer:
+        answer.raise_for_status()
+        listed: list[messages.Listed] = messages.decode(await answer.read(), list[messages.Listed])
+    if any(one.device_id == device for one in listed):
+        return device
+    return next((one.device_id for one in listed if f"{one.group_name}/{one.name}" == device), device)
+
+
 async def _connected(
     http: aiohttp.ClientSession, stack: contextlib.AsyncExitStack, device: str, config: messages.Config
 ) -> tuple[Line, Any]:
     """Return the connection, and what reads it."""
     with contextlib.suppress(aiohttp.WSServerHandshakeError, TimeoutError):
         socket = await stack.enter_async_context(
-            http.ws_connect(f"/devices/{device}/connect", max_msg_size=messages.LONGEST_RECORD)
+            http.ws_connect(f"/devices/{quote(device)}/connect", max_msg_size=messages.LONGEST_RECORD)
         )
         first = messages.decode(await socket.receive_str(timeout=_INTRODUCTION_S), messages.Introduction)
         by_socket = _Socket(socket, first.device_info, config.ice_servers)

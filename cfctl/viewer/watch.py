@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
 from cfctl.control import sync
-from cfctl.errors import UsageError
+from cfctl.errors import NoSuchDevice, UsageError
 from cfctl.launch import census, lifecycle, manage, runtime_config
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def picture(target: str, path: Path, *, operator: Operator) -> dict[str, Any]:
     """Save what a display shows as PNG; return its size.
 
-    :param target: ``NAME`` or ``NAME/2``.
+    :param target: ``NAME`` or ``NAME/2``; of an operator elsewhere also what a device is called there.
     :param operator: where the device is registered.
     :raises CfctlError: if no picture comes; nothing is left then.
     """
@@ -59,7 +59,12 @@ def _watch(
     what: str,
     work: Callable[[Viewer], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any]:
-    device = device_id(target)
+    try:
+        device = device_id(target)
+    except (NoSuchDevice, UsageError):
+        if not operator.elsewhere:
+            raise
+        device = target
     with steps.step(what):
         from cfctl.viewer import stream
 

@@ -82,10 +82,23 @@ class Viewer(Program):
 
     def send(self, label: str, data: Any) -> None:
         """Send on a data channel."""
-        assert self.process.stdin is not None
         self.wait(lambda: {"open": label} in self.said, f"{label} to open")
-        text = data if isinstance(data, str) else json.dumps(data)
-        self.process.stdin.write(json.dumps([label, text]) + "\n")
+        if isinstance(data, bytes):
+            self._do(label, {"hex": data.hex()})
+        else:
+            self._do(label, data if isinstance(data, str) else json.dumps(data))
+
+    def bring(self, kind: str) -> None:
+        """Offer a microphone (audio) or camera (video)."""
+        self._do("bring", kind)
+
+    def limit(self, bits_per_s: int) -> None:
+        """Say that no more arrives."""
+        self._do("limit", bits_per_s)
+
+    def _do(self, what: str, about: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([what, about]) + "\n")
         self.process.stdin.flush()
 
 

@@ -25,7 +25,10 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpSender,
     RTCSessionDescription,
+    rtcrtpreceiver,
 )
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, unpack_remb_fci
 from aiortc.sdp import candidate_from_sdp
 
 INFO: dict[str, Any] = {
@@ -57,6 +60,9 @@ class Wanted:
     rate: int = 20
     size: tuple[int, int] = (320, 240)
     attempts: int = 3
+    audio: bool = False
+    #: Whether it ends a session in which a client offers.
+    refuses: bool = False
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +100,38 @@ class Picture(MediaStreamTrack):
         return frame
 
 
+def sound(number: int) -> bytes:
+    """Return a frame of sound; nobody on the way decodes it."""
+    return b"\xfc" + number.to_bytes(4, "big") * (10 + number % 7)
+
+
+class Sound(MediaStreamTrack):
+    """Frames that stand for Opus, fifty in a second."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        cast(Any, self)._id = "audio-0"
+        self._number = 0
+        self._start = time.monotonic()
+
+    async def recv(self) -> Any:
+        self._number += 1
+        await asyncio.sleep(max(0, self._start + self._number / 50 - time.monotonic()))
+        packet = av.Packet(sound(self._number))
+        packet.pts = 960 * self._number
+        packet.time_base = fractions.Fraction(1, 48_000)
+        return packet
+
+
+class AsItCame:
+    """What aiortc takes for a decoder."""
+
+    def decode(self, frame: Any) -> list[Any]:
+        return [frame.data]
+
+
 class Client:
     """One peer connection."""
 
@@ -102,22 +140,18 @@ class Client:
         self.number = number
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.control: RTCDataChannel | None = None
+        self.streams: dict[str, int] = {}
 
     async def offer(self) -> None:
         codecs = [one for one in RTCRtpSender.getCapabilities("video").codecs if one.name in ("VP8", "rtx")]
         for number in range(self.streamer.wanted.displays):
-            track = Picture(f"display_{number}", self.streamer.wanted)
-            sender = self.pc.addTrack(track)
-            cast(Any, sender)._stream_id = track.id
-            before = sender._send_keyframe
-
-            def key(before: Any = before, number: int = number) -> None:
-                say(heard="key", client=self.number, display=number)
-                before()
-
-            cast(Any, sender)._send_keyframe = key
+            self.show(number)
+        if self.streamer.wanted.audio:
+            cast(Any, self.pc.addTrack(Sound()))._stream_id = "audio-0"
         for transceiver in self.pc.getTransceivers():
-            transceiver.setCodecPreferences(codecs)
+            if transceiver.kind == "video":
+                transceiver.setCodecPreferences(codecs)
+        self.pc.on("track", lambda track: self.streamer.keep(self.listen(track)))
         control = self.control = self.pc.createDataChannel("device-control")
         control.on("open", lambda: control.send(json.dumps({"event": "VIRTUAL_DEVICE_BOOT_COMPLETED"}, indent="\t")))
         control.on("message", lambda data: self.command(data))
@@ -126,8 +160,52 @@ class Client:
         await self.pc.setLocalDescription(await self.pc.createOffer())
         self.say({"type": "offer", "sdp": self.pc.localDescription.sdp})
 
+    def show(self, number: int) -> None:
+        """Have one display more."""
+        track = Picture(f"display_{number}", self.streamer.wanted)
+        sender = self.pc.addTrack(track)
+        parts = cast(Any, sender)
+        parts._stream_id = track.id
+        before, hear = sender._send_keyframe, sender._handle_rtcp_packet
+
+        def key() -> None:
+            say(heard="key", client=self.number, display=number)
+            before()
+
+        async def told(packet: Any) -> None:
+            if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+                say(heard="remb", client=self.number, data=unpack_remb_fci(packet.fci)[0])
+            await hear(packet)
+
+        parts._send_keyframe, parts._handle_rtcp_packet = key, told
+
+    async def listen(self, track: MediaStreamTrack) -> None:
+        """Hear a client's microphone, see its camera."""
+        try:
+            while True:
+                data: Any = await track.recv()
+                key = track.kind == "video" and not data[0] & 1
+                say(heard=track.kind, client=self.number, data=data.hex() if track.kind == "audio" else key)
+        except MediaStreamError:
+            say(ended=track.kind, client=self.number)
+
     def command(self, data: str | bytes) -> None:
-        say(heard="device-control", client=self.number, data=json.loads(data))
+        told = json.loads(data)
+        say(heard="device-control", client=self.number, data=told)
+        if told["command"] in ("add-display", "remove-display"):
+            self.streamer.keep(self.changed(told))
+
+    async def changed(self, told: dict[str, Any]) -> None:
+        """Offer again, with a display more or less."""
+        if told["command"] == "add-display":
+            self.show(len([one for one in self.pc.getTransceivers() if one.kind == "video"]))
+        else:
+            gone = f"display_{told['display_id']}"
+            for one in self.pc.getTransceivers():
+                if one.sender.track is not None and one.sender.track.id == gone:
+                    one.direction = "recvonly"
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        self.say({"type": "offer", "sdp": self.pc.localDescription.sdp})
 
     def channel(self, channel: RTCDataChannel) -> None:
         label = channel.label
@@ -145,6 +223,10 @@ class Client:
                     self.control.send(json.dumps(event, indent="\t"))
             else:
                 say(heard=label, client=self.number, data=data if isinstance(data, str) else data.hex())
+                if label in ("adb-channel", "bluetooth-channel"):
+                    # One stream of bytes per client: it counts what came on it.
+                    self.streams[label] = self.streams.get(label, 0) + len(data)
+                    channel.send(b"%d:" % self.streams[label] + cast(bytes, data))
 
         channel.on("message", heard)
 
@@ -152,6 +234,13 @@ class Client:
         kind = payload["type"]
         if kind == "answer":
             await self.pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
+        elif kind == "offer" and self.streamer.wanted.refuses:
+            self.say({"type": "error", "error": "no offers here"})
+            await self.pc.close()
+        elif kind == "offer":
+            await self.pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "offer"))
+            await self.pc.setLocalDescription(await self.pc.createAnswer())
+            self.say({"type": "answer", "sdp": self.pc.localDescription.sdp})
         elif kind == "ice-candidate":
             about = payload["candidate"]
             candidate = candidate_from_sdp(about["candidate"].split(":", 1)[1])
@@ -169,6 +258,12 @@ class Streamer:
         self.wanted = wanted
         self.socket: socket.socket | None = None
         self.clients: dict[int, Client] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.socket is not None
@@ -240,4 +335,5 @@ class Streamer:
 
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
+    cast(Any, rtcrtpreceiver).get_decoder = lambda _codec: AsItCame()
     asyncio.run(Streamer(Wanted(**told)).run())

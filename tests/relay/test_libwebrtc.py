@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.relay.relays import PATIENCE_S, Relay, running
+from tests.relay.screens import Viewer
 
 #: A streamer, but for its socket: the test carries the records.
 _STREAMER = """() => {
@@ -53,6 +55,18 @@ _STREAMER = """() => {
       offer.sdp = offer.sdp.replaceAll(stream.id, "display_0").replaceAll(track.id, "display_0");
       await peer.setLocalDescription(offer).catch(async () => peer.setLocalDescription(await peer.createOffer()));
       say({ type: "offer", sdp: offer.sdp });
+      peer.ontrack = ({ track }) => {
+        window.camera = document.createElement("video");
+        window.camera.muted = true;
+        window.camera.srcObject = new MediaStream([track]);
+        window.camera.play();
+      };
+    } else if (payload.type === "offer") {
+      const peer = peers.get(client_id);
+      await peer.setRemoteDescription(payload);
+      await peer.setLocalDescription(await peer.createAnswer());
+      say({ type: "answer", sdp: peer.localDescription.sdp });
+      window.answered = payload.sdp;
     } else if (payload.type === "answer") {
       await peers.get(client_id).setRemoteDescription(payload);
       window.codecs = payload.sdp;
@@ -93,7 +107,12 @@ def look(browser: Browser, relay: Relay) -> Page:
     return page
 
 
-def test_chromium_to_chromium(relay: Relay, browser: Browser) -> None:
+Until = Callable[[str, Any], None]
+
+
+@contextlib.contextmanager
+def streaming(relay: Relay, browser: Browser) -> Iterator[tuple[Page, Until]]:
+    """Give a page that is a streamer, and what waits while it carries the streamer's records."""
     streamer = browser.new_page()
     streamer.evaluate(_STREAMER)
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,6 +139,30 @@ def test_chromium_to_chromium(relay: Relay, browser: Browser) -> None:
                 time.sleep(0.02)
 
         carry()
+        yield streamer, until
+    streamer.close()
+
+
+def test_a_camera_reaches_chromium_and_its_own_picture_goes_on(relay: Relay, browser: Browser) -> None:
+    """The relay offers in a session that libwebrtc described: by its numbers of codecs, not by aiortc's."""
+    with streaming(relay, browser) as (streamer, until):
+        viewer = Viewer("viewer", relay.listeners["web"]["address"], relay.token("operator"), "chrome")
+        try:
+            until("the picture", lambda: viewer.frames)
+            viewer.bring("video")
+            until("the camera", lambda: streamer.evaluate("window.camera?.videoWidth") == 320)
+            count = len(viewer.frames)
+            until("the picture to go on", lambda: len(viewer.frames) > count + 20)
+            shown = "window.camera.getVideoPlaybackQuality().totalVideoFrames"
+            seen = streamer.evaluate(shown)
+            until("more of the camera", lambda: streamer.evaluate(shown) > seen + 20)
+            assert "VP8/90000" in streamer.evaluate("window.answered")
+        finally:
+            viewer.end()
+
+
+def test_chromium_to_chromium(relay: Relay, browser: Browser) -> None:
+    with streaming(relay, browser) as (streamer, until):
         pages = [look(browser, relay), look(browser, relay)]
         for page in pages:
             until("the picture", lambda page=page: page.evaluate(_LOOK)[0] == 640)

@@ -70,6 +70,15 @@ def test_a_viewer_who_is_behind_goes_on_from_the_next_key_frame() -> None:
     assert [found.timestamp for found in iter(buffer.pop, None)] == [201, 202]
 
 
+def test_of_sound_no_frame_stands_for_those_before() -> None:
+    clock = Clock()
+    buffer = Buffer(clock, sound=True)
+    for number in range(10):
+        buffer.push(frame(number, clock.now, key=True))
+    assert [found.timestamp for found in iter(buffer.pop, None)] == list(range(10))
+    assert buffer.dropped == 0
+
+
 def test_what_is_too_old_or_too_much_is_not_sent() -> None:
     clock = Clock()
     buffer = Buffer(clock)

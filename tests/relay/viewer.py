@@ -1,7 +1,9 @@
 """A viewer of the relay's for tests, without a window: ``python -m tests.relay.viewer URL TOKEN DEVICE``.
 
 It takes the encoded frames as they come, and prints a line of JSON for each. What it reads on its standard input, a
-line of JSON each, it sends on a data channel: ``["input-channel", "..."]``.
+line of JSON each, it sends on a data channel: ``["input-channel", "..."]``, binary ``["adb-channel", {"hex": ""}]``;
+``["bring", "audio"]`` has it offer a microphone, ``["bring", "video"]`` a camera; ``["limit", 100000]`` has it say
+that no more bits per second arrive.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import json
 import sys
 from typing import Any
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientWebSocketResponse
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 from cfctl.relay import media_rtc
+from cfctl.wire.webrtc_channels import LABELS as LABELS_OF_DEVICES
+from tests.relay.streamer import Picture, Sound, Wanted
 
-LABELS = ("input-channel", "cfctl-control", "sensors-channel")
+LABELS = ("cfctl-control", *LABELS_OF_DEVICES[1:])
 
 
 def say(**what: Any) -> None:
@@ -30,7 +34,10 @@ async def show(track: MediaStreamTrack) -> None:
         while True:
             frame: Any = await track.recv()
             number += 1
-            say(frame=number, stream=track.id, key=frame.key, timestamp=frame.timestamp, size=len(frame.data))
+            about = {"key": frame.key, "timestamp": frame.timestamp, "size": len(frame.data)}
+            if track.kind == "audio":
+                about["data"] = frame.data.hex()
+            say(frame=number, stream=track.id, **about)
     except MediaStreamError:
         say(ended=track.id)
 
@@ -38,10 +45,17 @@ async def show(track: MediaStreamTrack) -> None:
 async def main(url: str, token: str, device: str) -> None:
     media_rtc.install()
     loop = asyncio.get_running_loop()
-    tasks = set()
+    tasks: set[asyncio.Task[None]] = set()
     pc = media_rtc.connection(offers=False)
     channels: dict[str, RTCDataChannel] = {}
-    pc.on("track", lambda track: tasks.add(loop.create_task(show(track))))
+    limit: int | None = None
+
+    def came(track: MediaStreamTrack) -> None:
+        receiver = next(one.receiver for one in pc.getTransceivers() if one.receiver.track is track)
+        media_rtc.Receiving(receiver, lambda: None, lambda: limit)
+        tasks.add(loop.create_task(show(track)))
+
+    pc.on("track", came)
     pc.on("connectionstatechange", lambda: say(state=pc.connectionState))
 
     def take(channel: RTCDataChannel) -> None:
@@ -49,14 +63,25 @@ async def main(url: str, token: str, device: str) -> None:
         channel.on(
             "message", lambda data: say(channel=channel.label, data=data if isinstance(data, str) else data.hex())
         )
-        channel.on("open", lambda: say(open=channel.label))
+        if channel.readyState == "open":
+            say(open=channel.label)
+        else:
+            channel.on("open", lambda: say(open=channel.label))
 
     pc.on("datachannel", take)
 
-    async def obey() -> None:
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            label, data = json.loads(line)
-            channels[label].send(data)
+    async def obey(line: ClientWebSocketResponse) -> None:
+        nonlocal limit
+        while told := await loop.run_in_executor(None, sys.stdin.readline):
+            label, data = json.loads(told)
+            if label == "limit":
+                limit = data
+            elif label == "bring":
+                pc.addTrack(Sound() if data == "audio" else Picture("camera", Wanted("")))
+                await pc.setLocalDescription(await media_rtc.offered_again(pc))
+                await line.send_str(json.dumps({"type": "offer", "sdp": pc.localDescription.sdp}))
+            else:
+                channels[label].send(bytes.fromhex(data["hex"]) if isinstance(data, dict) else data)
 
     headers = {"Authorization": f"Bearer {token}"}
     async with (
@@ -68,6 +93,10 @@ async def main(url: str, token: str, device: str) -> None:
             payload = json.loads(frame.data).get("payload")
             if payload is None:
                 continue
+            if payload["type"] == "answer":
+                await pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
+                say(brings=True)
+                continue
             if payload["type"] != "offer":
                 say(payload=payload)
                 continue
@@ -75,7 +104,7 @@ async def main(url: str, token: str, device: str) -> None:
             if not channels:
                 for label in LABELS:
                     take(pc.createDataChannel(label))
-                tasks.add(loop.create_task(obey()))
+                tasks.add(loop.create_task(obey(line)))
             await pc.setLocalDescription(await pc.createAnswer())
             await line.send_str(json.dumps({"type": "answer", "sdp": pc.localDescription.sdp}))
 
