@@ -16,6 +16,7 @@ from cfctl.relay.signaling import Signaling
 from cfctl.relay.streamers import Streamer, Streamers
 from cfctl.relay.web import Web
 from cfctl.relay.web_access import LINK_S, Access, level
+from cfctl.relay.web_console import Consoles
 from cfctl.v1 import relay_pb2
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cfctl.relay.media_hands import Mode
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
+    from cfctl.relay.tunnel import Resolver
     from cfctl.wire.webrtc_messages import Config
 
 log = logging.getLogger(__name__)
@@ -37,12 +39,23 @@ class WebSide:
     """All of it.
 
     :param own: the user that the relay runs as.
+    :param ways: finds the way to a device's console.
     :param url: where a browser finds it.
     :param mode: whether one viewer controls a device at a time, or all that may.
     """
 
     def __init__(
-        self, *, own: User, tokens: Store, lists: Lists, audit: Audit, ice: Ice, mode: Mode, url: str, secure: bool
+        self,
+        *,
+        own: User,
+        tokens: Store,
+        lists: Lists,
+        ways: Resolver,
+        audit: Audit,
+        ice: Ice,
+        mode: Mode,
+        url: str,
+        secure: bool,
     ) -> None:
         media_rtc.install()
         # It tells of every candidate and packet that could not be sent.
@@ -55,7 +68,14 @@ class WebSide:
         self._streamers = Streamers(self._changed)
         self._screens = Screens(self._streamers, lists, ice.own, mode)
         self._signaling = Signaling(self._streamers, ice.for_streamers)
-        self._web = Web(access=self.access, screens=self._screens, config=self._config, audit=audit, secure=secure)
+        self._web = Web(
+            access=self.access,
+            screens=self._screens,
+            consoles=Consoles(ways),
+            config=self._config,
+            audit=audit,
+            secure=secure,
+        )
 
     def _changed(self, streamer: Streamer) -> None:
         self._screens.changed(streamer)
