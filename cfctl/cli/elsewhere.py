@@ -25,6 +25,16 @@ MACHINE = "machine"
 #: Says this machine itself, where a context is in use.
 LOCAL = "local"
 
+#: Why a verb has no twin, and what does instead, where that can be said better than for all of them.
+_INSTEAD = {
+    "open": (
+        "A link lets a browser in for hours, whatever becomes of the token that asked for it: it is made on the "
+        "relay's host alone.",
+        "There: ssh HOST cfctl open NAME\nOr open the relay's page (https://HOST:PORT, relay serve --web) and enter "
+        "your token.",
+    ),
+}
+
 #: Verbs that have a twin, as people write them.
 _verbs: list[str] = []
 
@@ -59,11 +69,13 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
         return function
     if twin is None or twin == MACHINE:
         path = click.get_current_context().command_path.split(" ", 1)[1]
+        why, instead = _INSTEAD.get(
+            path, (f"Verbs that are done there: {', '.join(sorted(_verbs))}.", "Or on the relay's host.")
+        )
         raise UsageError(
             f"cfctl {path} is not done through a relay",
-            (f"The relay {wanted} was named. " if _named else f"The context {wanted} is in use. ")
-            + f"Verbs that are done there: {', '.join(sorted(_verbs))}.",
-            f"For this machine itself: cfctl --relay local {path}\nOr on the relay's host.",
+            (f"The relay {wanted} was named. " if _named else f"The context {wanted} is in use. ") + why,
+            f"For this machine itself: cfctl --relay local {path}\n{instead}",
         )
     module, _, attribute = twin.partition(":")
     found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)

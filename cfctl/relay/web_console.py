@@ -77,9 +77,7 @@ class Consoles:
         await answer.close()
         return answer
 
-    async def _sit(
-        self, answer: web.WebSocketResponse, caller: Caller, name: str, still: Callable[[], bool]
-    ) -> None:
+    async def _sit(self, answer: web.WebSocketResponse, caller: Caller, name: str, still: Callable[[], bool]) -> None:
         # In a task of its own: who calls is known to whatever the task does, and the next request is somebody else's.
         way = await asyncio.create_task(self._way(caller, name))
         try:

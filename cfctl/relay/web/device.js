@@ -25,6 +25,7 @@ export function showDevice(name) {
   let wanted = 0;
   let mine = false;
   let may = false;
+  let live = false;
   let over = false;
   part("name").textContent = name;
 
@@ -57,6 +58,7 @@ export function showDevice(name) {
     if (over) return;
     Object.assign(known, news);
     const now = shown(known);
+    live = now.live;
     part("stage").dataset.connected = known.connected;
     part("stage").dataset.picture = now.live;
     part("live").textContent = now.badge;
@@ -71,8 +73,8 @@ export function showDevice(name) {
   // What touches the device is of use only to whoever may, and while it is there.
   function buttons() {
     for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste")) {
-      button.disabled = !(may && known.connected);
-      button.title = known.connected && !may ? "This link or token may only look." : "";
+      button.disabled = !(may && live);
+      button.title = live && !may ? "This link or token may only look." : "";
     }
   }
   for (const event of ["loadeddata", "resize"]) {
@@ -141,11 +143,11 @@ export function showDevice(name) {
     mine = state.may && (state.mode === "shared" || state.holder === state.you);
     const free = state.may && state.mode === "one" && state.holder === null;
     const others = state.viewers === 1 ? "" : `, ${state.viewers} look`;
-    let who = state.may ? "You look" : "You look: view only";
+    let who = "You look";
     if (mine) who = "You control";
     else if (free) who = "Free: touch it to control";
     else if (state.holder !== null && state.name) who = `${state.name} controls`;
-    part("hands").textContent = who + others;
+    part("hands").textContent = who + others + (state.may ? "" : " · view only");
     part("take").hidden = !state.may || mine || free;
     part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
     screen.classList.toggle("mine", mine || free);
