@@ -194,6 +194,11 @@ class Paths:
         """An empty directory that the relay's children work in: no name means a file there."""
         return self.runtime / "relay-nowhere"
 
+    @property
+    def opened(self) -> Path:
+        """The page that leads a browser to a link, of which it must not be told on a command line."""
+        return self.runtime / "open.html"
+
 
 def current() -> Paths:
     """Return the paths of the user that runs this process."""

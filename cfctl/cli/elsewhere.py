@@ -32,6 +32,12 @@ _WHY = {
     "snapshot": "A snapshot is a directory of the relay's host, and nobody from elsewhere says where it writes.",
     "screen-record": "A film is a file of the relay's host.",
     "bugreport": "A bug report is a file of the relay's host.",
+    "open": "A link lets a browser in for hours, whatever becomes of the token that asked for it.",
+}
+
+#: What does instead, where there is more than the relay's host.
+_INSTEAD = {
+    "open": "Or open the relay's page (https://HOST:PORT, relay serve --web) and enter your token.",
 }
 
 #: Verbs that have a twin, as people write them.
@@ -73,12 +79,12 @@ def pick(function: Callable[..., Answer | None], twin: str | None) -> Callable[.
             f"The relay {wanted} was named." if _named else f"The context {wanted} is in use.",
             f"Verbs that are done there: {', '.join(sorted(_verbs))}.",
         ]
-        raise UsageError(
-            f"cfctl {path} is not done through a relay",
-            " ".join(about),
-            f"Log in on the relay's host, and there: cfctl {path}\n"
+        ways = [
+            f"Log in on the relay's host, and there: cfctl {path}",
+            *([_INSTEAD[path]] if path in _INSTEAD else []),
             f"For this machine itself: cfctl --relay local {path}",
-        )
+        ]
+        raise UsageError(f"cfctl {path} is not done through a relay", " ".join(about), "\n".join(ways))
     module, _, attribute = twin.partition(":")
     found: Callable[..., Answer | None] = getattr(importlib.import_module(module), attribute)
     return found

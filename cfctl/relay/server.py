@@ -184,6 +184,7 @@ class Server:
             own=whole.own,
             tokens=whole.tokens,
             lists=whole.lists,
+            ways=whole.ways,
             audit=whole.audit,
             ice=await self._turn(whole, stack),
             mode=self._options.control,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cfctl.relay.connection import Connection
     from cfctl.relay.screens import Screen, Screens
     from cfctl.relay.web_access import Access
+    from cfctl.relay.web_console import Consoles
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Web:
         connection: Callable[[str], Connection | None],
         access: Access,
         screens: Screens,
+        consoles: Consoles,
         config: Callable[[Caller], tuple[messages.Config, bool]],
         audit: Audit,
         secure: bool,
@@ -98,6 +100,7 @@ class Web:
         self._connection = connection
         self._access = access
         self._screens = screens
+        self._consoles = consoles
         self._config = config
         self._audit = audit
         self._secure = secure
@@ -119,12 +122,14 @@ class Web:
         get("/", self._file)
         get("/enter", self._file)
         get("/static/{name}", self._file)
+        get("/session", self._who)
         post("/session", self._begin)
         application.router.add_delete("/session", self._end)
         get("/api/session", self._session)
         get("/api/devices", self._api_devices)
         get("/api/devices/{device}/stats", self._stats)
         get("/api/devices/{device}/picture", self._picture)
+        get("/api/devices/{device}/console", self._console)
         get("/infra_config", self._infra_config)
         get("/devices", self._devices)
         get("/devices/{device}", self._device)
@@ -165,7 +170,7 @@ class Web:
             changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
             if changes and not web_access.same_origin(request.headers, bearer=bearer):
                 raise NotAllowed("another site's page asks for that", None, "Ask from a page of the relay itself.")
-            if handler not in (self._file, self._begin):
+            if handler not in (self._file, self._begin, self._who):
                 caller = self._admit(request)
                 request[_CALLER] = caller
             answer = await handler(request)
@@ -243,6 +248,13 @@ class Web:
         )
         return answer
 
+    async def _who(self, request: web.Request) -> web.StreamResponse:
+        """Tell whether somebody is let in, and who: to find that nobody is, is no error."""
+        try:
+            return _json(_about(self._admit(request)))
+        except TokenRefused:
+            return _json({"user": None})
+
     async def _end(self, request: web.Request) -> web.StreamResponse:
         """End the session."""
         self._access.end(request.cookies.get(web_access.COOKIE, ""))
@@ -257,7 +269,8 @@ class Web:
     async def _api_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices, with their screens."""
         found = []
-        for document, screens in await self._screens.devices(request[_CALLER]):
+        caller: Caller = request[_CALLER]
+        for document, screens in await self._screens.devices(caller):
             found.append(
                 {
                     "name": document["name"],
@@ -265,6 +278,9 @@ class Web:
                     "owner": document["owner"],
                     "adb": [one.get("adb") for one in document["instances"]],
                     "screens": [{"id": one.streamer.device_id, "name": one.name} for one in screens],
+                    "console": caller.role >= Role.OPERATOR
+                    and bool(document["instances"])
+                    and document.get("container") is None,
                 }
             )
         return _json({"devices": found})
@@ -281,6 +297,16 @@ class Web:
         if frame is None:
             raise NoSuchDevice(screen.name, [])
         return web.Response(body=frame.data, content_type="video/vp8")
+
+    async def _console(self, request: web.Request) -> web.StreamResponse:
+        """Sit at a device's serial console."""
+        caller: Caller = request[_CALLER]
+        name = request.match_info["device"]
+        web_access.require(caller, Role.OPERATOR, "console")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=400, text="Bad Request\n")
+        self._note(request, caller, "ok", name[:100])
+        return await self._consoles.serve(request, caller, name, lambda: self._access.still(caller))
 
     # -- the stock operator's ------------------------------------------------------------------------------
 

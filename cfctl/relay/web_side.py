@@ -16,6 +16,7 @@ from cfctl.relay.signaling import Signaling
 from cfctl.relay.streamers import Streamer, Streamers
 from cfctl.relay.web import Web
 from cfctl.relay.web_access import LINK_S, Access, level
+from cfctl.relay.web_console import Consoles
 from cfctl.v1 import relay_pb2
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cfctl.relay.media_hands import Mode
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
+    from cfctl.relay.tunnel import Resolver
     from cfctl.wire.webrtc_messages import Config
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class WebSide:
 
     :param connection: returns a connection of the front's by its name.
     :param own: the user that the relay runs as.
+    :param ways: finds the way to a device's console.
     :param url: where a browser finds it.
     :param mode: whether one viewer controls a device at a time, or all that may.
     """
@@ -51,6 +54,7 @@ class WebSide:
         own: User,
         tokens: Store,
         lists: Lists,
+        ways: Resolver,
         audit: Audit,
         ice: Ice,
         mode: Mode,
@@ -72,6 +76,7 @@ class WebSide:
             connection=connection,
             access=self.access,
             screens=self._screens,
+            consoles=Consoles(ways),
             config=self._config,
             audit=audit,
             secure=secure,

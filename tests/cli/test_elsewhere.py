@@ -99,6 +99,15 @@ def test_verbs_that_do_not(argv: list[str], why: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("known")
+def test_a_link_is_made_on_the_relay_s_host(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--relay", "lab", "open", "phone"]) == 2
+    said = capsys.readouterr().err
+    assert "cfctl open is not done through a relay" in said
+    assert "whatever becomes of the token that asked for it" in said
+    assert "enter your token" in said
+
+
+@pytest.mark.usefixtures("known")
 def test_a_context_in_use_is_for_devices_and_no_verb_mistakes_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     contexts.use("lab")
     # A device verb without a twin: the device of that name here is not the one that is meant.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from typer._completion_shared import get_completion_script
 
-#: zsh takes the file for the function itself, when it is first needed: then it has to complete too, not only to define.
+#: zsh takes the file for the function itself, when it is first needed: then it has to complete, too.
 _ZSH_FIRST = """
 if [[ ${funcstack[1]} == _cfctl ]]; then
   _cfctl_completion "$@"

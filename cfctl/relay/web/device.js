@@ -2,13 +2,16 @@
 
 import { json } from "./ask.js";
 import { failed, say, show } from "./page.js";
+import { sit } from "./console.js";
 import { listen } from "./hands.js";
 import { typeText } from "./keys.js";
 import { numbers } from "./numbers.js";
 import { Session } from "./session.js";
+import { shown } from "./state.js";
 
 const NUMBERS_MS = 1000;
 const TURN_MS = 1500;
+const LOOK_MS = 3000;
 
 export function showDevice(name) {
   document.title = name;
@@ -21,10 +24,64 @@ export function showDevice(name) {
   let angle = 0;
   let wanted = 0;
   let mine = false;
+  let may = false;
+  let live = false;
   let over = false;
   part("name").textContent = name;
 
-  const session = new Session(name);
+  // -- how it is --
+
+  const known = {
+    name, device: null, asked: false, there: false, connected: false, why: "Connecting…", pictured: false, before: false,
+  };
+  let watching = 0;
+
+  // Asks for the device; returns whether it has a screen.
+  async function look() {
+    const { devices } = await json("/api/devices");
+    if (over) return false;
+    const here = (one) => one.name === name || one.id === name;
+    const device = devices.find((one) => one.screens.some(here)) ?? devices.find((one) => one.name === name.split("/")[0]);
+    const there = device?.screens.some(here) ?? false;
+    learn({ device: device ?? null, asked: true, there });
+    part("tabs").hidden = !device?.console;
+    part("adb").hidden = !device?.adb.some(Boolean);
+    return there;
+  }
+  async function lookAgain() {
+    // What cannot be asked is no news: the session says that the relay is away.
+    if (!document.hidden) await look().catch((error) => error.status === 401 && !over && failed(error));
+    if (!over) watching = setTimeout(lookAgain, LOOK_MS);
+  }
+
+  function learn(news) {
+    if (over) return;
+    Object.assign(known, news);
+    const now = shown(known);
+    live = now.live;
+    part("stage").dataset.connected = known.connected;
+    part("stage").dataset.picture = now.live;
+    part("live").textContent = now.badge;
+    part("live").dataset.state = now.kind;
+    part("veil-title").textContent = now.title;
+    part("veil-text").textContent = now.text;
+    part("veil-command").textContent = now.command;
+    part("veil-command").hidden = !now.command;
+    part("veil").dataset.busy = now.busy;
+    buttons();
+  }
+  // What touches the device is of use only to whoever may, and while it is there.
+  function buttons() {
+    for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste")) {
+      button.disabled = !(may && live);
+      button.title = live && !may ? "This link or token may only look." : "";
+    }
+  }
+  for (const event of ["loadeddata", "resize"]) {
+    video.addEventListener(event, () => learn({ pictured: video.videoWidth > 0 }));
+  }
+
+  const session = new Session(name, look);
   const view = {
     video,
     angle: () => angle,
@@ -76,9 +133,7 @@ export function showDevice(name) {
     choose(!display || display === stream.id ? stream.id : display);
   });
   session.addEventListener("state", ({ detail }) => {
-    if (over) return;
-    say(detail.why);
-    part("stage").dataset.connected = detail.connected;
+    learn({ connected: detail.connected, why: detail.why, before: known.before || detail.connected });
   });
   session.addEventListener("refused", ({ detail }) => failed(detail));
 
@@ -92,11 +147,12 @@ export function showDevice(name) {
     if (mine) who = "You control";
     else if (free) who = "Free: touch it to control";
     else if (state.holder !== null && state.name) who = `${state.name} controls`;
-    part("hands").textContent = who + others;
+    part("hands").textContent = who + others + (state.may ? "" : " · view only");
     part("take").hidden = !state.may || mine || free;
     part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
     screen.classList.toggle("mine", mine || free);
-    for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste")) button.disabled = !state.may;
+    may = state.may;
+    buttons();
   });
   part("take").addEventListener("click", () => session.send("cfctl-control", { type: "take" }));
   part("give").addEventListener("click", () => session.send("cfctl-control", { type: "give" }));
@@ -182,27 +238,51 @@ export function showDevice(name) {
       measuring = setInterval(look, NUMBERS_MS);
     }
   });
-  json("/api/devices").then(({ devices }) => {
-    const device = devices.find((one) => one.screens.some((other) => other.name === name || other.id === name));
-    const index = device?.screens.findIndex((other) => other.name === name || other.id === name) ?? -1;
-    if (over || index < 0 || !device.adb[index]) return;
-    part("adb").hidden = false;
-    part("adb").addEventListener("click", async () => {
-      // Where the relay's host is a context of somebody's, cfctl adds what it takes to get there.
-      const command = `cfctl adb ${name}`;
-      try {
-        await navigator.clipboard.writeText(command);
-        say(`Copied: ${command}`);
-      } catch {
-        say(command);
-      }
+  part("adb").addEventListener("click", async () => {
+    // Where the relay's host is a context of somebody's, cfctl adds what it takes to get there.
+    const command = `cfctl adb ${name}`;
+    try {
+      await navigator.clipboard.writeText(command);
+      say(`Copied: ${command}`);
+    } catch {
+      say(command);
+    }
+  });
+
+  // -- the console --
+
+  let seat = null;
+  const tabs = ["screen", "console"].map((id) => part(`tab-${id}`));
+  function turnTo(tab) {
+    for (const one of tabs) {
+      const on = one === tab;
+      one.setAttribute("aria-selected", on);
+      one.tabIndex = on ? 0 : -1;
+      part(one.getAttribute("aria-controls")).hidden = !on;
+    }
+    if (tab === tabs[1]) {
+      seat ??= sit(name, part("panel-console"));
+      seat.focus();
+    } else screen.focus({ preventScroll: true });
+  }
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => turnTo(tab));
+    tab.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      const other = tabs[tabs[0] === tab ? 1 : 0];
+      turnTo(other);
+      other.focus();
     });
-  }).catch(failed);
+  }
+
+  lookAgain();
   screen.focus({ preventScroll: true });
 
   return () => {
     over = true;
+    clearTimeout(watching);
     hands.end();
+    seat?.end();
     session.end();
     watcher.disconnect();
     clearInterval(measuring);

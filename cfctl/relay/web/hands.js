@@ -3,6 +3,9 @@
 const WHEEL_ID = 1_000_000;
 const WHEEL_REST_MS = 150;
 
+// Pixels of a unit: of WheelEvent.DOM_DELTA_PIXEL, _LINE and _PAGE.
+const WHEEL_UNITS = [1, 16, 400];
+
 // Where a pointer is, in pixels of the video as the device sends it: the picture may be turned and have borders.
 export function place(video, angle, clientX, clientY) {
   const box = video.parentElement.getBoundingClientRect();
@@ -62,7 +65,7 @@ export function listen(screen, view, send) {
 
   screen.addEventListener("wheel", (event) => {
     event.preventDefault();
-    const pixels = Math.trunc(-event.deltaY);
+    const pixels = Math.trunc(-event.deltaY * (WHEEL_UNITS[event.deltaMode] ?? 1));
     if (!pixels) return;
     if (view.mouse()) {
       send({ type: "mouseWheel", pixels });

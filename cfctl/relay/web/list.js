@@ -2,13 +2,15 @@
 
 import { ask, json } from "./ask.js";
 import { failed, show } from "./page.js";
+import { kind } from "./state.js";
 
 const LOOK_MS = 2000;
 const PICTURE_MS = 6000;
 
-export function showList() {
+export function showList(session) {
   document.title = "Devices";
   show("list");
+  document.getElementById("who").textContent = session.control ? session.user : `${session.user}, view only`;
   const list = document.getElementById("devices");
   const cards = new Map();
   let over = false;
@@ -39,12 +41,17 @@ export function showList() {
       const there = new Set();
       for (const device of devices) {
         const screens = device.screens.length ? device.screens : [{ name: device.name, id: null }];
-        for (const screen of screens) {
+        for (const [at, screen] of screens.entries()) {
           there.add(screen.name);
           const one = card(screen.name);
-          one.item.querySelector(".name").textContent = screen.name;
-          one.item.querySelector(".state").textContent = screen.id ? device.state : `${device.state}, no screen`;
-          one.item.querySelector(".owner").textContent = device.owner;
+          const part = (name) => one.item.querySelector(`.${name}`);
+          part("name").textContent = screen.name;
+          part("state").textContent = device.state;
+          part("state").dataset.state = kind(device.state);
+          part("owner").textContent = device.owner;
+          part("serial").textContent = device.adb[at] ?? "";
+          part("nothing").textContent = screen.id ? "" : "no screen";
+          part("thumb").querySelector("canvas").hidden = !screen.id;
           if (screen.id && Date.now() - one.drawn > PICTURE_MS && !document.hidden) {
             one.drawn = Date.now();
             draw(one.item.querySelector("canvas"), screen.id);
@@ -58,6 +65,7 @@ export function showList() {
         }
       }
       document.getElementById("none").hidden = cards.size > 0;
+      document.getElementById("count").textContent = cards.size || "";
     } catch (error) {
       if (over) return;
       failed(error);

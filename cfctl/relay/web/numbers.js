@@ -26,12 +26,15 @@ export function numbers(session) {
     const decode = frames ? (1000 * (now.decode - past.decode)) / frames : 0;
     const trip = session.roundTrip ?? (pair?.currentRoundTripTime ?? 0) * 1000;
     const way = pair ? report.get(pair.localCandidateId)?.candidateType ?? "" : "";
-    return [
-      `${video.frameWidth ?? 0}x${video.frameHeight ?? 0}  ${(frames / seconds).toFixed(0)} frames/s`,
-      `${((8 * (now.bytes - past.bytes)) / seconds / 1000).toFixed(0)} kbit/s`,
-      `round trip ${trip.toFixed(0)} ms${way === "relay" ? " (TURN)" : ""}`,
-      `latency about ${(trip / 2 + buffered + decode).toFixed(0)} ms`,
-      `lost ${video.packetsLost} packets, dropped ${video.framesDropped} frames`,
-    ].join("\n");
+    const rows = [
+      ["picture", `${video.frameWidth ?? 0} × ${video.frameHeight ?? 0}`],
+      ["shown", `${(frames / seconds).toFixed(0)} frames/s`],
+      ["bitrate", `${((8 * (now.bytes - past.bytes)) / seconds / 1000).toFixed(0)} kbit/s`],
+      ["round trip", `${trip.toFixed(0)} ms${way === "relay" ? " (TURN)" : ""}`],
+      ["latency", `about ${(trip / 2 + buffered + decode).toFixed(0)} ms`],
+      ["lost", `${video.packetsLost} packets`],
+      ["dropped", `${video.framesDropped} frames`],
+    ];
+    return rows.map(([name, value]) => name.padEnd(12) + value).join("\n");
   };
 }

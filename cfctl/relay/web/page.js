@@ -4,31 +4,45 @@ import { ask, json, Refused } from "./ask.js";
 import { showList } from "./list.js";
 import { showDevice } from "./device.js";
 
+const SAID_MS = 8000;
+
 const main = document.getElementById("main");
 const status = document.getElementById("status");
 let leave = () => {};
+let said = 0;
 
+// Says something for a while; whoever cannot see it goes on finding it.
 export function say(text) {
+  clearTimeout(said);
   status.textContent = text;
+  status.classList.remove("gone");
+  said = setTimeout(() => status.classList.add("gone"), SAID_MS);
 }
 
 export function show(name) {
   main.replaceChildren(document.getElementById(name).content.cloneNode(true));
 }
 
-function door(why) {
+// `why` is what went wrong; nothing if nobody has tried to enter.
+function door(why = "") {
   leave();
   leave = () => {};
-  document.title = "Enter";
+  document.title = "Sign in";
   show("enter");
-  document.getElementById("why").textContent = why;
+  const wrong = (text) => {
+    const place = document.getElementById("why");
+    place.textContent = text;
+    place.className = "bad";
+    place.setAttribute("role", "alert");
+  };
+  if (why) wrong(why);
   document.querySelector("form.enter").addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
       await ask("/session", "POST", { token: document.getElementById("token").value.trim() });
       route();
     } catch (error) {
-      document.getElementById("why").textContent = error.message;
+      wrong(error.message);
     }
   });
   document.getElementById("token").focus();
@@ -46,10 +60,11 @@ async function route() {
   say("");
   let session;
   try {
-    session = await json("/api/session");
+    session = await json("/session");
   } catch (error) {
     return failed(error);
   }
+  if (!session.user) return door();
   const name = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
   leave = name ? showDevice(name, session) : showList(session);
 }
@@ -64,11 +79,8 @@ async function enter() {
     if (code) await ask("/session", "POST", { code });
   } catch (error) {
     // Whoever has a session already needs no link.
-    try {
-      await json("/api/session");
-    } catch {
-      return door(error.message);
-    }
+    const { user } = await json("/session").catch(() => ({ user: null }));
+    if (!user) return door(error.message);
   }
   return route();
 }

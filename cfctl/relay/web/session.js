@@ -3,10 +3,12 @@
 import { ask } from "./ask.js";
 
 const RETRY_MS = [500, 10000];
+const ABSENT_MS = 2000;
 const PING_MS = 1000;
 
 export class Session extends EventTarget {
   #id;
+  #there;
   #socket = null;
   #peer = null;
   #channels = new Map();
@@ -16,9 +18,11 @@ export class Session extends EventTarget {
   #over = false;
   #work = Promise.resolve();
 
-  constructor(id) {
+  // `there` tells whether the device has a screen now: only then it is worth trying.
+  constructor(id, there) {
     super();
     this.#id = id;
+    this.#there = there;
     this.info = {};
     this.roundTrip = null;
     this.#begin();
@@ -67,8 +71,10 @@ export class Session extends EventTarget {
     this.#tell("state", { connected: false, why: "Connecting…" });
     let config;
     let relayOnly;
+    let there;
     try {
-      const answer = await ask("/infra_config");
+      let answer;
+      [answer, there] = await Promise.all([ask("/infra_config"), this.#there()]);
       relayOnly = answer.headers.get("X-Cfctl-Relay-Only") === "1";
       config = await answer.json();
     } catch (error) {
@@ -76,6 +82,10 @@ export class Session extends EventTarget {
       return this.#again("The relay cannot be reached.");
     }
     if (this.#over) return;
+    if (!there) {
+      this.#retry = ABSENT_MS;
+      return this.#again("");
+    }
     const address = new URL(`/devices/${encodeURIComponent(this.#id)}/connect`, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = this.#socket = new WebSocket(address);
