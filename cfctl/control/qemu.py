@@ -234,7 +234,7 @@ async def _usb_detach(target: VmTarget, operation: Operation) -> dict[str, Any]:
 # -- keys --------------------------------------------------------------------------------------------------
 
 
-#: What it says to a name that none of its keys has: since 2.12 (visit_type_enum), and as 9.0 has it.
+#: What it says to a name that none of its keys has: older versions, and 7.2.
 _UNKNOWN_KEY = re.compile(r"(?:Invalid parameter|does not accept value) '([^']*)'")
 
 
@@ -243,7 +243,7 @@ async def _key(target: VmTarget, operation: Operation) -> dict[str, Any]:
     try:
         await qmp.execute(target.socket, "send-key", keys=keys, hold_time=operation["hold-ms"])
     except QmpRefused as error:
-        # QEMU checks all of them before it presses one (qapi/qapi-visit-core.c).
+        # QEMU reads a whole command before it presses anything.
         if (unknown := _UNKNOWN_KEY.search(error.said)) is None:
             raise
         raise UsageError(

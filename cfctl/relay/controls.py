@@ -82,12 +82,16 @@ class Control(control_pb2_grpc.ControlServicer):
         del context
         found = await self._operate("balloon.stats", request.target)
         stats = {name: value for name, value in found.get("stats", {}).items() if value >= 0}
-        return control_pb2.Balloon(actual_mb=max(found["balloon_bytes"], 0) // _MIB, stats=stats)
+        taken = max(found["balloon_bytes"], 0)
+        return control_pb2.Balloon(actual_mb=taken // _MIB, actual_bytes=taken, stats=stats)
 
     async def SetBalloon(self, request: control_pb2.SetBalloonRequest, context: Context) -> control_pb2.Done:
         """Take memory from the guest, or give it back."""
         del context
-        return await self._done("balloon.set", request.target, f"{request.mb}M", _word(request.wait))
+        if request.mb and request.bytes:
+            raise UsageError("mb and bytes are the same in two measures", None, "Give one of them.")
+        size = str(request.bytes) if request.bytes else f"{request.mb}M"
+        return await self._done("balloon.set", request.target, size, _word(request.wait))
 
     async def GetWorkingSet(self, request: control_pb2.TargetRequest, context: Context) -> control_pb2.WorkingSet:
         """Tell which of its memory the guest has used lately."""
@@ -195,10 +199,11 @@ class Control(control_pb2_grpc.ControlServicer):
         held = [str(request.hold_ms)] if request.hold_ms else []
         return await self._done("key", request.target, "-".join(request.keys), *held)
 
-    async def TypeText(self, request: control_pb2.TypeTextRequest, context: Context) -> control_pb2.Done:
+    async def TypeText(self, request: control_pb2.TypeTextRequest, context: Context) -> control_pb2.Typed:
         """Type a text."""
         del context
-        return await self._done("text", request.target, request.text)
+        found = await self._operate("text", request.target, request.text)
+        return ParseDict(found, control_pb2.Typed(), ignore_unknown_fields=True)
 
     # -- the verbs -----------------------------------------------------------------------------------------
 

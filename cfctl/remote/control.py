@@ -23,17 +23,13 @@ if TYPE_CHECKING:
 #: Seconds that the relay takes beside what the operation itself does (relay/controls.py).
 _BESIDE_S = 60.0
 
-_MIB = 1 << 20
-
 
 def _target(target: str, _operation: Operation) -> Message:
     return api.TargetRequest(target=target)
 
 
 def _balloon(target: str, operation: Operation) -> Message:
-    if operation["bytes"] % _MIB:
-        raise UsageError("through a relay balloon set takes whole MiB")
-    return api.SetBalloonRequest(target=target, mb=operation["bytes"] // _MIB, wait=operation["wait"])
+    return api.SetBalloonRequest(target=target, bytes=operation["bytes"], wait=operation["wait"])
 
 
 def _battery(name: str) -> Request:
@@ -130,7 +126,11 @@ async def perform(relay: Relay, target: str, operation: Operation, *, seconds: f
 def _result(answer: Message) -> dict[str, Any]:
     """Return an answer with the keys that the verb has on the device's host."""
     if isinstance(answer, api.Balloon):
-        return {"balloon_bytes": answer.actual_mb * _MIB, "stats": dict(answer.stats)}
+        return {"balloon_bytes": answer.actual_bytes, "stats": dict(answer.stats)}
+    if isinstance(answer, api.ListUsbResponse):
+        rows = documents.document(answer)["devices"]
+        # QEMU's that came with the VM have none.
+        return {"devices": [{**row, "id": row.get("id")} if "product" in row else row for row in rows]}
     if isinstance(answer, api.ListVcpusResponse):
         rows = [{"index": vcpu.index, "pid": vcpu.process_id, "tid": vcpu.thread_id} for vcpu in answer.vcpus]
         return {"vcpus": rows}

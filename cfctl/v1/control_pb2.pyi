@@ -18,7 +18,7 @@ class Done(_message.Message):
     def __init__(self) -> None: ...
 
 class Balloon(_message.Message):
-    __slots__ = ("actual_mb", "stats")
+    __slots__ = ("actual_mb", "stats", "actual_bytes")
     class StatsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -28,19 +28,23 @@ class Balloon(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ACTUAL_MB_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
+    ACTUAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     actual_mb: int
     stats: _containers.ScalarMap[str, int]
-    def __init__(self, actual_mb: _Optional[int] = ..., stats: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    actual_bytes: int
+    def __init__(self, actual_mb: _Optional[int] = ..., stats: _Optional[_Mapping[str, int]] = ..., actual_bytes: _Optional[int] = ...) -> None: ...
 
 class SetBalloonRequest(_message.Message):
-    __slots__ = ("target", "mb", "wait")
+    __slots__ = ("target", "mb", "wait", "bytes")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     MB_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
     target: str
     mb: int
     wait: bool
-    def __init__(self, target: _Optional[str] = ..., mb: _Optional[int] = ..., wait: _Optional[bool] = ...) -> None: ...
+    bytes: int
+    def __init__(self, target: _Optional[str] = ..., mb: _Optional[int] = ..., wait: _Optional[bool] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class WorkingSet(_message.Message):
     __slots__ = ("balloon_bytes", "working_set")
@@ -127,14 +131,18 @@ class Picture(_message.Message):
     def __init__(self, png: _Optional[bytes] = ...) -> None: ...
 
 class UsbDevice(_message.Message):
-    __slots__ = ("port", "vendor_id", "product_id")
+    __slots__ = ("port", "vendor_id", "product_id", "product", "id")
     PORT_FIELD_NUMBER: _ClassVar[int]
     VENDOR_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
+    PRODUCT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     port: int
     vendor_id: int
     product_id: int
-    def __init__(self, port: _Optional[int] = ..., vendor_id: _Optional[int] = ..., product_id: _Optional[int] = ...) -> None: ...
+    product: str
+    id: str
+    def __init__(self, port: _Optional[int] = ..., vendor_id: _Optional[int] = ..., product_id: _Optional[int] = ..., product: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ListUsbResponse(_message.Message):
     __slots__ = ("devices",)
@@ -245,3 +253,9 @@ class TypeTextRequest(_message.Message):
     target: str
     text: str
     def __init__(self, target: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Typed(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: int
+    def __init__(self, keys: _Optional[int] = ...) -> None: ...

@@ -133,7 +133,7 @@ class ControlStub:
         self.TypeText = channel.unary_unary(
                 '/cfctl.v1.Control/TypeText',
                 request_serializer=cfctl_dot_v1_dot_control__pb2.TypeTextRequest.SerializeToString,
-                response_deserializer=cfctl_dot_v1_dot_control__pb2.Done.FromString,
+                response_deserializer=cfctl_dot_v1_dot_control__pb2.Typed.FromString,
                 _registered_method=True)
 
 
@@ -362,7 +362,7 @@ def add_ControlServicer_to_server(servicer, server):
             'TypeText': grpc.unary_unary_rpc_method_handler(
                     servicer.TypeText,
                     request_deserializer=cfctl_dot_v1_dot_control__pb2.TypeTextRequest.FromString,
-                    response_serializer=cfctl_dot_v1_dot_control__pb2.Done.SerializeToString,
+                    response_serializer=cfctl_dot_v1_dot_control__pb2.Typed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -905,7 +905,7 @@ class Control:
             target,
             '/cfctl.v1.Control/TypeText',
             cfctl_dot_v1_dot_control__pb2.TypeTextRequest.SerializeToString,
-            cfctl_dot_v1_dot_control__pb2.Done.FromString,
+            cfctl_dot_v1_dot_control__pb2.Typed.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,9 +1,9 @@
 """The pump: carries bytes between two places until both have said all that they have to say.
 
 Between two stream sockets (:func:`join`) one piece is held in each direction: it is read and sent at once, and a
-reader that is slow keeps its source from being read. A piece is as large as what the kernel has: splice(2), which
-copies nothing, moves so little at a time that it is slower (bench/relay.py). Threads that can only block (an SSH
-channel has no descriptor to be waited for) have :func:`join_blocking`.
+reader that is slow keeps its source from being read. One large read and one large write are faster than splice(2),
+which copies nothing (bench/relay.py). Threads that can only block (an SSH channel has no descriptor to be waited for)
+have :func:`join_blocking`.
 
 Half a connection is a connection: an end that has finished is told to the other, which may go on. But whoever neither
 finishes nor sends anything then is gone, and is not waited for for ever.

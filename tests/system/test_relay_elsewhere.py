@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from cfctl.control import operations, qemu
 from tests.schemas import conforms
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import Sandbox
@@ -213,6 +214,47 @@ def test_what_a_vm_is_asked_from_elsewhere_is_answered_as_on_its_host(lab: Lab) 
     refused = lab.cfctl("--relay", "lab", "control", "farm", "raw", "{}", check=False)
     assert refused.returncode == 2
     assert "raw is not done through a relay" in refused.stderr
+
+
+#: Of an admin, to a guest of QEMU's; each changes nothing the second time. Without USB for the first ones.
+_ASKED = (
+    *("balloon set 33000000 wait", "balloon set 0 wait", "disk resize 0 128M", "vcpus", "key ctrl-a hold-ms=20"),
+    *("text true", "usb list", "usb detach 1", "disk resize 1 1G", "key ctrl-anykey", "balloon set 1T"),
+    *("battery fake 50", "swap status", "swap out", "balloon working-set", "sleepbtn"),
+)
+_CONTROLLER = {"driver": "qemu-xhci", "id": "xhci"}
+_TABLET = {"driver": "usb-tablet", "id": "tablet", "bus": "xhci.0", "port": "2"}
+
+
+def test_every_operation_of_qemus_over_tls(lab: Lab) -> None:
+    """Each is answered as on the host, and so is what QEMU cannot do."""
+    assert lab.add("boss", lab.token("admin")).returncode == 0
+
+    def both(words: str) -> tuple[int, Any]:
+        asked = ("control", "farm/3", *words.split(), "--json")
+        theirs, here = lab.cfctl("--relay", "boss", *asked, check=False), lab.host.cfctl(*asked, check=False)
+        told = json.loads(theirs.stdout)
+        assert (words, theirs.returncode, told) == (words, here.returncode, json.loads(here.stdout))
+        conforms(told, "error" if theirs.returncode else "control")
+        return theirs.returncode, told
+
+    answers = {words: both(words) for words in _ASKED}
+    assert [code for code, _ in answers.values()] == [0] * 6 + [1] + [1] + [2] * 3 + [4] * 5
+    # This guest has no USB; upstream's has this controller. Only its own host may say raw things.
+    for device in (_CONTROLLER, _TABLET):
+        lab.host.cfctl("control", "farm/3", "raw", json.dumps({"execute": "device_add", "arguments": device}))
+    _, listed = both("usb list")
+    assert [(row["port"], row["id"]) for row in listed["result"]["devices"]] == [(2, "tablet")]
+    detached = lab.json("--relay", "boss", "control", "farm/3", "usb", "detach", "2")
+    assert detached["result"] == {"port": 2}
+    until("the tablet's end", lambda: both("usb list")[1]["result"] == {"devices": []})
+    # The others have tests of their own here.
+    asked = {operations.from_words(words.split()).name for words in answers} | {"balloon.stats"}
+    assert asked >= {name for name in qemu.NAMES if operations.TABLE[name].relayed and operations.TABLE[name].control}
+    # An operator resizes nothing.
+    refused = lab.cfctl("--relay", "lab", "control", "farm/3", "disk", "resize", "0", "256M", check=False)
+    assert (refused.returncode, "the role operator may not do that" in refused.stderr) == (1, True)
+    lab.cfctl("context", "remove", "boss")
 
 
 def test_suspended_and_resumed_from_elsewhere(lab: Lab) -> None:
