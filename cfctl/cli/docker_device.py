@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cfctl import steps
 from cfctl.cli.common import Answer, print_json, verb
+from cfctl.cli.device import Events, told
 from cfctl.cli.docker_options import EngineOption, Name, Names, Timeout, connect
 from cfctl.cli.docker_show import each
 
@@ -46,6 +47,7 @@ def restart(
     name: Name,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has booted, or is started.")] = True,
     timeout: Timeout = None,
+    events: Events = False,
     engine: EngineOption = None,
 ) -> Answer:
     """Boot the device of a container again.
@@ -53,13 +55,16 @@ def restart(
     \b
     Examples:
       cfctl docker restart phone
+      cfctl docker restart phone --events
     """
+    if events:
+        return told(lambda: _booted(name, (), engine, wait=wait, timeout=timeout, again=True))
     return _boot(name, (), engine, wait=wait, timeout=timeout, again=True)
 
 
-def _boot(
+def _booted(
     name: str, flags: tuple[str, ...], engine: str | None, *, wait: bool, timeout: int | None, again: bool
-) -> Answer:
+) -> dict[str, Any]:
     from cfctl import config
     from cfctl.docker import container, device, publish
 
@@ -67,6 +72,13 @@ def _boot(
     where = connect(engine)
     booted = device.start(where, name, timeout=seconds, wait=wait, flags=flags, again=again)
     publish.revive(container.find(where, name))
+    return booted
+
+
+def _boot(
+    name: str, flags: tuple[str, ...], engine: str | None, *, wait: bool, timeout: int | None, again: bool
+) -> Answer:
+    booted = _booted(name, flags, engine, wait=wait, timeout=timeout, again=again)
 
     def show() -> None:
         print(f"{name} is {booted['state']}; GPU mode {booted['gpu_mode']}: {booted['gpu_reason']}")

@@ -27,7 +27,8 @@ _LOGS = ("kernel", "console", "launcher", "launch")
 
 def stop(found: Found) -> list[str]:
     """Return what stops a device."""
-    return [*_verb(found, "stop"), *_events(found), _name(found.container or found.name)]
+    events = [] if found.container else ["--events"]
+    return [*_verb(found, "stop"), *events, _name(found.container or found.name)]
 
 
 def restart(found: Found, request: devices_pb2.RestartRequest) -> list[str]:
@@ -35,7 +36,7 @@ def restart(found: Found, request: devices_pb2.RestartRequest) -> list[str]:
 
     :raises UsageError: for a timeout nobody waits for.
     """
-    return [*_verb(found, "restart"), *_events(found), _name(found.container or found.name), *waiting(request)]
+    return [*_verb(found, "restart"), "--events", _name(found.container or found.name), *waiting(request)]
 
 
 def waiting(request: devices_pb2.RestartRequest | devices_pb2.LaunchRequest) -> list[str]:
@@ -85,10 +86,6 @@ def _verb(found: Found, verb: str) -> list[str]:
 def _engine(found: Found) -> list[str]:
     """Return the option that names the container's engine: it need not be the one that docker would take."""
     return [f"--engine={found.engine}"] if found.engine else []
-
-
-def _events(found: Found) -> list[str]:
-    return [] if found.container else ["--events"]
 
 
 def _name(name: str) -> str:

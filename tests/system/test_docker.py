@@ -144,6 +144,15 @@ def _through_the_relay(host: Sandbox) -> None:
         *lines, ended = relay.call("Devices/Logs", {"name": "phone", "lines": 2}, user="root")
         assert (len(lines), ended) == (2, {"status": "OK"})
         _tunnels(host)
+        *_, stopped, ended = relay.call("Devices/Stop", {"name": "phone"}, user="root")
+        assert (stopped["device"]["state"], ended) == ("stopped", {"status": "OK"})
+        *events, booted, ended = relay.call("Devices/Restart", {"name": "phone"}, user="root")
+        assert (booted["device"]["state"], booted["device"]["container"], ended) == (
+            "running",
+            "phone",
+            {"status": "OK"},
+        )
+        assert "booted" in [event["phase"]["phase"] for event in events if "phase" in event]
 
 
 def _tunnels(host: Sandbox) -> None:

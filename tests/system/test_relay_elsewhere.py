@@ -21,6 +21,7 @@ import pytest
 from cfctl.control import operations, qemu
 from tests.schemas import conforms
 from tests.system import sandbox as sandboxes
+from tests.system.docker_terminal import resize
 from tests.system.sandbox import Sandbox
 
 #: Of the cable between the two machines.
@@ -280,6 +281,7 @@ def test_suspended_and_resumed_from_elsewhere(lab: Lab) -> None:
 def test_a_console(lab: Lab) -> None:
     """At a real terminal: what is typed comes to the guest, what it says comes back, and Ctrl-] leaves."""
     ours, theirs = pty.openpty()
+    resize(theirs, 40, 100)
     argv = lab.client.argv(lab.client.cfctl_argv("--relay", "lab", "console", "farm/3"), user=USER)
     sitting = subprocess.Popen(
         argv,
@@ -302,7 +304,7 @@ def test_a_console(lab: Lab) -> None:
 
     try:
         hears(b"Ctrl-] leaves it")
-        hears(b"To the guest: stty")
+        hears(b"To the guest: stty rows 40 cols 100")
         # Raw from here on: the terminal itself would echo no more.
         os.write(ours, b"\recho 6 times 7 is $((6*7))\r")
         hears(b"6 times 7 is 42")
