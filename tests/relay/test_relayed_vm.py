@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
+import re
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +30,7 @@ from cfctl.remote.tunnel import ADB, Tunnel
 from tests import crosvm
 from tests.relay.relays import PATIENCE_S, REPO, Relay, bearer, running, wait
 from tests.schemas import conforms
+from tests.system.docker_terminal import resize
 
 #: Each changes nothing the second time, so that both can be asked for it.
 SAME = (
@@ -70,13 +75,18 @@ class Place:
         """Run cfctl with the relay named."""
         return self._run(("--relay", f"unix:{self.relay.socket}", *words))
 
-    def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of commands on the relay's host."""
         root = self.relay.root
         places = {f"CFCTL_PATHS_{name.upper()}": str(root / name) for name in ("config", "state", "cache")}
         env = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONPATH": str(REPO), **places}
         env["CFCTL_PATHS_RUNTIME"] = str(root / "run")
+        return env
+
+    def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "cfctl", *words]
-        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @pytest.fixture
@@ -133,6 +143,28 @@ def test_what_is_asked_from_elsewhere_is_answered_as_on_its_host(place: Place) -
         refused = place.there("control", NAME, *words.split())
         assert (refused.returncode, "reaches into the device's host" in refused.stderr) == (2, True)
     assert place.vm.requests == before
+
+
+def test_a_watch_at_a_terminal_is_drawn_as_on_the_host(place: Place) -> None:
+    """On a screen of its own, again and again: how long a device is up changes without any news of it."""
+    keyboard, screen = pty.openpty()
+    resize(screen, 24, 120)
+    argv = [sys.executable, "-m", "cfctl", "--relay", f"unix:{place.relay.socket}", "ps", "--watch"]
+    with subprocess.Popen(argv, stdin=screen, stdout=screen, stderr=screen, env=place.env) as watching:
+        os.close(screen)
+        said = b""
+        while len(set(re.findall(rb"relayed +running .*?(\d+m?\d*s)", said))) < 3:
+            assert select.select([keyboard], [], [], PATIENCE_S)[0], said
+            said += os.read(keyboard, 1 << 16)
+        watching.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):
+            while data := os.read(keyboard, 1 << 16):
+                said += data
+        assert watching.wait(PATIENCE_S) == 130
+    os.close(keyboard)
+    assert said.startswith(b"\x1b[?1049h")
+    assert b"\x1b[?1049l" in said
+    assert said.count(b"\x1b[H") >= 3
 
 
 def test_displays_from_elsewhere(place: Place) -> None:
