@@ -150,9 +150,10 @@ def test_a_watch_at_a_terminal_is_drawn_as_on_the_host(place: Place) -> None:
     keyboard, screen = pty.openpty()
     resize(screen, 24, 120)
     argv = [sys.executable, "-m", "cfctl", "--relay", f"unix:{place.relay.socket}", "ps", "--watch"]
-    with subprocess.Popen(argv, stdin=screen, stdout=screen, stderr=screen, env=place.env) as watching:
-        os.close(screen)
-        said = b""
+    watching = subprocess.Popen(argv, stdin=screen, stdout=screen, stderr=screen, env=place.env)
+    os.close(screen)
+    said = b""
+    try:
         while len(set(re.findall(rb"relayed +running .*?(\d+m?\d*s)", said))) < 3:
             assert select.select([keyboard], [], [], PATIENCE_S)[0], said
             said += os.read(keyboard, 1 << 16)
@@ -161,6 +162,9 @@ def test_a_watch_at_a_terminal_is_drawn_as_on_the_host(place: Place) -> None:
             while data := os.read(keyboard, 1 << 16):
                 said += data
         assert watching.wait(PATIENCE_S) == 130
+    finally:
+        watching.kill()
+        watching.wait()
     os.close(keyboard)
     assert said.startswith(b"\x1b[?1049h")
     assert b"\x1b[?1049l" in said
