@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,24 @@ def tap_in_use(tree: Tree) -> Iterator[None]:
         finally:
             # nsenter waits for it.
             tree.run("kill", "-9", pid)
+
+
+@contextlib.contextmanager
+def device(tree: Tree) -> Iterator[dict[str, Any]]:
+    """Have a real device up for the block."""
+    # No systemd is there that could give it a scope.
+    tree.run("cfctl", "launch", "phone", env={"CFCTL_LAUNCH_SCOPE": "false"})
+    try:
+        yield status(tree)
+    finally:
+        tree.run("cfctl", "stop", "phone")
+
+
+def status(tree: Tree) -> dict[str, Any]:
+    """Return what does not change as long as a device is up."""
+    document = json.loads(tree.run("cfctl", "status", "phone", "--json").stdout)
+    assert document["state"] == "running"
+    return {name: document[name] for name in ("state", "home", "started_at", "booted_at", "instances")}
 
 
 def links(tree: Tree) -> dict[str, int]:
@@ -161,14 +180,14 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     tree: Tree, packages: built.Built
 ) -> None:
     tree.systemd()
-    install(tree, packages, "cfctl", "cfctl-host-resources", "cfctl-relay")
+    install(tree, packages, "cfctl", "cfctl-host-resources", "cfctl-relay", "cfctl-guest")
     asked = tree.asked_of_systemd()
     assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-relay.service")]
     assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-host-resources.service")]
     before = links(tree)
     assert len(before) == 42, "a server is ready after one install"
     tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
-    with tap_in_use(tree):
+    with device(tree) as up:
         names = ("cfctl", "cfctl-host-resources", "cfctl-relay")
         files = [newer(tree, packages.deb[name], name) for name in names]
         tree.run(
@@ -188,6 +207,9 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert "try-restart cfctl-relay.service" in asked
         assert links(tree) == before
         assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+        # The very same VM, which the new version knows, and which answers.
+        assert status(tree) == up
+        assert tree.run("cfctl", "adb", "phone", "shell", "echo $((6 * 7))").stdout.strip() == "42"
 
         refused = tree.run("apt-get", "remove", "-y", "-q", "cfctl", check=False)
         assert refused.returncode != 0
@@ -195,10 +217,8 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert "cfctl host teardown --force" in refused.stdout + refused.stderr
         assert links(tree) == before
         assert tree.run("cfctl", "--version").returncode == 0
-    device = tree.path("/var/lib/cfctl/devices/phone")
-    device.mkdir(parents=True)
-    (device / "device.json").write_text("{}")
-    (device / "userdata.img").write_bytes(b"photographs")
+    disk = tree.path("/var/lib/cfctl/devices/phone/userdata.img")
+    disk.write_bytes(b"photographs")
     home = tree.path("/home/ann/.local/state/cfctl/devices/mine")
     home.mkdir(parents=True)
     (home / "device.json").write_text("{}")
@@ -212,9 +232,11 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     purged = tree.run("apt-get", "purge", "-y", "-q", "cfctl", "cfctl-host-resources", "cfctl-relay")
     assert "/var/lib/cfctl/devices/phone" in purged.stdout
     assert "/home/ann/.local/state/cfctl/devices/mine" in purged.stdout
-    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", "-not", "-path", "/packages/*").stdout.split()
+    elsewhere = ("-not", "-path", "/packages/*", "-not", "-path", "/var/lib/cfctl/*")
+    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", *elsewhere).stdout.split()
+    assert {path.name for path in tree.path("/var/lib/cfctl").iterdir()} == {"devices"}
     assert sorted(left) == ["/home/ann/.local/state/cfctl", "/var/lib/cfctl"]
-    assert (device / "userdata.img").read_bytes() == b"photographs"
+    assert disk.read_bytes() == b"photographs"
     assert not tree.path("/var/lib/cfctl/docker").exists()
     broken = tree.run("find", "/etc/systemd/system", "-xtype", "l", "-lname", "*cfctl*").stdout
     assert broken == ""
