@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,24 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> No
     verified = tree.run("systemd-analyze", "verify", *(f"/usr/lib/systemd/system/{name}" for name in units))
     assert [line for line in verified.stderr.splitlines() if "cfctl" in line] == []
     assert tree.run("systemd-sysusers", "--dry-run", "/usr/lib/sysusers.d/cfctl.conf").returncode == 0
+    # The relay, told an address for browsers as the sample of settings says.
+    settings = tree.path("/etc/cfctl/config.toml")
+    text = settings.read_text()
+    settings.write_text(
+        re.sub(r"^# (\[relay\]|web = .*)$", r"\1", text, flags=re.MULTILINE).replace("0.0.0.0", "127.0.0.1")
+    )
+    serve = ("sh", "-c", "echo $$; exec cfctl relay serve >/dev/null 2>&1")
+    with tree.start(*serve, stdout=subprocess.PIPE) as relay:
+        assert relay.stdout is not None
+        pid = relay.stdout.readline().strip()
+        try:
+            assert tree.run("python3", "-c", _ASK_PAGE).stdout == "200\n"
+        finally:
+            tree.run("kill", pid)
+    settings.write_text(text)
+    # What takes pictures, with all that is beside it.
+    encoder = "import aiortc, av; print(av.codec.Codec('libvpx', 'w').name)"
+    assert tree.run("/usr/lib/cfctl/bin/python3", "-I", "-c", encoder).stdout == "libvpx\n"
     # A VM, from what the packages brought.
     demo = tree.run("cfctl", "demo", "--json")
     document = json.loads(demo.stdout)
@@ -136,6 +155,20 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> No
     assert document["uname"].startswith("Linux")
     assert links(tree) == {}
 
+
+#: Asks the relay for its page, as soon as it answers.
+_ASK_PAGE = """
+import time, urllib.request
+deadline = time.monotonic() + 60
+while True:
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:8443/", timeout=60).status)
+        break
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.1)
+"""
 
 #: Types the beginning of a command into an interactive zsh, and a tab; prints what stands there then.
 _ZSH = r"""
