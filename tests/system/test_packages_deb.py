@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +57,24 @@ def tap_in_use(tree: Tree) -> Iterator[None]:
         finally:
             # nsenter waits for it.
             tree.run("kill", "-9", pid)
+
+
+@contextlib.contextmanager
+def device(tree: Tree) -> Iterator[dict[str, Any]]:
+    """Have a real device up for the block."""
+    # No systemd is there that could give it a scope.
+    tree.run("cfctl", "launch", "phone", env={"CFCTL_LAUNCH_SCOPE": "false"})
+    try:
+        yield status(tree)
+    finally:
+        tree.run("cfctl", "stop", "phone")
+
+
+def status(tree: Tree) -> dict[str, Any]:
+    """Return what does not change as long as a device is up."""
+    document = json.loads(tree.run("cfctl", "status", "phone", "--json").stdout)
+    assert document["state"] == "running"
+    return {name: document[name] for name in ("state", "home", "started_at", "booted_at", "instances")}
 
 
 def links(tree: Tree) -> dict[str, int]:
@@ -110,6 +130,24 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> No
     verified = tree.run("systemd-analyze", "verify", *(f"/usr/lib/systemd/system/{name}" for name in units))
     assert [line for line in verified.stderr.splitlines() if "cfctl" in line] == []
     assert tree.run("systemd-sysusers", "--dry-run", "/usr/lib/sysusers.d/cfctl.conf").returncode == 0
+    # The relay, told an address for browsers as the sample of settings says.
+    settings = tree.path("/etc/cfctl/config.toml")
+    text = settings.read_text()
+    settings.write_text(
+        re.sub(r"^# (\[relay\]|web = .*)$", r"\1", text, flags=re.MULTILINE).replace("0.0.0.0", "127.0.0.1")
+    )
+    serve = ("sh", "-c", "echo $$; exec cfctl relay serve >/dev/null 2>&1")
+    with tree.start(*serve, stdout=subprocess.PIPE) as relay:
+        assert relay.stdout is not None
+        pid = relay.stdout.readline().strip()
+        try:
+            assert tree.run("python3", "-c", _ASK_PAGE).stdout == "200\n"
+        finally:
+            tree.run("kill", pid)
+    settings.write_text(text)
+    # What takes pictures, with all that is beside it.
+    encoder = "import aiortc, av; print(av.codec.Codec('libvpx', 'w').name)"
+    assert tree.run("/usr/lib/cfctl/bin/python3", "-I", "-c", encoder).stdout == "libvpx\n"
     # A VM, from what the packages brought.
     demo = tree.run("cfctl", "demo", "--json")
     document = json.loads(demo.stdout)
@@ -117,6 +155,20 @@ def test_the_packages_work_as_installed(tree: Tree, packages: built.Built) -> No
     assert document["uname"].startswith("Linux")
     assert links(tree) == {}
 
+
+#: Asks the relay for its page, as soon as it answers.
+_ASK_PAGE = """
+import time, urllib.request
+deadline = time.monotonic() + 60
+while True:
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:8443/", timeout=60).status)
+        break
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.1)
+"""
 
 #: Types the beginning of a command into an interactive zsh, and a tab; prints what stands there then.
 _ZSH = r"""
@@ -161,14 +213,14 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     tree: Tree, packages: built.Built
 ) -> None:
     tree.systemd()
-    install(tree, packages, "cfctl", "cfctl-host-resources", "cfctl-relay")
+    install(tree, packages, "cfctl", "cfctl-host-resources", "cfctl-relay", "cfctl-guest")
     asked = tree.asked_of_systemd()
     assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-relay.service")]
     assert [line for line in asked if " start " in f" {line}" and line.endswith("cfctl-host-resources.service")]
     before = links(tree)
     assert len(before) == 42, "a server is ready after one install"
     tree.path("/etc/cfctl/config.toml").write_text("[host]\ninstances = 10\ndns = 'host'\n")
-    with tap_in_use(tree):
+    with device(tree) as up:
         names = ("cfctl", "cfctl-host-resources", "cfctl-relay")
         files = [newer(tree, packages.deb[name], name) for name in names]
         tree.run(
@@ -188,6 +240,9 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert "try-restart cfctl-relay.service" in asked
         assert links(tree) == before
         assert "dns = 'host'" in tree.path("/etc/cfctl/config.toml").read_text()
+        # The very same VM, which the new version knows, and which answers.
+        assert status(tree) == up
+        assert tree.run("cfctl", "adb", "phone", "shell", "echo $((6 * 7))").stdout.strip() == "42"
 
         refused = tree.run("apt-get", "remove", "-y", "-q", "cfctl", check=False)
         assert refused.returncode != 0
@@ -195,10 +250,8 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert "cfctl host teardown --force" in refused.stdout + refused.stderr
         assert links(tree) == before
         assert tree.run("cfctl", "--version").returncode == 0
-    device = tree.path("/var/lib/cfctl/devices/phone")
-    device.mkdir(parents=True)
-    (device / "device.json").write_text("{}")
-    (device / "userdata.img").write_bytes(b"photographs")
+    disk = tree.path("/var/lib/cfctl/devices/phone/userdata.img")
+    disk.write_bytes(b"photographs")
     home = tree.path("/home/ann/.local/state/cfctl/devices/mine")
     home.mkdir(parents=True)
     (home / "device.json").write_text("{}")
@@ -212,9 +265,11 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
     purged = tree.run("apt-get", "purge", "-y", "-q", "cfctl", "cfctl-host-resources", "cfctl-relay")
     assert "/var/lib/cfctl/devices/phone" in purged.stdout
     assert "/home/ann/.local/state/cfctl/devices/mine" in purged.stdout
-    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", "-not", "-path", "/packages/*").stdout.split()
+    elsewhere = ("-not", "-path", "/packages/*", "-not", "-path", "/var/lib/cfctl/*")
+    left = tree.run("find", "/", "-xdev", "-name", "*cfctl*", *elsewhere).stdout.split()
+    assert {path.name for path in tree.path("/var/lib/cfctl").iterdir()} == {"devices"}
     assert sorted(left) == ["/home/ann/.local/state/cfctl", "/var/lib/cfctl"]
-    assert (device / "userdata.img").read_bytes() == b"photographs"
+    assert disk.read_bytes() == b"photographs"
     assert not tree.path("/var/lib/cfctl/docker").exists()
     broken = tree.run("find", "/etc/systemd/system", "-xtype", "l", "-lname", "*cfctl*").stdout
     assert broken == ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from typer._completion_shared import get_completion_script
 
-#: zsh takes the file for the function itself, when it is first needed: then it has to complete, too.
+#: zsh takes the file for the function itself when it is first needed: it has to complete then, not only to define.
 _ZSH_FIRST = """
 if [[ ${funcstack[1]} == _cfctl ]]; then
   _cfctl_completion "$@"
