@@ -44,7 +44,7 @@ def page(browser: Browser, relay: Relay) -> Iterator[Page]:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
+    page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
     enter(page, relay, "operator")
     yield page
     context.close()
