@@ -48,7 +48,8 @@ def page(browser: Browser, relay: Relay) -> Iterator[Page]:
     enter(page, relay, "operator")
     yield page
     context.close()
-    assert complaints == []
+    # The tests themselves look at the pixels of a canvas of the page's; the browser has an opinion on that.
+    assert [one for one in complaints if "getImageData" not in one] == []
 
 
 def enter(page: Page, relay: Relay, role: str) -> None:
