@@ -11,16 +11,17 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import ViewportSize, expect
 
 from cfctl import arch
 from tests.system.conftest import _package
 from tests.system.test_page_vm import PATIENCE_MS, serving
 
 #: What is typed, so that there is something to see.
-_TYPED = "uname -a\ncat /etc/os-release\nfree -m\n"
+_TYPED = "uname -mrs; uptime; free -m; ls /\n"
 
-_SIZE = {"width": 1120, "height": 700}
+_DEVICE: ViewportSize = {"width": 1120, "height": 700}
+_LIST: ViewportSize = {"width": 1120, "height": 330}
 
 
 def smaller(png: bytes) -> bytes:
@@ -50,7 +51,7 @@ def main(directory: Path) -> None:
         serving(Path(base), "phone", "tablet", "ci-7") as lab,
     ):
         lab.box.cfctl("stop", "ci-7")
-        with lab.live(viewport=_SIZE, color_scheme="dark") as page:
+        with lab.live(viewport=_DEVICE, color_scheme="dark") as page:
             page.get_by_role("button", name="Paste").click()
             page.get_by_label("What is typed").fill(_TYPED)
             page.get_by_role("button", name="Type it").click()
@@ -60,7 +61,7 @@ def main(directory: Path) -> None:
             page.wait_for_timeout(9000)
             page.mouse.move(5, 400)
             (directory / "page-device.png").write_bytes(smaller(page.screenshot()))
-        with lab.page(lab.box.json("open")["url"], viewport=_SIZE, color_scheme="light") as page:
+        with lab.page(lab.box.json("open")["url"], viewport=_LIST, color_scheme="light") as page:
             expect(page.locator(".card")).to_have_count(3, timeout=PATIENCE_MS)
             page.wait_for_timeout(9000)
             (directory / "page-list.png").write_bytes(smaller(page.screenshot()))
