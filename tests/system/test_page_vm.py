@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.relay.relays import wait
 from tests.system import sandbox as sandboxes
-from tests.system.sandbox import REPO, Sandbox
+from tests.system.sandbox import REPO, USER, Sandbox
 from tests.system.test_screen_guest import LISTEN, PYTHON, READ, events
 
 URL = "http://127.0.0.1:8443"
@@ -257,6 +259,33 @@ def test_a_token_that_is_revoked_ends_its_console(lab: Lab) -> None:
         lab.box.cfctl("relay", "token", "revoke", made["id"])
         wait(lambda: any("counts no more" in one for one in said.json_value()), "its end")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_open_opens_a_browser_for_whoever_sits_there(lab: Lab) -> None:
+    """An ordinary user at a terminal of a desktop; xdg-open is a stand-in that keeps what it was called with."""
+    opener = '#!/bin/sh\necho "$@" >/home/tester/told\n'
+    lab.box.run("sh", "-c", "mkdir -p /tmp/bin && cat >/tmp/bin/xdg-open && chmod +x /tmp/bin/xdg-open", stdin=opener)
+    env = {"PATH": "/tmp/bin:/usr/bin:/bin", "DISPLAY": ":0"}
+
+    def typed(*options: str, tty: bool = True) -> str:
+        argv = lab.box.cfctl_argv("open", *options)
+        # script(1) gives it a terminal.
+        whole = ["script", "-qec", shlex.join(argv), "/dev/null"] if tty else argv
+        return lab.box.run(*whole, user=USER, env=env).stdout.strip()
+
+    def told() -> str:
+        return lab.box.run("cat", "/home/tester/told", check=False).stdout.strip()
+
+    for quiet in (typed("--print"), typed("--no-browser"), typed(tty=False)):
+        assert quiet.startswith(f"{URL}/enter#code=")
+    assert told() == ""
+    link = typed()
+    assert link.startswith(f"{URL}/enter#code=")
+    file = wait(told, "xdg-open")
+    assert "code" not in file
+    page = lab.box.run("cat", file).stdout
+    assert html.escape(link) in page
+    assert lab.box.run("stat", "-c", "%a %U", file).stdout.split() == ["600", USER]
 
 
 def test_a_device_that_is_stopped_is_said_to_be_and_comes_back_by_itself(lab: Lab) -> None:
