@@ -28,6 +28,7 @@ _LONG = (
     "test_docker_fleet.py",
     "test_relay_elsewhere.py",
     "test_device_vm.py",
+    "test_page_vm.py",
     "test_lifecycle_vm.py",
     "test_host_firewalls.py",
     "test_control_vm.py",

@@ -103,7 +103,10 @@ class Relay:
         """Return the command lines of the programs that it has started."""
         found = []
         for entry in Path(f"/proc/{self.process.pid}/task").iterdir():
-            for pid in (entry / "children").read_text().split():
+            pids = []
+            with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+                pids = (entry / "children").read_text().split()
+            for pid in pids:
                 with contextlib.suppress(OSError):
                     found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
         return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.relay.relays import wait
 from tests.system import sandbox as sandboxes
-from tests.system.sandbox import Sandbox
+from tests.system.sandbox import REPO, USER, Sandbox
 from tests.system.test_screen_guest import LISTEN, PYTHON, READ, events
 
 URL = "http://127.0.0.1:8443"
@@ -68,7 +70,7 @@ class Lab:
             yield page
 
     def link(self, role: str) -> str:
-        url: str = self.box.json("open", "phone", "--role", role)["url"]
+        url: str = self.box.json(*OPEN, "--role", role)["url"]
         return url
 
     def shell(self, *words: str) -> str:
@@ -81,22 +83,32 @@ class Lab:
         wait(lambda: wanted <= events(self.shell(READ)), str(wanted))
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, host_package: Path) -> Iterator[Lab]:
-    base = tmp_path_factory.mktemp("page")
+def documented(page: str, heading: str) -> list[list[str]]:
+    """Return the words after ``cfctl`` of a page's first commands below a heading, a list for each line."""
+    block = (REPO / page).read_text().partition(heading)[2].partition("```sh\n")[2].partition("```")[0]
+    return [line.partition("#")[0].partition("cfctl ")[2].split() for line in block.splitlines()]
+
+
+#: What people are told to type is what is typed here.
+SERVE, LAUNCH, OPEN = documented("docs/screens.md", "# Screens in a browser")
+
+
+@contextmanager
+def serving(base: Path, *names: str) -> Iterator[Lab]:
+    """Run a host for the block, on which a relay shows devices, and a browser in its network."""
     with ExitStack() as stack:
         box = stack.enter_context(sandboxes.sandbox(base / "box"))
-        box.cfctl("host", "setup", "--instances", "1")
-        serve = box.cfctl_argv("relay", "serve", "--web", "127.0.0.1:8443", "--json")
-        relay = box.start(*serve, stdout=subprocess.PIPE)
+        box.cfctl("host", "setup", "--instances", str(len(names)))
+        relay = box.start(*box.cfctl_argv(*SERVE, "--json"), stdout=subprocess.PIPE)
         assert relay.stdout is not None
         stack.callback(relay.stdout.close)
         stack.callback(relay.wait)
         stack.callback(lambda: box.run("pkill", "-TERM", "-f", "cfctl relay serve", check=False))
         assert any(json.loads(line)["event"] == "ready" for line in relay.stdout)
-        box.cfctl("launch", "phone", "--host-package", str(host_package), "--gpu", "guest_swiftshader")
-        stack.callback(lambda: box.cfctl("rm", "phone", "--force", check=False))
-        # The browser is in the sandbox's network, and Playwright outside of it.
+        for name in names:
+            box.cfctl(*LAUNCH[:-1], name)
+            stack.callback(box.cfctl, "rm", name, "--force", check=False)
+        # Playwright is outside of the sandbox.
         chromium = base / "chromium"
         chromium.write_text(f'#!/bin/sh\nexec nsenter -t {box.pid} -n /usr/bin/chromium "$@"\n')
         chromium.chmod(0o755)
@@ -104,6 +116,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory, host_package: Path) -> Iterato
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         stack.callback(browser.close)
         yield Lab(box, browser)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, host_package: Path) -> Iterator[Lab]:
+    """Give such a host.
+
+    :param host_package: not used, but made: what is launched without a name.
+    """
+    del host_package
+    with serving(tmp_path_factory.mktemp("page"), LAUNCH[-1]) as lab:
+        yield lab
+
+
+def test_the_readme_says_the_same() -> None:
+    assert documented("README.md", "## Screens in the browser") == [SERVE, LAUNCH, OPEN]
+    assert (SERVE[:2], LAUNCH[0], OPEN[0]) == (["relay", "serve"], "launch", "open")
 
 
 def test_the_picture_lives_and_text_is_typed_in_the_guest(lab: Lab) -> None:
@@ -231,6 +259,33 @@ def test_a_token_that_is_revoked_ends_its_console(lab: Lab) -> None:
         lab.box.cfctl("relay", "token", "revoke", made["id"])
         wait(lambda: any("counts no more" in one for one in said.json_value()), "its end")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_open_opens_a_browser_for_whoever_sits_there(lab: Lab) -> None:
+    """An ordinary user at a terminal of a desktop; xdg-open is a stand-in that keeps what it was called with."""
+    opener = '#!/bin/sh\necho "$@" >/home/tester/told\n'
+    lab.box.run("sh", "-c", "mkdir -p /tmp/bin && cat >/tmp/bin/xdg-open && chmod +x /tmp/bin/xdg-open", stdin=opener)
+    env = {"PATH": "/tmp/bin:/usr/bin:/bin", "DISPLAY": ":0"}
+
+    def typed(*options: str, tty: bool = True) -> str:
+        argv = lab.box.cfctl_argv("open", *options)
+        # script(1) gives it a terminal.
+        whole = ["script", "-qec", shlex.join(argv), "/dev/null"] if tty else argv
+        return lab.box.run(*whole, user=USER, env=env).stdout.strip()
+
+    def told() -> str:
+        return lab.box.run("cat", "/home/tester/told", check=False).stdout.strip()
+
+    for quiet in (typed("--print"), typed("--no-browser"), typed(tty=False)):
+        assert quiet.startswith(f"{URL}/enter#code=")
+    assert told() == ""
+    link = typed()
+    assert link.startswith(f"{URL}/enter#code=")
+    file = wait(told, "xdg-open")
+    assert "code" not in file
+    page = lab.box.run("cat", file).stdout
+    assert html.escape(link) in page
+    assert lab.box.run("stat", "-c", "%a %U", file).stdout.split() == ["600", USER]
 
 
 def test_a_device_that_is_stopped_is_said_to_be_and_comes_back_by_itself(lab: Lab) -> None:

@@ -68,6 +68,7 @@ export function showDevice(name) {
     part("veil-command").textContent = now.command;
     part("veil-command").hidden = !now.command;
     part("veil").dataset.busy = now.busy;
+    part("hands").hidden = !live;
     buttons();
   }
   // What touches the device is of use only to whoever may, and while it is there.
@@ -276,7 +277,8 @@ export function showDevice(name) {
   }
 
   lookAgain();
-  screen.focus({ preventScroll: true });
+  // Where there are no keys, a frame around the picture says nothing.
+  if (matchMedia("(any-pointer: fine)").matches) screen.focus({ preventScroll: true });
 
   return () => {
     over = true;
