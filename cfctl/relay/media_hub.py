@@ -421,8 +421,9 @@ class Hub:
         feed = self._feeds.setdefault(kind, Stream(kind))
         if self._sources.changed(kind):
             feed.restarted()
-            self._upstream.begin_anew(kind)
-            viewer.media_key_wanted(kind)
+            if kind == "video":
+                self._upstream.begin_anew(kind)
+                viewer.media_key_wanted(kind)
         self._upstream.bring(kind, feed.placed(frame))
 
     def media_key_wanted(self, kind: str) -> None:
@@ -434,6 +435,10 @@ class Hub:
 
     def _controls(self, viewer: Viewer) -> bool:
         before = self._hands.holder
+        holder = self._viewers.get(before or 0)
+        if holder is not None and holder.pace.silent:
+            # His page is gone, or frozen: nobody need wait until his connection is given up.
+            self._let_go(*self._hands.take(viewer.id))
         may = self._hands.controls(viewer.id)
         if self._hands.holder != before:
             self._tell_hands()

@@ -172,11 +172,10 @@ class Receiving:
         await self._send(packet)
 
     async def request_key(self) -> None:
-        """Ask the device for a key frame."""
-        sources = self._receiver.getSynchronizationSources()
-        if sources:
-            # The first one heard of: later ones may be retransmissions.
-            await self._ask(sources[0].source)
+        """Ask the sender for a key frame."""
+        # One of them is that of retransmissions, and libwebrtc may begin with it: nobody feels asked by that name.
+        for source in self._receiver.getSynchronizationSources():
+            await self._ask(source.source)
 
 
 def name_track(track: MediaStreamTrack, stream_id: str) -> None:

@@ -101,6 +101,8 @@ class Upstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._brought: dict[str, FanTrack | None] = {}
         self._describing = asyncio.Lock()
+        self._offering = asyncio.Lock()
+        self._agreed = asyncio.Event()
         self.connected = asyncio.Event()
         #: Whether the device wants no microphone or camera.
         self.refused = False
@@ -179,6 +181,7 @@ class Upstream:
                 self._listener.described(self._tracks)
             elif isinstance(found, messages.Answer):
                 await pc.setRemoteDescription(RTCSessionDescription(found.sdp, "answer"))
+                self._agreed.set()
             elif isinstance(found, messages.DeviceCandidate) and pc.remoteDescription is not None:
                 # What is no candidate raises several kinds of errors, none of which is ours.
                 candidate = candidate_from_sdp(found.candidate.partition(":")[2])
@@ -246,16 +249,24 @@ class Upstream:
 
     def begin_anew(self, kind: str) -> None:
         """Send nothing of a camera before the next key frame: it is another one now."""
-        if kind == "video" and (track := self._brought.get(kind)) is not None:
+        if (track := self._brought.get(kind)) is not None:
             track.buffer.break_off()
 
     async def _offer_to_bring(self, kind: str) -> None:
         """Offer to send as well, where the device sends: it takes what comes there for microphone or camera."""
+        async with self._offering:
+            self._agreed.clear()
+            if await self._offer_one(kind):
+                # One offer at a time: the answer to it would pass for that to the next one.
+                await self._agreed.wait()
+
+    async def _offer_one(self, kind: str) -> bool:
+        """Offer; return whether that could be."""
         async with self._describing:
             free = [one for one in self._pc.getTransceivers() if one.kind == kind and one.sender.track is None]
             if not free:
                 log.info("the device takes no %s", kind)
-                return
+                return False
             pace = Pace()
             track = FanTrack(f"brought-{kind}", kind, pace, lambda _slow: self._listener.media_key_wanted(kind))
             free[0].sender.replaceTrack(track)
@@ -272,9 +283,10 @@ class Upstream:
             except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what the device described before
                 log.warning("nothing can be offered to the device: %r", exc)
                 self.end()
-                return
+                return False
             self._brought[kind] = track
             self._speaker.say(encode(messages.Offer(self._pc.localDescription.sdp)))
+            return True
 
     def _start(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]

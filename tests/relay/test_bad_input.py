@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -233,12 +234,14 @@ def test_of_a_device_ends_that_device_alone(relay: Relay, record: bytes) -> None
 )
 def test_a_device_whose_offer_leads_nowhere(relay: Relay, payload: Any) -> None:
     """Its viewer waits, and is told in the end; nobody else's notices."""
+    # Of its own: the relay asks ever later one that never connects.
+    device = f"pad-{secrets.token_hex(4)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
         other.settimeout(PATIENCE_S)
         other.connect(str(relay.root / "run/streamers.sock"))
-        other.send(b'{"message_type":"register","device_id":"pad-2"}')
+        other.send(json.dumps({"message_type": "register", "device_id": device}).encode())
         other.recv(1 << 16)
-        viewer = Viewer("viewer", relay.listeners["web"]["address"], relay.token("operator"), "pad-2")
+        viewer = Viewer("viewer", relay.listeners["web"]["address"], relay.token("operator"), device)
         try:
             # It is asked again: the relay does not give up.
             for _ in range(2):

@@ -100,6 +100,27 @@ def test_one_controls_at_a_time_and_what_is_held_is_let_go_of(relay: Relay, stre
         wait(lambda: first.hands()["holder"] is None, "it to be free")
 
 
+def test_who_is_frozen_controls_no_longer_than_nobody_else_wants_to(relay: Relay, streamer: Streamer) -> None:
+    with viewing(relay) as frozen, viewing(relay) as other:
+        frozen.send("cfctl-control", {"type": "take"})
+        before = len(streamer.heard("input-channel"))
+        frozen.send("input-channel", TOUCH)
+        wait(lambda: len(streamer.heard("input-channel")) == before + 1, "the touch")
+        other.send("input-channel", {**TOUCH, "x": [77]})
+        frozen.process.send_signal(signal.SIGSTOP)
+        wait(lambda: any(one["silent"] for one in stats(relay)["viewers"]), "the frozen one to be noticed")
+        other.send("input-channel", {**TOUCH, "x": [78]})
+        wait(lambda: len(streamer.heard("input-channel")) == before + 3, "the other one's touch")
+        # What the frozen one held is let go of first.
+        assert [(one["x"], one["down"]) for one in streamer.heard("input-channel")[before:]] == [
+            ([10], 1),
+            ([10], 0),
+            ([78], 1),
+        ]
+        assert other.hands()["holder"] == other.hands()["you"]
+        frozen.process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
     ("label", "data"),
     [
