@@ -92,8 +92,8 @@ def _options(settings: Settings) -> Options:
     from cfctl.errors import UsageError
     from cfctl.relay import server
     from cfctl.relay.certificates import Certificate
-    from cfctl.relay.ice import Ice
     from cfctl.relay.limits import Limits
+    from cfctl.relay.media.ice import Ice
 
     certificate, key = settings["relay.tls_cert"], settings["relay.tls_key"]
     if bool(certificate) != bool(key):

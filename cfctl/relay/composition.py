@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cfctl.relay.limits import Limits
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
-    from cfctl.relay.web_side import WebSide
+    from cfctl.relay.web.composition import WebSide
 
 _SERVICES = (
     devices_pb2.DESCRIPTOR.services_by_name["Devices"].full_name,

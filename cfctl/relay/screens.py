@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl.errors import CfctlError, NoSuchDevice, UsageError
 from cfctl.relay import people
-from cfctl.relay.media_hub import Hub
+from cfctl.relay.media.hub import Hub
 from cfctl.relay.streamers import Streamer, Streamers
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cfctl.relay.caller import Caller
     from cfctl.relay.lists import Document, Lists
-    from cfctl.relay.media_hands import Mode
-    from cfctl.relay.media_upstream import Speaker
+    from cfctl.relay.media.hands import Mode
+    from cfctl.relay.media.upstream import Speaker
     from cfctl.wire.webrtc_messages import IceServer
 
 

@@ -24,15 +24,15 @@ from cfctl.hostres.service_manager import Manager
 from cfctl.relay import certificates, people, scrape
 from cfctl.relay.audit import Audit
 from cfctl.relay.certificates import Certificate, Tls
-from cfctl.relay.ice import Ice
 from cfctl.relay.limits import Limits
+from cfctl.relay.media.ice import Ice
 from cfctl.relay.tokens import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cfctl.relay.composition import Composition
-    from cfctl.relay.media_hands import Mode
+    from cfctl.relay.media.hands import Mode
 
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Server:
         # Imported here: WebRTC takes 0.4 s and 60 MB, which a relay without screens does not need.
         from cfctl.relay.front import Behind
         from cfctl.relay.splice import begins_http1
-        from cfctl.relay.web_side import WebSide
+        from cfctl.relay.web.composition import WebSide
 
         listener = _tcp_listener(self._options.web)
         tls = None if scrape.is_loopback(listener) else self._with_certificate()
@@ -210,7 +210,7 @@ class Server:
         ice = self._options.ice
         if self._options.turn is None:
             return ice
-        from cfctl.relay.turn import TurnServer
+        from cfctl.relay.media.turn import TurnServer
 
         if ice.turn:
             raise UsageError(

@@ -12,8 +12,8 @@ from pathlib import Path
 from cfctl.cli.common import print_json
 from cfctl.errors import CfctlError
 from cfctl.relay.certificates import Certificate
-from cfctl.relay.ice import Ice
 from cfctl.relay.limits import Limits
+from cfctl.relay.media.ice import Ice
 from cfctl.relay.server import Options, Server, address
 
 

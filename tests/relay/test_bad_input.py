@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
-from cfctl.relay import media_viewer
-from cfctl.relay.media_hub import Hub
-from cfctl.relay.media_upstream import Speaker
-from cfctl.relay.media_viewer import Viewer as Watching
+from cfctl.relay.media.hub import Hub
+from cfctl.relay.media.upstream import Speaker
+from cfctl.relay.media.viewer import Viewer as Watching
 from tests.relay.relays import PATIENCE_S, Relay, running, wait
 from tests.relay.screens import Streamer, Viewer, streaming, viewing
 
@@ -257,7 +256,7 @@ def test_a_device_whose_offer_leads_nowhere(relay: Relay, payload: Any) -> None:
 
 
 def test_a_client_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_viewer, "_CONNECT_S", 0.2)
+    monkeypatch.setattr("cfctl.relay.media.viewer._CONNECT_S", 0.2)
 
     async def never_answer() -> list[dict[str, Any]]:
         def nobody(*_: object) -> Speaker:

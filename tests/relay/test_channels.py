@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cfctl.relay.media_photo import Photos
-from cfctl.relay.media_sources import Sources
+from cfctl.relay.media.photo import Photos
+from cfctl.relay.media.sources import Sources
 from cfctl.wire.webrtc_messages import MalformedMessage
 from tests.relay.relays import Relay, running, wait
 from tests.relay.screens import Streamer, Viewer, streaming, viewing

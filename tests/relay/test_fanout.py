@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cfctl.relay.media_hub import Hub
-from cfctl.relay.media_upstream import Speaker
+from cfctl.relay.media.hub import Hub
+from cfctl.relay.media.upstream import Speaker
 from tests.relay.relays import PATIENCE_S, Relay, running, wait
 from tests.relay.screens import Streamer, streaming, viewing
 

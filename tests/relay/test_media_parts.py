@@ -13,13 +13,14 @@ import pytest
 
 from cfctl.control.operations import Role
 from cfctl.errors import NotAllowed, TokenRefused
-from cfctl.relay import ice, people, tokens, web_access
-from cfctl.relay.ice import Ice
-from cfctl.relay.media_frames import Buffer, Frame, Pace, is_vp8_key, vp8_size
-from cfctl.relay.media_hands import Hands
+from cfctl.relay import people, tokens
+from cfctl.relay.media import ice
+from cfctl.relay.media.frames import Buffer, Frame, Pace, is_vp8_key, vp8_size
+from cfctl.relay.media.hands import Hands
+from cfctl.relay.media.ice import Ice
 from cfctl.relay.streamers import Streamers
-from cfctl.relay.web_access import Access, same_origin
-from cfctl.relay.web_ports import owner_of
+from cfctl.relay.web.access import Access, level, same_origin
+from cfctl.relay.web.ports import owner_of
 from cfctl.wire import webrtc_channels as channels
 
 KEY = b"\x10\x00\x00\x9d\x01\x2a\x40\x01\xf0\x00"
@@ -179,7 +180,7 @@ def test_links_and_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not access.admit("192.0.2.1", name, "").sees("other")
     with pytest.raises(TokenRefused):
         access.begin("192.0.2.1", code=code)
-    monkeypatch.setattr(web_access, "LINK_S", -1.0)
+    monkeypatch.setattr("cfctl.relay.web.access.LINK_S", -1.0)
     with pytest.raises(TokenRefused):
         access.begin("192.0.2.1", code=access.link(own, Role.VIEWER, "phone"))
     made, secret = tokens.make(user=own.name, level=Role.OPERATOR, devices="*", ttl=timedelta(hours=1))
@@ -205,9 +206,9 @@ def test_whoever_guesses_has_to_wait(tmp_path: Path) -> None:
 
 
 def test_a_link_goes_no_further_than_who_has_it_made() -> None:
-    assert web_access.level("", Role.ADMIN) is Role.OPERATOR
+    assert level("", Role.ADMIN) is Role.OPERATOR
     with pytest.raises(NotAllowed):
-        web_access.level("admin", Role.OPERATOR)
+        level("admin", Role.OPERATOR)
 
 
 def test_who_listens_on_a_port_is_asked_of_the_kernel() -> None:

@@ -17,7 +17,7 @@ from tests.relay.test_page import _PATIENCE_MS, browser, enter, relay, streamer,
 
 __all__ = ["browser", "relay", "streamer"]  # the fixtures
 
-WEB = REPO / "cfctl/relay/web"
+WEB = REPO / "cfctl/relay/web/page"
 
 
 @contextmanager

@@ -15,7 +15,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.relay.relays import PATIENCE_S, Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 
-_PAGE = Path(__file__).with_name("client.html").read_bytes()
+_FILES = {
+    "/client.html": Path(__file__).with_name("client.html").read_bytes(),
+    "/large.js": b"// " + 5_000_000 * b"a",
+}
 
 #: A camera and a microphone that every Chromium has: a picture that moves, a beep.
 _FAKE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -28,11 +31,11 @@ class Assets(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-        known = urlsplit(self.path).path == "/client.html"
-        self.send_response(200 if known else 404)
+        content = _FILES.get(urlsplit(self.path).path)
+        self.send_response(200 if content else 404)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(_PAGE if known else b"")
+        self.wfile.write(content or b"")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its own signature
         """Say nothing."""
@@ -96,6 +99,8 @@ def test_its_picture_sound_and_channels(page: Page, streamer: Streamer) -> None:
     assert not {"cookie", "authorization"} & set(headers)
     for label in ("input-channel", "adb-channel", "device-control", "sensors-channel"):
         page.wait_for_function("(label) => isOpen(label)", arg=label)
+    large = page.request.get(page.url.replace("client.html?quality=1", "large.js"))
+    assert large.body() == _FILES["/large.js"]
     touch = {"type": "multi-touch", "id": [7], "x": [10], "y": [20], "down": 1, "device_label": "display_0"}
     count = len(streamer.heard("input-channel"))
     page.evaluate("(touch) => say('input-channel', touch)", json.dumps(touch))

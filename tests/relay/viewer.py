@@ -17,7 +17,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from cfctl.relay import media_rtc
+from cfctl.relay.media import rtc
 from cfctl.wire.webrtc_channels import LABELS as LABELS_OF_DEVICES
 from tests.relay.streamer import Picture, Sound, Wanted
 
@@ -43,16 +43,16 @@ async def show(track: MediaStreamTrack) -> None:
 
 
 async def main(url: str, token: str, device: str) -> None:
-    media_rtc.install()
+    rtc.install()
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
-    pc = media_rtc.connection(offers=False)
+    pc = rtc.connection(offers=False)
     channels: dict[str, RTCDataChannel] = {}
     limit: int | None = None
 
     def came(track: MediaStreamTrack) -> None:
         receiver = next(one.receiver for one in pc.getTransceivers() if one.receiver.track is track)
-        media_rtc.Receiving(receiver, lambda: None, lambda: limit)
+        rtc.Receiving(receiver, lambda: None, lambda: limit)
         tasks.add(loop.create_task(show(track)))
 
     pc.on("track", came)
@@ -78,7 +78,7 @@ async def main(url: str, token: str, device: str) -> None:
                 limit = data
             elif label == "bring":
                 pc.addTrack(Sound() if data == "audio" else Picture("camera", Wanted("")))
-                await pc.setLocalDescription(await media_rtc.offered_again(pc))
+                await pc.setLocalDescription(await rtc.offered_again(pc))
                 await line.send_str(json.dumps({"type": "offer", "sdp": pc.localDescription.sdp}))
             else:
                 channels[label].send(bytes.fromhex(data["hex"]) if isinstance(data, dict) else data)

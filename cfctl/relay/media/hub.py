@@ -15,14 +15,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cfctl.errors import RelayBusy
-from cfctl.relay.media_frames import Frame
-from cfctl.relay.media_hands import Hands, Mode
-from cfctl.relay.media_lane import Lane
-from cfctl.relay.media_photo import Photos
-from cfctl.relay.media_sources import Sources
-from cfctl.relay.media_stream import Stream
-from cfctl.relay.media_upstream import CONNECT_S, Speaker, Upstream
-from cfctl.relay.media_viewer import Viewer
+from cfctl.relay.media.frames import Frame
+from cfctl.relay.media.hands import Hands, Mode
+from cfctl.relay.media.lane import Lane
+from cfctl.relay.media.photo import Photos
+from cfctl.relay.media.sources import Sources
+from cfctl.relay.media.stream import Stream
+from cfctl.relay.media.upstream import CONNECT_S, Speaker, Upstream
+from cfctl.relay.media.viewer import Viewer
 from cfctl.relay.streamers import TooMany
 from cfctl.wire import webrtc_channels as channels
 from cfctl.wire.webrtc_messages import MalformedMessage

@@ -33,7 +33,7 @@ from aiortc.rtp import (
 from aiortc.sdp import SessionDescription
 from msgspec import UNSET
 
-from cfctl.relay.media_frames import Frame, is_vp8_key
+from cfctl.relay.media.frames import Frame, is_vp8_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

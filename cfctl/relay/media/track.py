@@ -10,8 +10,8 @@ import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from cfctl.relay import media_rtc
-from cfctl.relay.media_frames import AUDIO_CLOCK, VIDEO_CLOCK, Buffer, Frame, Pace
+from cfctl.relay.media import rtc
+from cfctl.relay.media.frames import AUDIO_CLOCK, VIDEO_CLOCK, Buffer, Frame, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ class FanTrack(MediaStreamTrack):
     def __init__(self, stream_id: str, kind: str, pace: Pace, key_wanted: Callable[[bool], None]) -> None:
         self.kind = kind
         super().__init__()
-        media_rtc.name_track(self, stream_id)
+        rtc.name_track(self, stream_id)
         self.buffer = Buffer(sound=kind == "audio")
         self._pace = pace
         self._key_wanted = key_wanted

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cfctl.relay.caller import Caller
     from cfctl.relay.screens import Screen, Screens
-    from cfctl.relay.web_access import Access
+    from cfctl.relay.web.access import Access
 
 #: Frames for a client that reads slowly, as the stock operator has it.
 _WAITING = 256

@@ -11,9 +11,9 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 from msgspec import UNSET
 
-from cfctl.relay import media_rtc
-from cfctl.relay.media_frames import Pace
-from cfctl.relay.media_track import FanTrack
+from cfctl.relay.media import rtc
+from cfctl.relay.media.frames import Pace
+from cfctl.relay.media.track import FanTrack
 from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_channels import CONTROL
 from cfctl.wire.webrtc_messages import MalformedMessage, decode, encode
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
     from aiortc.mediastreams import MediaStreamTrack
 
-    from cfctl.relay.media_frames import Frame
+    from cfctl.relay.media.frames import Frame
     from cfctl.wire.webrtc_messages import IceServer
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ class Upstream:
         self._told: asyncio.Queue[bytes | None] = asyncio.Queue(256)
         self._speaker = enter(self._tell, lambda: self._tell(None))
         self._servers = tuple(servers)
-        self._pc = media_rtc.connection(self._servers, offers=False)
-        self._tracks: dict[str, tuple[RTCRtpTransceiver, media_rtc.Receiving]] = {}
+        self._pc = rtc.connection(self._servers, offers=False)
+        self._tracks: dict[str, tuple[RTCRtpTransceiver, rtc.Receiving]] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._waiting: dict[str, list[bytes | str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +161,7 @@ class Upstream:
         for track in self._brought.values():
             if track is not None:
                 track.stop()
-        await media_rtc.closed(self._pc)
+        await rtc.closed(self._pc)
 
     # -- signalling ----------------------------------------------------------------------------------------
 
@@ -172,9 +172,9 @@ class Upstream:
                 await pc.setRemoteDescription(RTCSessionDescription(found.sdp, "offer"))
                 for transceiver in pc.getTransceivers():
                     if transceiver.kind == "video":
-                        media_rtc.only_vp8(transceiver)
+                        rtc.only_vp8(transceiver)
                 if not self._media:
-                    media_rtc.take_nothing(pc)
+                    rtc.take_nothing(pc)
                 await pc.setLocalDescription(await pc.createAnswer())
                 self._speaker.say(encode(messages.Answer(pc.localDescription.sdp)))
                 self._look_for_ends()
@@ -216,9 +216,7 @@ class Upstream:
         if not self._media:
             return
         transceiver = next(one for one in self._pc.getTransceivers() if one.receiver.track is track)
-        receiving = media_rtc.Receiving(
-            transceiver.receiver, lambda: self._listener.broken(track.id), self._listener.limit
-        )
+        receiving = rtc.Receiving(transceiver.receiver, lambda: self._listener.broken(track.id), self._listener.limit)
         self._tracks[track.id] = transceiver, receiving
         self._listener.track_came(track.id, track.kind)
         self._start(self._drain(track))
@@ -271,7 +269,7 @@ class Upstream:
             track = FanTrack(f"brought-{kind}", kind, pace, lambda _slow: self._listener.media_key_wanted(kind))
             free[0].sender.replaceTrack(track)
             free[0].direction = "sendrecv"
-            media_rtc.watch_sender(
+            rtc.watch_sender(
                 free[0].sender,
                 track.id,
                 key=lambda: self._listener.media_key_wanted(kind),
@@ -279,7 +277,7 @@ class Upstream:
                 measured=pace.measured,
             )
             try:
-                await self._pc.setLocalDescription(await media_rtc.offered_again(self._pc))
+                await self._pc.setLocalDescription(await rtc.offered_again(self._pc))
             except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what the device described before
                 log.warning("nothing can be offered to the device: %r", exc)
                 self.end()

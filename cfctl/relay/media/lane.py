@@ -11,12 +11,12 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from cfctl.relay.media_upstream import Speaker, Upstream
+from cfctl.relay.media.upstream import Speaker, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cfctl.relay.media_frames import Frame
+    from cfctl.relay.media.frames import Frame
     from cfctl.wire.webrtc_messages import IceServer
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import web
 
 from cfctl.control.operations import Role
 from cfctl.errors import CfctlError, NoSuchDevice, NotAllowed, RelayBusy, TokenRefused, UsageError
-from cfctl.relay import web_access, web_sessions
-from cfctl.relay.web_adb import tunnel
-from cfctl.relay.web_ports import owner_of
+from cfctl.relay.web import access, brought, sessions
+from cfctl.relay.web.adb import tunnel
+from cfctl.relay.web.ports import owner_of
 from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_messages import MalformedMessage, decode
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from cfctl.relay.caller import Caller
     from cfctl.relay.connection import Connection
     from cfctl.relay.screens import Screen, Screens
-    from cfctl.relay.web_access import Access
-    from cfctl.relay.web_console import Consoles
+    from cfctl.relay.web.access import Access
+    from cfctl.relay.web.console import Consoles
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +104,8 @@ class Web:
         self._config = config
         self._audit = audit
         self._secure = secure
-        self._polled = web_sessions.PolledClients(screens)
-        self._page = resources.files("cfctl.relay") / "web"
+        self._polled = sessions.PolledClients(screens)
+        self._page = resources.files("cfctl.relay.web") / "page"
         self._runner: web.AppRunner | None = None
         self._looking: asyncio.Task[None] | None = None
         self._sockets: set[web.StreamResponse] = set()
@@ -168,7 +168,7 @@ class Web:
             request[_CONNECTION] = self._over(request)
             bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
             changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
-            if changes and not web_access.same_origin(request.headers, bearer=bearer):
+            if changes and not access.same_origin(request.headers, bearer=bearer):
                 raise NotAllowed("another site's page asks for that", None, "Ask from a page of the relay itself.")
             if handler not in (self._file, self._begin, self._who):
                 caller = self._admit(request)
@@ -198,7 +198,7 @@ class Web:
     def _admit(self, request: web.Request) -> Caller:
         caller = self._access.admit(
             _remote(request),
-            request.cookies.get(web_access.COOKIE, ""),
+            request.cookies.get(access.COOKIE, ""),
             request.headers.get("Authorization", ""),
         )
         # Whoever is let in has time, and room for more than a request.
@@ -244,7 +244,7 @@ class Web:
         self._note(request, caller, "ok", token.devices)
         answer = _json(_about(caller))
         answer.set_cookie(
-            web_access.COOKIE, name, httponly=True, samesite="Strict", secure=self._secure, path="/", max_age=None
+            access.COOKIE, name, httponly=True, samesite="Strict", secure=self._secure, path="/", max_age=None
         )
         return answer
 
@@ -257,9 +257,9 @@ class Web:
 
     async def _end(self, request: web.Request) -> web.StreamResponse:
         """End the session."""
-        self._access.end(request.cookies.get(web_access.COOKIE, ""))
+        self._access.end(request.cookies.get(access.COOKIE, ""))
         answer = _json({})
-        answer.del_cookie(web_access.COOKIE, path="/")
+        answer.del_cookie(access.COOKIE, path="/")
         return answer
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
@@ -302,7 +302,7 @@ class Web:
         """Sit at a device's serial console."""
         caller: Caller = request[_CALLER]
         name = request.match_info["device"]
-        web_access.require(caller, Role.OPERATOR, "console")
+        access.require(caller, Role.OPERATOR, "console")
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400, text="Bad Request\n")
         self._note(request, caller, "ok", name[:100])
@@ -333,13 +333,13 @@ class Web:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400, text="Bad Request\n")
         self._note(request, request[_CALLER], "ok", screen.name)
-        return await web_sessions.websocket(request, self._screens, screen, request[_CALLER], self._access)
+        return await sessions.websocket(request, self._screens, screen, request[_CALLER], self._access)
 
     async def _new_polled(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, messages.NewConnection)
         caller: Caller = request[_CALLER]
         screen = await self._screens.find(caller, body.device_id)
-        polled = self._polled.begin(caller, screen, direct=web_sessions.direct(request, caller))
+        polled = self._polled.begin(caller, screen, direct=sessions.direct(request, caller))
         self._note(request, caller, "ok", screen.name)
         return _raw(messages.PolledConnection(polled.name, screen.streamer.info))
 
@@ -364,7 +364,7 @@ class Web:
     async def _adb(self, request: web.Request) -> web.StreamResponse:
         screen = await self._found(request)
         caller: Caller = request[_CALLER]
-        web_access.require(caller, Role.OPERATOR, "adb")
+        access.require(caller, Role.OPERATOR, "adb")
         self._note(request, caller, "ok", screen.name)
         return await tunnel(request, screen, lambda: self._access.still(caller))
 
@@ -383,27 +383,8 @@ class Web:
                 f"the pages of {screen.name} are another user's", None, f"Look at it here: /#/{quote(screen.name)}"
             )
         if owner_of(streamer.port) not in (streamer.uid, 0):
-            return web.Response(status=502, headers={"X-Cutf-Proxy": "op-device"})
-        return await self._proxied(request, streamer.port, path)
-
-    async def _proxied(self, request: web.Request, port: int, path: str) -> web.StreamResponse:
-        kept = {
-            name: request.headers[name] for name in ("Accept", "Range", "If-None-Match") if name in request.headers
-        }
-        address = f"http://127.0.0.1:{port}/{quote(path)}"
-        try:
-            async with (
-                ClientSession(timeout=ClientTimeout(total=30), auto_decompress=False) as session,
-                session.get(address, params=request.query, headers=kept, allow_redirects=False) as found,
-            ):
-                content = await found.content.read(32 << 20)
-                answer = web.Response(status=found.status, body=content)
-                for name in ("Content-Type", "Content-Encoding", "ETag", "Content-Range"):
-                    if name in found.headers:
-                        answer.headers[name] = found.headers[name]
-                return answer
-        except (ClientError, TimeoutError, OSError):
-            return web.Response(status=502, headers={"X-Cutf-Proxy": "op-device"})
+            return brought.missing()
+        return await brought.fetch(request, streamer.port, path)
 
 
 def _remote(request: web.Request) -> str:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from cfctl.errors import NoSuchDevice
-from cfctl.relay import media_rtc
-from cfctl.relay.ice import Ice
+from cfctl.relay.media import rtc
+from cfctl.relay.media.ice import Ice
 from cfctl.relay.roles import word
 from cfctl.relay.screens import Screens
 from cfctl.relay.signaling import Signaling
 from cfctl.relay.streamers import Streamer, Streamers
-from cfctl.relay.web import Web
-from cfctl.relay.web_access import LINK_S, Access, level
-from cfctl.relay.web_console import Consoles
+from cfctl.relay.web.access import LINK_S, Access, level
+from cfctl.relay.web.console import Consoles
+from cfctl.relay.web.server import Web
 from cfctl.v1 import relay_pb2
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cfctl.relay.caller import Caller
     from cfctl.relay.connection import Connection
     from cfctl.relay.lists import Lists
-    from cfctl.relay.media_hands import Mode
+    from cfctl.relay.media.hands import Mode
     from cfctl.relay.people import User
     from cfctl.relay.tokens import Store
     from cfctl.relay.tunnel import Resolver
@@ -61,7 +61,7 @@ class WebSide:
         url: str,
         secure: bool,
     ) -> None:
-        media_rtc.install()
+        rtc.install()
         # It tells of every candidate and packet that could not be sent.
         for name in ("aioice", "aiortc"):
             logging.getLogger(name).setLevel(logging.ERROR)

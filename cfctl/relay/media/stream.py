@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cfctl.relay.media_frames import AUDIO_CLOCK, VIDEO_CLOCK, Frame
+from cfctl.relay.media.frames import AUDIO_CLOCK, VIDEO_CLOCK, Frame
 
 if TYPE_CHECKING:
     import asyncio

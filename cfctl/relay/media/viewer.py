@@ -10,9 +10,9 @@ from aiortc import RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
-from cfctl.relay import media_rtc
-from cfctl.relay.media_frames import Buffer, Frame, Pace
-from cfctl.relay.media_track import FanTrack
+from cfctl.relay.media import rtc
+from cfctl.relay.media.frames import Buffer, Frame, Pace
+from cfctl.relay.media.track import FanTrack
 from cfctl.wire import webrtc_messages as messages
 from cfctl.wire.webrtc_channels import CONTROL
 from cfctl.wire.webrtc_messages import MalformedMessage, decode, encode
@@ -86,7 +86,7 @@ class Viewer:
         self._tracks: dict[str, FanTrack] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._candidates: list[messages.Candidate] = []
-        self._brings: dict[str, media_rtc.Receiving] = {}
+        self._brings: dict[str, rtc.Receiving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = True
         self._again = False
@@ -198,7 +198,7 @@ class Viewer:
             for task in list(self._tasks):
                 task.cancel()
             if self._pc is not None:
-                await media_rtc.closed(self._pc)
+                await rtc.closed(self._pc)
 
     async def _do(self, found: messages.FromClient | None) -> None:
         if isinstance(found, messages.RequestOffer):
@@ -222,14 +222,14 @@ class Viewer:
         if self._pc is not None:
             before, self._pc = self._pc, None
             before.remove_all_listeners()
-            await media_rtc.closed(before)
+            await rtc.closed(before)
         self._tracks.clear()
         self._channels.clear()
         self._candidates.clear()
         self._brings.clear()
         self._watched.brought(self, set())
         await self._watched.ready()
-        pc = self._pc = media_rtc.connection(self._servers, offers=True)
+        pc = self._pc = rtc.connection(self._servers, offers=True)
         pc.on("datachannel", self._on_channel)
         pc.on("track", lambda track: self._on_track(pc, track))
         pc.on("connectionstatechange", lambda: self._on_state(pc))
@@ -258,8 +258,8 @@ class Viewer:
             track = self._track(stream_id, kind)
             transceiver = pc.addTransceiver(track, direction="sendonly")
             if kind == "video":
-                transceiver.setCodecPreferences(media_rtc.vp8_preferences())
-            media_rtc.watch_sender(
+                transceiver.setCodecPreferences(rtc.vp8_preferences())
+            rtc.watch_sender(
                 transceiver.sender,
                 stream_id,
                 key=lambda stream_id=stream_id: self._key(stream_id, slow=False),  # type: ignore[misc]
@@ -299,7 +299,7 @@ class Viewer:
     async def _offer(self, pc: RTCPeerConnection) -> None:
         self._answered = False
         again = pc.remoteDescription is not None
-        await pc.setLocalDescription(await (media_rtc.offered_again(pc) if again else pc.createOffer()))
+        await pc.setLocalDescription(await (rtc.offered_again(pc) if again else pc.createOffer()))
         self._told(encode(messages.Offer(pc.localDescription.sdp)))
 
     async def _offer_changes(self) -> None:
@@ -331,7 +331,7 @@ class Viewer:
             log.info("viewer %d: an offer that crossed ours", self.id)
             return
         await pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-        media_rtc.take_what_is_brought(pc)
+        rtc.take_what_is_brought(pc)
         await pc.setLocalDescription(await pc.createAnswer())
         self._told(encode(messages.Answer(pc.localDescription.sdp)))
         self._watched.brought(self, {one.kind for one in pc.getTransceivers() if _brings(one)})
@@ -342,7 +342,7 @@ class Viewer:
         def lost() -> None:
             self.media_key_wanted(track.kind)
 
-        receiving = media_rtc.Receiving(transceiver.receiver, lost, lambda: None)
+        receiving = rtc.Receiving(transceiver.receiver, lost, lambda: None)
         counts = self._brings.setdefault(track.kind, receiving) is receiving
         self._start(self._drain(track, counts=counts))
 

@@ -1,0 +1,1 @@
+"""Pages and endpoints over HTTP: who looks, and at what."""
