@@ -90,37 +90,39 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Give a relay with a device of which the VM is the stand-in."""
     with running() as relay:
         home = relay.root / "state/devices" / NAME
-        _write_device(home, tmp_path)
+        # Not in the test's own folder, whose name is too long for sockets.
+        avd = relay.root / "avd"
+        _write_device(home, relay.root)
         # The VM's process says whose it is, by its environment.
         monkeypatch.setenv(procs.MARK, str(home))
         monkeypatch.setenv(procs.INSTANCE, str(NUMBER))
-        with crosvm.running(tmp_path / "vm") as vm, socket.socket(socket.AF_UNIX) as launcher:
-            (tmp_path / "avd").mkdir()
-            (tmp_path / "avd" / Instance(NUMBER).id).symlink_to(vm.target.sockets)
+        with crosvm.running(relay.root / "vm") as vm, socket.socket(socket.AF_UNIX) as launcher:
+            avd.mkdir()
+            (avd / Instance(NUMBER).id).symlink_to(vm.target.sockets)
             # Whoever looks sees that a launcher listens; nothing here asks it.
-            launcher.bind(str(tmp_path / "avd" / Instance(NUMBER).id / "launcher_monitor.sock"))
+            launcher.bind(str(avd / Instance(NUMBER).id / "launcher_monitor.sock"))
             launcher.listen()
             yield Place(relay, vm)
 
 
-def _write_device(home: Path, tmp_path: Path) -> None:
+def _write_device(home: Path, root: Path) -> None:
     home.mkdir(parents=True)
     record = {
         "name": NAME,
         "owner": people.by_uid(os.geteuid()).name,
         "created_at": "2026-01-01T00:00:00.000Z",
-        "request": {"host_package": str(tmp_path)},
+        "request": {"host_package": str(root)},
         "numbers": [NUMBER],
         "gpu_mode": "none",
         "gpu_reason": "",
         "booted_at": "2026-01-01T00:00:00.000Z",
     }
     (home / "device.json").write_text(json.dumps(record))
-    config: dict[str, Any] = {"root_dir": str(home), "instances_uds_dir": str(tmp_path / "avd")}
+    config: dict[str, Any] = {"root_dir": str(home), "instances_uds_dir": str(root / "avd")}
     config |= {"vm_manager": "crosvm", "instances": {str(NUMBER): {}}}
     (home / ".cuttlefish_config.json").write_text(json.dumps(config))
 
