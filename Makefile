@@ -6,7 +6,7 @@
 
 BIN := .venv/bin
 # What pytest is called with: make test ARGS='-k gpu'. Three files at once: much of a test is waiting.
-ARGS := -n 3 --dist loadfile
+ARGS := -n 3 --dist loadfile --no-loadscope-reorder
 
 SHELL_FILES = $$(git ls-files --cached --others --exclude-standard \
 	| while read -r file; do [ -f "$$file" ] && head -c 64 "$$file" | head -n 1 | tr -d '\0' \

@@ -19,8 +19,9 @@ def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
     return argname if " at 0x" in repr(val) else None
 
 
-#: Files that take a minute or more, the longest first. A worker of pytest-xdist takes whole files, in this order:
-#: begun last, they would be what everybody waits for.
+#: Files that take a minute or more, the longest first. A worker of pytest-xdist takes whole files, in this order with
+#: --no-loadscope-reorder (without it those of the most tests come first, and they are the quickest): begun last, they
+#: would be what everybody waits for.
 _LONG = (
     "test_host_kills.py",
     "test_docker_faults.py",

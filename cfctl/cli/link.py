@@ -45,7 +45,7 @@ def open_(
         bool, typer.Option("--json", help="Print one JSON document on standard output.", show_default=False)
     ] = False,
 ) -> Answer:
-    """Open a device's screen in the browser, or print a link to it.
+    """Show a device's screen in the browser, or print a link.
 
     The link lets one browser in, once, within five minutes, and for twelve hours. It is printed always, and opened
     too if you type this in a graphical session, not as root.

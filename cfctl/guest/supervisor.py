@@ -95,6 +95,8 @@ class Supervisor:
         self._streaming = self._streamer(streamer)
         self._disk = places.disk(instance)
         self._paused = False
+        #: Whether the VM may yet crash, and be started once more.
+        self._may_crash = configuration.document.get("cfctl_accelerator", "tcg") == "tcg"
         self._vm: process.Child | None = None
         self._vm_watch = -1
         self._boot: asyncio.Future[int] | None = None
@@ -189,10 +191,11 @@ class Supervisor:
         :param saved: go on where this was taken, instead of booting.
         """
         loop = asyncio.get_running_loop()
-        self._boot = loop.create_future()
+        if self._boot is None or self._boot.done():
+            self._boot = loop.create_future()
         self._reachable.clear()
         self._lines = Lines()
-        if self._boot_timeout > 0:
+        if self._boot_timeout > 0 and self._timeout is None:
             self._timeout = loop.call_later(self._boot_timeout, self._boot_too_long)
         places = self._configuration.places
         machine = vm.Machine(
@@ -250,6 +253,13 @@ class Supervisor:
         os.close(self._vm_watch)
         status = self._vm.wait()
         self._vm = None
+        if status == -signal.SIGSEGV and self._may_crash and not self._reachable.is_set():
+            # QEMU 7.2's emulation, seen once in hundreds of boots: while one processor of the guest moves PCI memory
+            # about, another one reads by way of the old map.
+            self._may_crash = False
+            self._log.write("W", "QEMU crashed while the guest booted under tcg (signal 11): starting it once more")
+            self._start_vm()
+            return
         said = (self._directory / "logs" / "qemu.log").read_text(errors="replace").strip()
         if status == 0:
             self._log.write("W", "the guest has powered itself off")

@@ -207,9 +207,9 @@ def test_a_picture_is_left_nowhere(tmp_path: Path) -> None:
         assert [path.name for path in target.internal.iterdir()] == ["qemu_monitor.sock"]
 
 
-def test_a_vm_in_a_container_writes_where_it_sees_the_directory(tmp_path: Path) -> None:
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "outside").symlink_to("inside")
+def test_a_contained_vm_writes_where_it_sees_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").symlink_to("in")
     named: list[str] = []
 
     def says(_command: str, arguments: dict[str, Any]) -> list[bytes]:
@@ -217,10 +217,10 @@ def test_a_vm_in_a_container_writes_where_it_sees_the_directory(tmp_path: Path) 
         Path(arguments["filename"]).write_bytes(b"P6\n2 1\n255\n\xff\0\0\0\xff\0")
         return returns({})
 
-    with monitor(tmp_path / "inside", says):
-        target = VmTarget("phone", Manager.QEMU, tmp_path / "outside", inside=tmp_path / "inside")
+    with monitor(tmp_path / "in", says):
+        target = VmTarget("phone", Manager.QEMU, tmp_path / "out", inside=tmp_path / "in")
         asyncio.run(perform.perform(target, operations.operation("display.screenshot")))
-    assert named[0].startswith(f"{tmp_path}/inside/internal/cfctl-")
+    assert named[0].startswith(f"{tmp_path}/in/internal/cfctl-")
 
 
 def test_run_cvd_is_asked_before_qemu(tmp_path: Path) -> None:

@@ -278,6 +278,40 @@ def test_boots_that_fail(host: Host) -> None:
     assert "run_cvd returned 10" in dead.stderr
 
 
+def test_an_emulator_that_crashes_in_the_boot_is_started_once_more(host: Host) -> None:
+    program = str(host.package / "bin/launch_cvd")
+
+    def crash(*before: int) -> int:
+        """Crash the VM in which a kernel runs, unless it is one from before."""
+        deadline = time.monotonic() + 30
+        while True:
+            assert time.monotonic() < deadline
+            vms = [pid for pid, args in host.device_processes().items() if "qemu" in args.split()[0]]
+            # One line for each time that a kernel has begun.
+            log = host.sh("cat $HOME/cuttlefish_runtime/kernel.log", check=False)
+            if vms and vms[0] not in before and log.count("Linux version") > len(before):
+                host.box.run("kill", "-SEGV", str(vms[0]))
+                return vms[0]
+            time.sleep(0.02)
+
+    running = host.box.start(program, "--daemon", user="tester", env=host.env, stderr=subprocess.DEVNULL)
+    crash()
+    assert running.wait(60) == 0
+    assert "(signal 11): starting it once more" in host.file("cuttlefish_runtime/launcher.log")
+    assert "CUTTLEFISHCVD01" in host.adb(6520, "shell", "cat", "/proc/cmdline")
+    host.run("stop_cvd")
+    # What crashes again is broken.
+    running = host.box.start(program, "--daemon", user="tester", env=host.env, stderr=subprocess.DEVNULL)
+    crash(crash())
+    assert running.wait(60) == 255
+    assert "QEMU ended with status -11" in host.file("cuttlefish_runtime/launcher.log")
+    host.wait_until_gone()
+    # And a guest that was up is not booted behind anybody's back.
+    host.launch()
+    crash()
+    host.wait_until_gone()
+
+
 def test_in_the_foreground(host: Host) -> None:
     program = str(host.package / "bin/launch_cvd")
     running = host.box.start(program, user="tester", env=host.env, stderr=subprocess.PIPE)
