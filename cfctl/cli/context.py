@@ -45,7 +45,7 @@ def add(
     \b
     Examples:
       cfctl context add lab lab.example:7070 --fingerprint 9f86d081... --token-file token
-      ssh lab sudo cfctl relay token create | cfctl context add lab lab.example:7070 --token-file -
+      ssh lab cfctl relay token create | cfctl context add lab lab.example:7070 --fingerprint 9f86d081... --token-file -
       cfctl context add here unix:/run/cfctl/relay.sock
     """
     from cfctl.control import sync
@@ -114,11 +114,10 @@ def _token(file: Path | None) -> str:
 
 @verb(app, "use", remote=HERE)
 def use(*, name: Name) -> Answer:
-    """Have device verbs be for a server from now on.
+    """Choose the server that device verbs are for when no --relay is given.
 
-    They are then, when no --relay is given; local is this machine again.
-
-    Groups of verbs (host, docker, images, ...) stay this machine's.
+    It counts from now on; local is this machine again. Groups of verbs (host, docker, images, ...) stay this
+    machine's in any case.
 
     \b
     Examples:

@@ -37,8 +37,8 @@ def advice(name: str, known: Collection[str], *, stock: Path = paths.UPSTREAM_OP
     if FLAG not in known or any(map(_answers, (*_places(), stock))):
         return None
     return (
-        "Screens: no relay serves. To see this one, start one and then the device again: "
-        f"cfctl relay serve --web 127.0.0.1:8443; cfctl restart {name}"
+        "Screens: no relay serves. To see this one, start one in a terminal of its own, and then the device again:\n"
+        f"  cfctl relay serve --web 127.0.0.1:8443\n  cfctl restart {name}"
     )
 
 

@@ -165,17 +165,47 @@ async def opened(operator: Operator, device: str) -> AsyncIterator[Line]:
         except TimeoutError as exc:
             raise DeadlinePassed(f"{operator.url} did not answer within {_ANSWER_S:g} s") from exc
         except (aiohttp.ClientError, OSError, messages.MalformedMessage) as exc:
-            raise NoOperator(
-                f"nobody at {operator.url} leads to {device}",
-                str(exc) or type(exc).__name__,
-                "See which address your relay or operator has, and name it: --operator http://HOST:PORT",
-            ) from exc
+            raise _refused(operator, device, exc) from exc
         reader = asyncio.ensure_future(reading)
         try:
             yield line
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+def _refused(operator: Operator, device: str, exc: Exception) -> NoOperator:
+    """Return what to say of an operator that does not answer as one: what mends it depends on why."""
+    match exc:
+        case aiohttp.ServerFingerprintMismatch():
+            return NoOperator(
+                f"{operator.url} shows another certificate than it should",
+                f"Its SHA-256 is {exc.got.hex()}\nIt should be   {exc.expected.hex()}\nNothing was sent.",
+                "If it has a new one, name that: --operator-cert FILE",
+            )
+        case aiohttp.ClientConnectorCertificateError():
+            return NoOperator(
+                f"nobody vouches for the certificate of {operator.url}",
+                f"{exc.certificate_error}\nNothing was sent.",
+                "Name the one that it should have: --operator-cert FILE\n"
+                "A relay's own is certificate.pem, in /var/lib/cfctl/relay of its host.",
+            )
+        case aiohttp.ClientResponseError(status=401 | 403):
+            return NoOperator(
+                f"{operator.url} lets nobody in without a valid token",
+                "It does not know the one that was shown, or that has expired or was revoked."
+                if operator.token
+                else "None was shown.",
+                "Have one made on its host (cfctl relay token create), and show it: export CFCTL_SCREEN_TOKEN=...",
+            )
+    why = exc.os_error.strerror if isinstance(exc, aiohttp.ClientConnectorError) else str(exc)
+    return NoOperator(
+        f"nobody at {operator.url} leads to {device}",
+        f"{why or type(exc).__name__}",
+        "Where no relay shows screens yet, start one: cfctl relay serve --web 127.0.0.1:8443\n"
+        "and then boot the device again: cfctl restart NAME\n"
+        "Or name the operator or relay that it is registered at: --operator http://HOST:PORT",
+    )
 
 
 async def _called(http: aiohttp.ClientSession, device: str) -> str:
@@ -202,9 +232,9 @@ async def _connected(
     async with http.post("/polled_connections", data=messages.encode(messages.NewConnection(device))) as answer:
         if answer.status == 404:
             raise NoOperator(
-                f"{device} is not registered at {http._base_url}",
-                "Its streamer may have given up, or speak to another operator.",
-                "See what it says: cfctl logs NAME",
+                f"{device} is not registered at {str(http._base_url).rstrip('/')}",
+                "It was launched before that served, or registers elsewhere.",
+                "Boot it again: cfctl restart NAME\nIf that does not help, see what it says: cfctl logs NAME",
             )
         answer.raise_for_status()
         connection = messages.decode(await answer.read(), messages.PolledConnection)

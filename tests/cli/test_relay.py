@@ -46,6 +46,8 @@ def test_a_relays_life(home: dict[str, str]) -> None:
         "127.0.0.1:0",
         "--metrics",
         "[::1]:0",
+        "--web",
+        "127.0.0.1:0",
         "--json",
     ]
     with subprocess.Popen(argv, env=home, stdout=subprocess.PIPE, text=True) as serving:
@@ -57,11 +59,11 @@ def test_a_relays_life(home: dict[str, str]) -> None:
                 conforms(heard[-1], "relay-event")
                 if heard[-1]["event"] == "ready":
                     break
-            assert [event.get("what") for event in heard] == ["unix", "grpc", "metrics", None]
+            assert [event.get("what") for event in heard] == ["unix", "grpc", "metrics", "web", "streamers", None]
             status = json.loads(cfctl(home, "status", "--json").stdout)
             conforms(status, "relay-status")
             assert (status["state"], status["pid"]) == ("running", serving.pid)
-            assert [{"event": "listening", **listener} for listener in status["listeners"]] == heard[:3]
+            assert [{"event": "listening", **listener} for listener in status["listeners"]] == heard[:5]
             shown = cfctl(home, "status")
             assert status["listeners"][1]["fingerprint"] in shown.stdout
         finally:

@@ -38,7 +38,11 @@ def test_without_a_relay_the_launcher_is_told_nothing_and_its_user_what_to_do(ru
     assert operator.flags(KNOWN) == []
     said = operator.advice("phone", KNOWN, stock=run / "stock")
     assert said is not None
-    assert "cfctl relay serve --web 127.0.0.1:8443; cfctl restart phone" in said
+    # One command a line, as they are typed: a relay stays in its terminal.
+    assert [line.strip() for line in said.splitlines()[1:]] == [
+        "cfctl relay serve --web 127.0.0.1:8443",
+        "cfctl restart phone",
+    ]
     # One that was killed has left its socket: nobody listens there.
     listening(run / "streamers.sock").close()
     assert operator.flags(KNOWN) == []

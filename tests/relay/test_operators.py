@@ -96,8 +96,27 @@ def test_of_a_relay_by_tls_no_certificate_but_its_own_is_accepted(relay: Relay, 
     with streaming(relay):
         status, found = screen(*where, "--operator-cert", str(own))
         assert (status, found.get("frames", 0) > 1) == (0, True), found
-        for refused in (("--operator-cert", str(other)), ()):
+        for refused, said in ((("--operator-cert", str(other)), "another certificate"), ((), "nobody vouches")):
             status, found = screen(*where, *refused)
             assert status == 1
             assert found["error"]["code"] == "no-operator"
+            assert said in found["error"]["brief"]
+            assert "--operator-cert FILE" in found["error"]["resolution"]
         assert screen(*where, "--operator-cert", str(none))[0] == 2
+
+
+@pytest.mark.parametrize(("token", "said"), [((), "None was shown."), (("--token", "wrong"), "does not know the one")])
+def test_what_mends_a_missing_or_wrong_token_is_a_token(token: tuple[str, ...], said: str) -> None:
+    with running(web="127.0.0.1:0") as relay:
+        status, found = screen("pad-1", "--operator", relay.listeners["web"]["address"], *token)
+    assert status == 1
+    assert "without a valid token" in found["error"]["brief"]
+    assert said in found["error"]["details"]
+    assert "cfctl relay token create" in found["error"]["resolution"]
+
+
+def test_what_mends_an_operator_that_is_not_there_is_a_relay() -> None:
+    status, found = screen("pad-1", "--operator", "http://127.0.0.1:1")
+    assert status == 1
+    assert "cfctl relay serve --web" in found["error"]["resolution"]
+    assert "cfctl restart" in found["error"]["resolution"]
