@@ -215,16 +215,22 @@ async def start_piped(
     credentials: Credentials | None = None,
     limit: int,
     cwd: Path = Path("/"),
+    fed: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start a program whose output is read while it runs, in a session of its own; the caller waits for its end.
 
     :param env: the whole environment.
     :param credentials: whom it runs as; None is this process's own user. Anything else needs root.
     :param limit: bytes of its output that are read ahead: a longer line is an error, and it waits when they are full.
+    :param fed: the caller writes its standard input; otherwise it has none.
     :raises MissingCommand: if the program is not installed.
     :raises CommandFailed: if the kernel cannot execute it, or not as that user.
     """
-    ends = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    ends = {
+        "stdin": subprocess.PIPE if fed else subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
     return await _start(argv, "|", credentials, env=dict(env), cwd=cwd, limit=limit, **ends)
 
 

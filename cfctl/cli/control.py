@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,7 +44,8 @@ def control(
     Memory, battery, USB, disks, swapping, processors, keys.
 
     Without an operation it lists all of them, with their values, and which of them this VM can do. docs/control.md
-    tells about each. Values may be named (wait=true); sizes are written as 512M.
+    tells about each. Values may be named (wait=true); sizes are written as 512M. `text -` types what standard input
+    has, which nobody sees among the arguments of programs.
 
     \b
     Examples:
@@ -56,6 +58,7 @@ def control(
       cfctl control phone vcpus
       cfctl control phone/2 key ctrl-alt-delete
       cfctl control phone text 'echo hello'
+      cfctl control phone text - <password
       cfctl control phone raw '{"execute": "query-status"}'
     """
     from cfctl.control import operations
@@ -63,11 +66,19 @@ def control(
 
     if not words:
         return _listed(target)
-    operation = operations.from_words(words)
+    operation = operations.from_words(typed(words))
     require_control(operation)
     result = vm.do(target, operation, seconds=timeout)
     document = {"target": target, "operation": operation.name, "result": result}
     return Answer(document, lambda: show(target, operation, result))
+
+
+def typed(words: list[str]) -> list[str]:
+    """Return the words of an operation; a text that is not among them, for everybody to see, is read here."""
+    if words != ["text", "-"]:
+        return words
+    said = sys.stdin.buffer.read().decode(errors="replace")
+    return ["text", f"text={said}"]
 
 
 def require_control(operation: Operation) -> None:

@@ -25,7 +25,7 @@ def control(*, target: str, words: list[str] | None, timeout: float | None) -> A
 
     if not words:
         return _listed(target)
-    operation = operations.from_words(words)
+    operation = operations.from_words(here.typed(words))
     here.require_control(operation)
     result = _do(target, operation, seconds=timeout)
     document = {"target": target, "operation": operation.name, "result": result}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,13 @@ async def perform(target: VmTarget, operation: Operation, *, seconds: float) -> 
 async def find(target: VmTarget, *, seconds: float) -> Program:
     """Return the program that runs a VM.
 
+    Another user's is read, and never run: it would have our rights, and his could be any program.
+
     :raises VmUnreachable, VmBusy: if its socket cannot be reached.
     """
-    pid = await crosvm_socket.peer(target.socket, seconds=seconds)
-    return await asyncio.to_thread(lambda: _running(pid) or _configured(target.crosvm))
+    pid, uid = await crosvm_socket.peer(target.socket, seconds=seconds)
+    found = await asyncio.to_thread(lambda: _running(pid) or _configured(target.crosvm))
+    return found if uid == os.geteuid() else replace(found, path=None)
 
 
 def _running(pid: int) -> Program | None:

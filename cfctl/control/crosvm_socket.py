@@ -71,14 +71,17 @@ async def exchange(path: Path, packet: bytes, *, seconds: float, fds: Sequence[i
             raise VmRefused("crosvm closed the connection", exc.strerror, reply=None) from exc
 
 
-async def peer(path: Path, *, seconds: float) -> int:
-    """Return the process that listens: the running crosvm itself; 0 if it is in a PID namespace that is not seen.
+async def peer(path: Path, *, seconds: float) -> tuple[int, int]:
+    """Return the process that listens, and its user: the running crosvm itself.
+
+    The process is 0 if it is in a PID namespace that is not seen.
 
     :raises VmUnreachable, VmBusy: as :func:`exchange`.
     """
     async with connected(path, deadline=asyncio.get_running_loop().time() + seconds) as connection:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int(struct.unpack("=iII", raw)[0])
+        pid, uid, _ = struct.unpack("=iII", raw)
+        return int(pid), int(uid)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import msgspec
 
 from cfctl import process
 from cfctl.errors import HostLacks
-from cfctl.launch import wares
+from cfctl.launch import runtime_config, wares
 
 if TYPE_CHECKING:
     from cfctl.instance import Instance
@@ -70,8 +70,8 @@ def run(
 def configuration(record: Record) -> dict[str, Any]:
     """Return the launcher's config; empty if there is none, or it cannot be read."""
     try:
-        found = msgspec.json.decode((record.home / ".cuttlefish_config.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+        found = msgspec.json.decode(runtime_config.read_file(record.home / runtime_config.NAME) or b"")
+    except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}
 

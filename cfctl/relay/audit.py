@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ LARGEST = 16 << 20
 KEPT = 4
 
 
+#: Lines about strangers, who have shown nothing that counts, in so many seconds; the others are counted. Anybody
+#: could have them written, until what mattered is no longer kept.
+STRANGERS, STRANGERS_S = 30, 60.0
+
+
 class Audit:
     """The log of one relay.
 
@@ -39,6 +45,8 @@ class Audit:
         self._fd = -1
         self._size = 0
         self._complained = False
+        self._strangers = 0
+        self._since = -STRANGERS_S
 
     def open(self) -> None:
         """Open the log, or open it again after it was moved away.
@@ -86,8 +94,14 @@ class Audit:
     ) -> None:
         """Write a line about what somebody did, or was kept from doing.
 
+        A line about a stranger may be left out; the next one that is not says how many were.
+
         :param more: what else there is to say.
         """
+        if caller is None and token is None:
+            if (left_out := self._left_out()) is None:
+                return
+            more |= {"left_out": left_out} if left_out else {}
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "peer": peer,
@@ -106,6 +120,16 @@ class Audit:
             if not self._complained:
                 log.warning("%s cannot be written: %s", self._path, exc)
                 self._complained = True
+
+    def _left_out(self) -> int | None:
+        """Count a line about a stranger; return how many were left out before it, or None if it is to be, too."""
+        now = time.monotonic()
+        left_out = 0
+        if now - self._since >= STRANGERS_S:
+            left_out = max(0, self._strangers - STRANGERS)
+            self._since, self._strangers = now, 0
+        self._strangers += 1
+        return left_out if self._strangers <= STRANGERS else None
 
     def _put(self, line: bytes) -> None:
         if self._fd < 0:

@@ -22,6 +22,7 @@ class Connection:
     """A caller's connection, from its acceptance to its end.
 
     :param id: counts up.
+    :param inside: what it is called behind the front.
     :param address: the caller's, for people: ``unix`` or ``192.0.2.1:40000``.
     :param peer: those that come from the same place share a limit.
     :param uid: the user at the other end of a unix socket, by the kernel's word; None over TCP.
@@ -36,6 +37,7 @@ class Connection:
     peer: str
     uid: int | None
     behind: str = ""
+    inside: str = ""
     close: Callable[[], None] = nothing
     welcome: Callable[[], None] = nothing
     known: bool = False

@@ -202,7 +202,11 @@ class Control(control_pb2_grpc.ControlServicer):
     async def TypeText(self, request: control_pb2.TypeTextRequest, context: Context) -> control_pb2.Typed:
         """Type a text."""
         del context
-        found = await self._operate("text", request.target, request.text)
+        spec = operations.TABLE["text"]
+        operations.operation(spec.name, {"text": request.text})
+        # Not as an argument: it may be a password, and everybody on the host reads the arguments of programs.
+        document = await self._run("control", request.target, "text", "-", seconds=spec.seconds, fed=request.text)
+        found = document["result"]
         return ParseDict(found, control_pb2.Typed(), ignore_unknown_fields=True)
 
     # -- the verbs -----------------------------------------------------------------------------------------
@@ -237,12 +241,16 @@ class Control(control_pb2_grpc.ControlServicer):
         return await self._run("display", target, *words, seconds=seconds, longest=longest)
 
     async def _run(
-        self, verb: str, target: str, *words: str, seconds: float, longest: int | None = None
+        self, verb: str, target: str, *words: str, seconds: float, longest: int | None = None, fed: str = ""
     ) -> dict[str, Any]:
         found = await self._lists.find(callers.current(), target)
         try:
             return await self._worker.document(
-                found.actor, verbs.control(found, verb, words), seconds=seconds + _BESIDE_S, longest=longest
+                found.actor,
+                verbs.control(found, verb, words),
+                seconds=seconds + _BESIDE_S,
+                longest=longest,
+                fed=fed.encode(),
             )
         finally:
             self._lists.forget(found.actor)

@@ -83,8 +83,6 @@ class Front:
         self._heard = heard
         # asyncio has 256 KiB ready for each connection, if it may, for records of 16 KiB (RFC 8446 section 5.1).
         sslproto.SSLProtocol.max_size = _TLS_BUFFER
-        # Not guessable, though no secret either: what is behind it cannot be reached without the directory.
-        self._prefix = f"cfctl-relay-{os.getpid()}-{secrets.token_hex(8)}"
         self._listeners: list[socket.socket] = []
         self._connections: dict[str, Connection] = {}
         self._strangers: dict[int, Connection] = {}
@@ -332,10 +330,16 @@ class Front:
     # -- who is there --------------------------------------------------------------------------------------
 
     def _name(self, connection: Connection) -> str:
-        """Return the abstract name that the inner connection is bound to."""
-        return f"{self._prefix}-{connection.id}"
+        """Return the abstract name that the inner connection is bound to.
+
+        It is no secret once it is bound, and of no use: what is behind it cannot be reached without the directory.
+        Before that nobody must know it: everybody on the host may bind a name, and who had it first would keep the
+        connection from coming about.
+        """
+        return connection.inside
 
     def _enter(self, connection: Connection) -> None:
+        connection.inside = f"cfctl-relay-{os.getpid()}-{connection.id}-{secrets.token_hex(8)}"
         self._connections[self._name(connection)] = connection
         self._peers[_share(connection)] += 1
         connection.welcome = lambda: self._welcome(connection)

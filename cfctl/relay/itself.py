@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.json_format import ParseDict
 
 import cfctl
-from cfctl.errors import NotAllowed
+from cfctl.errors import NotAllowed, RelayBusy
 from cfctl.relay import caller as callers
 from cfctl.relay import people, roles, tokens
 from cfctl.v1 import relay_pb2, relay_pb2_grpc
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cfctl.relay.worker import Worker
 
     Context = grpc.aio.ServicerContext[Any, Any]
+
+#: Of one user: the file with all of them is read again at each change.
+_MOST_TOKENS = 256
 
 
 def message(token: Token) -> relay_pb2.Token:
@@ -113,10 +116,17 @@ def create(
     :param user: whose devices it is for; empty is his own.
     :raises UsageError: for a role, a time or a user that there is not.
     :raises NotAllowed: for another user's token, unless root has it made.
+    :raises RelayBusy: if the user has as many as may be.
     """
     whose = people.by_name(user) if user else own
     if whose.uid != own.uid and not own.is_root:
         raise NotAllowed(f"only root has tokens made for {whose.name}", None, "Leave --user out for one of your own.")
+    if sum(token.user == whose.name and not token.expired for token in store.all()) >= _MOST_TOKENS:
+        raise RelayBusy(
+            f"{whose.name} has {_MOST_TOKENS} tokens",
+            "Whenever one is shown all are looked at.",
+            "Revoke some: cfctl relay token list, cfctl relay token revoke ID",
+        )
     made, secret = tokens.make(user=whose.name, level=roles.role(role), devices=devices, ttl=tokens.lifetime(ttl))
     store.add(made)
     return made, secret

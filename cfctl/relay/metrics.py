@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import grpc
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client import Counter as Metric
 from prometheus_client.core import CounterMetricFamily
+
+from cfctl.launch.boot import PHASES
+from cfctl.wire.errors import SORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +27,13 @@ _STATES = (
     *("preparing", "booting", "running", "suspended", "stopping", "stopped"),
     *("failed", "unreachable", "stale"),
 )
+#: What calls may end with. What a child prints is its user's, who could make up any number of words.
+_RESULTS = {*SORTS, "ok", "cancelled", "bug", "aborted"} | {
+    code.name.lower().replace("_", "-") for code in grpc.StatusCode
+}
+_PHASES = {phase.name for phase in PHASES}
+_OTHER = "other"
+
 _DOWN = ("stopped", "failed", "stale")
 
 
@@ -61,7 +73,9 @@ class Metrics:
     def call_ended(self, method: str, result: str, _seconds: float) -> None:
         """Count a call; methods that there are not have no name, or strangers could make up any number."""
         service, _, name = method.rpartition("/")
-        self._calls.labels(f"{service.rpartition('.')[2]}/{name}" if method else "unknown", result).inc()
+        self._calls.labels(
+            f"{service.rpartition('.')[2]}/{name}" if method else "unknown", result if result in _RESULTS else _OTHER
+        ).inc()
 
     def heard(self, received: int, sent: int) -> None:
         """Count bytes of callers."""
@@ -77,8 +91,10 @@ class Metrics:
         """
         self._tunnel.labels(service, direction).inc(size)
 
-    def phase(self, name: str, took: float) -> None:
-        """Count a boot phase."""
+    def phase(self, name: object, took: object) -> None:
+        """Count a boot phase; what a child says that is none is left out."""
+        if name not in _PHASES or not isinstance(took, int | float) or not 0 <= took < math.inf:
+            return
         self._phases.labels(name).observe(took)
 
     def text(self, devices: Iterable[Document]) -> bytes:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from cfctl.errors import CfctlError
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
 
 #: For the handshake, the question and the answer, each.
 _PATIENCE_S = 5.0
@@ -102,11 +107,21 @@ class Scrape:
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if self._allowed is not None:
             kind, _, secret = headers.get("authorization", "").partition(" ")
-            if kind.lower() != "bearer" or not self._allowed(secret.strip()):
+            try:
+                allowed = kind.lower() == "bearer" and self._allowed(secret.strip())
+            except CfctlError as error:
+                # What is wrong with the file of tokens is for our own log, not for strangers.
+                log.warning("%s", error)
+                allowed = False
+            if not allowed:
                 return _response("401 Unauthorized", b"a token is needed\n", "WWW-Authenticate: Bearer\r\n")
         if request.split(" ")[:2] != ["GET", "/metrics"]:
             return _response("404 Not Found", b"there is /metrics alone\n")
-        return _response("200 OK", await self._text())
+        try:
+            return _response("200 OK", await self._text())
+        except CfctlError as error:
+            log.warning("no metrics: %s", error)
+            return _response("503 Service Unavailable", b"the relay's log says why\n")
 
 
 def _response(status: str, body: bytes, more: str = "") -> bytes:

@@ -12,10 +12,12 @@ import logging
 import os
 import socket
 import sys
+from collections import Counter
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from cfctl import process
-from cfctl.errors import CfctlError, NotRunning
+from cfctl.errors import CfctlError, NotRunning, RelayBusy
 from cfctl.instance import Instance
 from cfctl.relay import caller as callers
 from cfctl.relay import sit, verbs
@@ -48,6 +50,9 @@ _LONGEST_LINE = 64 << 10
 
 _END_S = 10.0
 
+#: Such programs of one user at once: each takes memory of the host's.
+MOST_SEATS = 64
+
 
 class Ways:
     """Finds them; a :class:`~cfctl.relay.tunnel.Resolver`.
@@ -60,6 +65,7 @@ class Ways:
         self._nowhere = nowhere
         #: Of such programs; a task that nobody holds is collected.
         self._endings: set[asyncio.Task[None]] = set()
+        self._seats: Counter[int] = Counter()
 
     async def settle(self) -> None:
         """Wait until the programs have ended, as they do when their tunnels have."""
@@ -84,9 +90,9 @@ class Ways:
                 else f"Boot it: cfctl restart {target.partition('/')[0]}",
             )
         if service == _Service.SERVICE_CONSOLE:
-            return _Seat(self._lists, caller, found, sit.CONSOLE, self._nowhere, self._endings)
+            return _Seat(self._lists, caller, found, sit.CONSOLE, self._nowhere, self._endings, self._seats)
         if found.container is not None and found.instance["adb"] is None:
-            return _Seat(self._lists, caller, found, sit.ADB, self._nowhere, self._endings)
+            return _Seat(self._lists, caller, found, sit.ADB, self._nowhere, self._endings, self._seats)
         return _Adb(self._lists, caller, found)
 
 
@@ -143,8 +149,13 @@ class _Adb(_Way):
         instance = self._found.instance
         if self._found.container is None:
             return "127.0.0.1", Instance(instance["number"]).adb_port
-        host, _, port = instance["adb"].rpartition(":")
-        return ("127.0.0.1" if host == "0.0.0.0" else host), int(port)
+        host, _, port = str(instance["adb"]).rpartition(":")
+        try:
+            # Never a name: to be looked up it would keep everybody waiting.
+            host, number = str(IPv4Address(host)), int(port)
+        except ValueError:
+            raise NotRunning(f"{self._name} has no adb that can be reached from here") from None
+        return ("127.0.0.1" if host == "0.0.0.0" else host), number
 
 
 class _Seat(_Way):
@@ -158,8 +169,10 @@ class _Seat(_Way):
         service: str,
         nowhere: Path,
         endings: set[asyncio.Task[None]],
+        seats: Counter[int],
     ) -> None:
         super().__init__(lists, caller, found)
+        self._seats = seats
         self._service = service
         self._nowhere = nowhere
         self._endings = endings
@@ -168,7 +181,36 @@ class _Seat(_Way):
         """Start the program, and hear whether it has the service.
 
         :raises CfctlError: if it has not: there is none, or somebody else has it.
+        :raises RelayBusy: if the user has too many of them.
         """
+        user = self._found.actor
+        if self._seats[user.uid] >= MOST_SEATS:
+            raise RelayBusy(f"{user.name} has {MOST_SEATS} programs that sit at devices", None, "End some tunnels.")
+        self._seats[user.uid] += 1
+        try:
+            child, ours = await self._started()
+        except BaseException:
+            self._seats[user.uid] -= 1
+            raise
+        ending = asyncio.create_task(_reap(child, ours))
+        self._endings.add(ending)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._endings.discard(task)
+            self._seats[user.uid] -= 1
+
+        ending.add_done_callback(ended)
+        try:
+            said = await _first_line(ours)
+            if "error" in said:
+                raise wire.from_document(said["error"], int(said.get("exit_code", 1)))
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    async def _started(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """Start the program; return it, and the other end of what it has for its input and output."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         with theirs:
@@ -183,17 +225,7 @@ class _Seat(_Way):
             except BaseException:
                 ours.close()
                 raise
-        ending = asyncio.create_task(_reap(child, ours))
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
-        try:
-            said = await _first_line(ours)
-            if "error" in said:
-                raise wire.from_document(said["error"], int(said.get("exit_code", 1)))
-        except BaseException:
-            ours.close()
-            raise
-        return ours
+        return child, ours
 
 
 async def _reap(child: asyncio.subprocess.Process, ours: socket.socket) -> None:

@@ -66,12 +66,20 @@ class Worker:
         return sum(self._running.values())
 
     async def document(
-        self, user: User, argv: Sequence[str], *, seconds: float, only: int = 0, longest: int | None = None
+        self,
+        user: User,
+        argv: Sequence[str],
+        *,
+        seconds: float,
+        only: int = 0,
+        longest: int | None = None,
+        fed: bytes = b"",
     ) -> dict[str, Any]:
         """Run a verb with ``--json`` to its end; return the document that it printed.
 
         :param only: the exit status beside 0 that comes with a document instead of an error.
         :param longest: how long the document may be, in bytes.
+        :param fed: its standard input: for what everybody could read among its arguments.
         :raises CfctlError: the error that it printed; or that it printed nothing that is a document.
         :raises DeadlinePassed: if it took too long; it was interrupted, and undoes what it has half done.
         """
@@ -81,7 +89,7 @@ class Worker:
             async with (
                 asyncio.timeout(seconds),
                 turn,
-                contextlib.aclosing(self.lines(user, argv, only=only, longest=longest)) as lines,
+                contextlib.aclosing(self.lines(user, argv, only=only, longest=longest, fed=fed)) as lines,
             ):
                 async for line in lines:
                     last = line
@@ -90,7 +98,7 @@ class Worker:
         return last
 
     async def lines(
-        self, user: User, argv: Sequence[str], *, only: int = 0, longest: int | None = None
+        self, user: User, argv: Sequence[str], *, only: int = 0, longest: int | None = None, fed: bytes = b""
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a verb with ``--json``, and yield each document that it prints; leaving early interrupts it.
 
@@ -112,7 +120,12 @@ class Worker:
                 credentials=user.credentials,
                 limit=longest or _LINE,
                 cwd=self._nowhere,
+                fed=bool(fed),
             )
+            if child.stdin is not None:
+                # A few kilobytes: a pipe takes them whole, whether anybody reads or not (pipe(7)).
+                child.stdin.write(fed)
+                child.stdin.close()
             stdout = cast("asyncio.StreamReader", child.stdout)
             reader = asyncio.create_task(_keep(cast("asyncio.StreamReader", child.stderr), said))
             error: CfctlError | None = None

@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 _TABLE = Path("/proc/net/tcp")
 
 #: Columns of the table (proc_net_tcp in the kernel's documentation).
-_LOCAL, _REMOTE, _UID = 1, 2, 7
+_LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9
+
+#: The inode of a socket that no program has open any more.
+_NOBODYS = "0"
 
 
 def owner(connection: socket.socket) -> int | None:
-    """Return the user id of whoever made a connection that was accepted here; None if it is gone already."""
+    """Return the user id of whoever made a connection that was accepted here; None if it is gone already.
+
+    Of a socket that its program has closed the kernel says that it is root's, while what was sent before can still be
+    read: who sends and closes at once would be taken for root.
+    """
     ours, theirs = _hex(connection.getsockname()), _hex(connection.getpeername())
     with _TABLE.open() as table:
         for line in table:
             fields = line.split()
             if fields[_LOCAL] == theirs and fields[_REMOTE] == ours:
-                return int(fields[_UID])
+                return int(fields[_UID]) if fields[_INODE] != _NOBODYS else None
     return None
 
 

@@ -18,7 +18,7 @@ LONGEST_RECORD = 256 << 10
 ClientId = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 #: Ids stand in paths and lists: short, and nothing that a terminal or a browser would act on.
-DeviceId = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:@+-]+$")]
+DeviceId = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:@+-]+\Z")]
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 

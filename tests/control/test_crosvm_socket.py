@@ -243,4 +243,4 @@ def test_descriptors_go_out_and_those_that_come_back_are_closed() -> None:
 
 def test_the_peer_is_who_listens() -> None:
     with server(lambda packet: [packet]) as (path, _):
-        assert asyncio.run(crosvm_socket.peer(path, seconds=PATIENCE_S)) == os.getpid()
+        assert asyncio.run(crosvm_socket.peer(path, seconds=PATIENCE_S)) == (os.getpid(), os.geteuid())

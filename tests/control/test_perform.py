@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -323,3 +324,23 @@ def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
         fd = os.open(vm.target.internal, os.O_RDONLY)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has its socket listen as somebody else")
+@pytest.mark.parametrize("named", [True, False], ids=["in the config", "of the process"])
+def test_another_users_program_is_read_and_never_run(tmp_path: Path, *, named: bool) -> None:
+    """It would run with our rights: a user could have root run anything by having root ask after his device."""
+    program = standin.write(tmp_path / "other", "2022")
+    (tmp_path / "s/internal").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        target = VmTarget("phone", Manager.CROSVM, tmp_path / "s", program if named else None)
+        listener.bind(os.fspath(target.socket))
+        # The kernel remembers who called listen(2).
+        os.seteuid(65534)
+        try:
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        found = asyncio.run(crosvm.find(target, seconds=PATIENCE_S))
+    assert found.path is None
+    assert found.age.knows("SuspendVm") is (False if named else None)

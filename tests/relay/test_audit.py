@@ -17,9 +17,12 @@ from cfctl.relay.caller import About
 
 
 def call(**more: Any) -> Any:
-    return SimpleNamespace(
-        address="127.0.0.1:5", caller=None, token=None, method="/cfctl.v1.Devices/Stop", about=About("phone"), **more
-    )
+    about = {"caller": None, "token": None, **more}
+    return SimpleNamespace(address="127.0.0.1:5", method="/cfctl.v1.Devices/Stop", about=About("phone"), **about)
+
+
+#: Of somebody who is known: no line about him is left out.
+TOKEN: Any = SimpleNamespace(id="0123abcd", user="alice")
 
 
 def test_lines(tmp_path: Path) -> None:
@@ -45,7 +48,7 @@ def test_it_stays_small(tmp_path: Path) -> None:
     log = Audit(tmp_path / "audit.log", largest=1000)
     log.open()
     for number in range(200):
-        log.write(call(), f"number-{number}", 0)
+        log.write(call(token=TOKEN), f"number-{number}", 0)
     log.close()
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["audit.log", *(f"audit.log.{age}" for age in range(1, audit.KEPT + 1))]
@@ -96,3 +99,20 @@ def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         f"{tmp_path / 'audit.log'} cannot be written: [Errno 28] No space left on device"
     ]
     log.close()
+
+
+def test_strangers_do_not_write_over_what_mattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Audit(tmp_path / "audit.log", largest=4000)
+    log.open()
+    log.write(call(token=TOKEN), "of-alice", 0)
+    for _ in range(10_000):
+        log.write(call(), "token-refused", 0)
+    log.write(call(token=TOKEN), "of-alice-too", 0)
+    monkeypatch.setattr(audit, "STRANGERS_S", 0.0)
+    log.write(call(), "token-refused", 0)
+    log.close()
+    text = "".join(file.read_text() for file in sorted(tmp_path.iterdir(), reverse=True))
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["result"] for line in lines if line["token"]] == ["of-alice", "of-alice-too"]
+    assert len(lines) == 2 + audit.STRANGERS + 1
+    assert lines[-1]["left_out"] == 10_000 - audit.STRANGERS

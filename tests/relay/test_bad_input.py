@@ -277,6 +277,29 @@ def test_a_client_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert [one["type"] for one in said] == ["offer", "error"]
 
 
+def test_one_who_says_too_much_at_once_ends_nobody_elses_picture() -> None:
+    async def run() -> None:
+        def nobody(*_: object) -> Speaker:
+            raise LookupError
+
+        offered = asyncio.Event()
+        hub = Hub(nobody, lambda: [])
+        hub.track_came("display_0", "video")
+        hub.described(["display_0"])
+        chatterer: Watching = hub.watch("one", may_control=False, told=lambda _: offered.set())
+        chatterer.say(b'{"type":"request-offer"}')
+        await offered.wait()
+        for _ in range(256):
+            chatterer.say(b'{"type":"answer","sdp":"v=0"}')
+        # The device's own connection says so, which everybody has his picture from.
+        hub.track_came("display_1", "video")
+        await chatterer.wait()
+        assert hub.stats()["viewers"] == []
+        await hub.close()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+
+
 def test_a_streamer_that_dies_and_returns(relay: Relay) -> None:
     with streaming(relay, device_id="pad-3") as first:
         viewer = Viewer("viewer", relay.listeners["web"]["address"], relay.token("operator"), "pad-3")

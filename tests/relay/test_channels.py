@@ -177,3 +177,16 @@ def test_one_microphone_at_a_time() -> None:
     sources.put(1, set())
     assert sources.of("audio") is None
     assert not sources.changed("audio")
+
+
+def test_a_photograph_of_any_number_of_pieces_is_none() -> None:
+    photos = Photos()
+
+    def pour(piece: bytes) -> None:
+        for _ in range(100_000):
+            photos.take(1, piece)
+
+    for piece in (b"", b"x"):
+        with pytest.raises(MalformedMessage):
+            pour(piece)
+        assert photos.take(1, b"EOF") == []

@@ -10,6 +10,7 @@ import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -263,3 +264,24 @@ def test_nobody_reaches_what_is_behind_the_front(relay: Relay) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(devices_pb2.ListRequest(), metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_nobody_can_take_the_places_behind_the_front(relay: Relay) -> None:
+    """Everybody on the host may bind an abstract name, and read which there are: none says what the next one is."""
+    relay.status()
+    with relay.here() as channel, contextlib.ExitStack() as stack:
+        stub = devices_pb2_grpc.DevicesStub(channel)
+        stub.List(devices_pb2.ListRequest(), timeout=PATIENCE_S)
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        found = {line.split()[-1] for line in lines if f"@cfctl-relay-{relay.process.pid}-" in line}
+        assert found
+        for name in found:
+            words = name.removeprefix("@").split("-")
+            for place in (3, 4):
+                for ahead in range(1, 200) if words[place].isdecimal() else ():
+                    words_ = [*words[:place], str(int(words[place]) + ahead), *words[place + 1 :]]
+                    squatter = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    with contextlib.suppress(OSError):
+                        squatter.bind("\0" + "-".join(words_))
+        for _ in range(3):
+            assert relay.status().version

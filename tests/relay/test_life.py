@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import socket
@@ -269,6 +270,20 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         ear.join(PATIENCE_S)
     assert heard[0] == "READY=1"
     assert heard[-1] == "STOPPING=1"
+
+
+def test_metrics_have_no_words_of_a_users_own() -> None:
+    """What a child prints is its user's: any number of words would be any number of metrics."""
+    metrics = Metrics()
+    for number in range(10):
+        metrics.call_ended("/cfctl.v1.Devices/Stop", f"made-up-{number}", 1.0)
+        metrics.phase(f"made-up-{number}", 1.0)
+    for took in ("long", None, math.nan, -1.0):
+        metrics.phase("kernel", took)
+    text = metrics.text([]).decode()
+    assert "made-up" not in text
+    assert 'cfctl_relay_calls_total{method="Devices/Stop",result="other"} 10.0' in text.splitlines()
+    assert "cfctl_boot_phase_seconds_count" not in text
 
 
 def test_metrics_of_tunnels_and_boots() -> None:

@@ -205,6 +205,55 @@ def test_whoever_guesses_has_to_wait(tmp_path: Path) -> None:
     assert access.begin("192.0.2.2", code=good)
 
 
+def test_nobody_takes_the_links_and_sessions_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfctl.relay.web.access._MOST_LINKS", 2)
+    monkeypatch.setattr("cfctl.relay.web.access._MOST_SESSIONS", 2)
+    root, other = people.by_uid(0), people.by_name("nobody")
+    access = Access(root, tokens.Store(tmp_path / "tokens.json"))
+    waits = access.link(root, Role.VIEWER, "*")
+    session, _ = access.begin("192.0.2.1", code=access.link(root, Role.VIEWER, "*"))
+    links = [access.link(other, Role.VIEWER, "*") for _ in range(5)]
+    with pytest.raises(TokenRefused):
+        access.begin("192.0.2.2", code=links[0])
+    first, _ = access.begin("192.0.2.2", code=links[4])
+    for _ in range(5):
+        access.begin("192.0.2.2", code=access.link(other, Role.VIEWER, "*"))
+    with pytest.raises(TokenRefused):
+        access.admit("192.0.2.2", first, "")
+    assert access.admit("192.0.2.1", session, "")
+    assert access.begin("192.0.2.1", code=waits)
+
+
+def test_any_number_of_addresses_may_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfctl.relay.web.access._MOST_REFUSED", 100)
+    access = Access(people.by_uid(0), tokens.Store(tmp_path / "tokens.json"))
+    for number in range(1000):
+        with pytest.raises(TokenRefused):
+            access.begin(f"2001:db8:0:{number:x}::1", code="wrong")
+    assert len(access._refused) <= 100
+
+
+def test_tokens_that_cannot_be_read_are_no_strangers_business(tmp_path: Path) -> None:
+    own = people.by_uid(0)
+    path = tmp_path / "tokens.json"
+    store = tokens.Store(path)
+    made, secret = tokens.make(user=own.name, level=Role.OPERATOR, devices="*", ttl=timedelta(hours=1))
+    store.add(made)
+    access = Access(own, store)
+    name, _ = access.begin("192.0.2.1", secret=secret)
+    caller = access.admit("192.0.2.1", name, "")
+    path.write_text("broken")
+    for refused in (("", f"Bearer {secret}"), (name, "")):
+        with pytest.raises(TokenRefused):
+            access.admit("192.0.2.1", *refused)
+    with pytest.raises(TokenRefused):
+        access.begin("192.0.2.1", secret=secret)
+    # Who looks goes on looking until somebody can tell.
+    assert access.still(caller)
+    path.write_text('{"tokens": []}')
+    assert not access.still(caller)
+
+
 def test_a_link_goes_no_further_than_who_has_it_made() -> None:
     assert level("", Role.ADMIN) is Role.OPERATOR
     with pytest.raises(NotAllowed):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cfctl.control.operations import Role
-from cfctl.errors import CfctlError, UsageError
-from cfctl.relay import tokens
+from cfctl.errors import CfctlError, RelayBusy, UsageError
+from cfctl.relay import itself, people, tokens
 from cfctl.relay.tokens import Store, Token
 
 _HOUR = timedelta(hours=1)
@@ -129,3 +129,22 @@ def test_the_list_has_no_digest(tmp_path: Path) -> None:
     token, _ = made(Store(tmp_path / "tokens.json"))
     assert set(token.as_dict()) == {"id", "user", "role", "devices", "created_at", "expires_at", "expired"}
     assert json.loads(json.dumps(token.as_dict()))
+
+
+def test_nobody_has_any_number_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfctl.relay.itself._MOST_TOKENS", 2)
+    store = Store(tmp_path / "tokens.json")
+    root, other = people.by_uid(0), people.by_name("nobody")
+
+    def create(own: people.User, ttl: str = "1h") -> str:
+        made, _ = itself.create(store, own, user="", role="viewer", devices="*", ttl=ttl)
+        return made.id
+
+    first = create(other)
+    create(other)
+    with pytest.raises(RelayBusy, match="nobody has 2 tokens") as caught:
+        create(other)
+    assert "cfctl relay token revoke" in (caught.value.resolution or "")
+    assert create(root)
+    store.revoke(first)
+    assert create(other)

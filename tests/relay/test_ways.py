@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from cfctl.docker import names
-from cfctl.errors import CfctlError, NoSuchDevice, NotRunning
+from cfctl.errors import CfctlError, NoSuchDevice, NotRunning, RelayBusy
 from cfctl.instance import Instance
 from cfctl.relay import caller as callers
 from cfctl.relay import people, sit, verbs
@@ -106,6 +106,17 @@ def test_a_record_leads_to_no_other_machine() -> None:
         asyncio.run(run())
 
 
+@pytest.mark.parametrize("adb", ["localhost:22", "slow.example:5555", "127.0.0.1:adb", "::1:22", ""])
+def test_a_record_with_no_address_in_it(adb: str) -> None:
+    """A name would be looked up, and everybody would wait meanwhile."""
+
+    async def run() -> None:
+        (await (await way(boxed(adb))).connect()).close()
+
+    with pytest.raises(NotRunning, match="no adb that can be reached"):
+        asyncio.run(run())
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make somebody else's socket")
 def test_the_connection_is_the_devices_users_own() -> None:
     """A port that lets in its own user alone must not be opened by a relay that is root's."""
@@ -171,3 +182,26 @@ def test_a_console_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
         asyncio.run(run())
     assert (caught.value.code, caught.value.exit_code) == ("no-such-device", 1)
     assert caught.value.brief == "there is no device 'phone'"
+
+
+def test_the_programs_of_one_user_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for what in ("STATE", "CONFIG", "RUNTIME"):
+        monkeypatch.setenv(f"CFCTL_PATHS_{what}", str(tmp_path))
+    monkeypatch.setattr("cfctl.relay.ways.MOST_SEATS", 1)
+
+    async def run() -> None:
+        callers.set_current(cast("Any", None), callers.About())
+        ways = Ways(cast("Lists", Fake(device())), tmp_path)
+        first = asyncio.create_task((await ways("phone", CONSOLE)).connect())
+        await asyncio.sleep(0)
+        with pytest.raises(RelayBusy, match="1 programs that sit"):
+            await (await ways("phone", CONSOLE)).connect()
+        with pytest.raises(CfctlError, match="there is no device"):
+            await first
+        await ways.settle()
+        # Its place is free again.
+        with pytest.raises(CfctlError, match="there is no device"):
+            await (await ways("phone", CONSOLE)).connect()
+        await ways.settle()
+
+    asyncio.run(run())

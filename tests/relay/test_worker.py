@@ -30,6 +30,8 @@ if word == "loud":
     sys.stderr.write("e" * 1000000); print(json.dumps({"n": 1}))
 if word == "where":
     print(json.dumps({"cwd": os.getcwd(), "env": dict(os.environ), "argv": sys.argv[1:]}))
+if word == "fed":
+    print(json.dumps({"read": sys.stdin.read(), "argv": sys.argv[1:]}))
 if word == "stubborn":
     signal.signal(signal.SIGINT, lambda *_: open(sys.argv[2], "w").close())
     print(json.dumps({"n": 1}), flush=True)
@@ -70,6 +72,14 @@ def test_a_child_is_nowhere_and_has_nothing_of_ours(crew: Worker, monkeypatch: p
     assert not {"NOTIFY_SOCKET", "ANDROID_HOST_OUT"} & set(document["env"])
     assert document["env"]["CFCTL_RELAY"] == "local"
     assert document["argv"] == ["where", "--json"]
+
+
+def test_what_is_not_for_everybody_to_read_is_fed(crew: Worker) -> None:
+    document = asyncio.run(crew.document(_me(), ["fed"], seconds=60, fed=b"secret" * 500))
+    assert document == {"read": "secret" * 500, "argv": ["fed", "--json"]}
+    assert asyncio.run(crew.document(_me(), ["fed"], seconds=60))["read"] == ""
+    # Who ends before he has read it is no trouble.
+    assert asyncio.run(crew.document(_me(), ["where"], seconds=60, fed=b"secret"))["argv"] == ["where", "--json"]
 
 
 def test_another_users_child_has_a_logins_minimum() -> None:

@@ -183,6 +183,7 @@ def test_what_a_number_is_to_jsoncpp_is_one_to_us() -> None:
         (messages.Register, '{"message_type":"register","device_id":"a","device_info":[]}'),
         (messages.Register, '{"message_type":"register","device_id":"a","device_port":65536}'),
         (messages.Register, '{"message_type":"register","device_id":"../a"}'),
+        (messages.Register, '{"message_type":"register","device_id":"a\\n"}'),
         (messages.Register, '{"message_type":"config","device_id":"a"}'),
         (messages.Register, '{"device_id":"a"}{"device_id":"b"}'),
         (messages.Forward, '{"message_type":"forward","payload":{}}'),

@@ -141,8 +141,13 @@ class Viewer:
 
     def tracks_changed(self) -> None:
         """Offer what there is now."""
-        if self._pc is not None:
+        if self._pc is None:
+            return
+        try:
             self._said.put_nowait(None)
+        except asyncio.QueueFull:
+            # He says more than can be heard, and is not to be waited for: there are others.
+            self.leave()
 
     def send(self, label: str, data: bytes | str) -> None:
         """Send on a data channel, if it is open and the viewer reads."""

@@ -7,6 +7,7 @@ changes anything, and every WebSocket, must come from a page of this very origin
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cfctl.control.operations import Role
-from cfctl.errors import NotAllowed, TokenRefused, UsageError
+from cfctl.errors import CfctlError, NotAllowed, TokenRefused, UsageError
 from cfctl.relay import people
 from cfctl.relay.caller import Caller
 from cfctl.relay.connection import Connection, peer_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from cfctl.relay.people import User
 
+log = logging.getLogger(__name__)
+
 COOKIE = "cfctl_session"
 
 #: How long a link waits for its one use.
@@ -35,11 +38,16 @@ LINK_S = 300.0
 #: How long a browser stays let in by a link; a token's own time counts otherwise.
 _SESSION = timedelta(hours=12)
 
-_MOST_LINKS = 1000
-_MOST_SESSIONS = 10_000
+#: Of one user: a new one takes the place of his oldest, and of nobody else's.
+_MOST_LINKS = 100
+_MOST_SESSIONS = 500
+
+#: Addresses of which it is remembered that they were wrong; an IPv6 network has any number of them.
+_MOST_REFUSED = 10_000
 
 #: Wrong secrets of one address within a minute, before it has to wait.
 _REFUSALS = 20
+_REFUSED_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,9 @@ class Access:
             expires_at=(now + _SESSION).isoformat(timespec="seconds"),
         )
         self._forget_old()
-        if len(self._links) >= _MOST_LINKS:
-            del self._links[next(iter(self._links))]
+        own = [code for code, (_, one) in self._links.items() if one.user == user.name]
+        for code in own[: len(own) - _MOST_LINKS + 1]:
+            del self._links[code]
         code = secrets.token_urlsafe(32)
         self._links[code] = time.monotonic() + LINK_S, token
         return code
@@ -86,7 +95,7 @@ class Access:
         now = time.monotonic()
         for code in [code for code, (until, _) in self._links.items() if until < now]:
             del self._links[code]
-        for name in [name for name, session in self._sessions.items() if not self._counts(session)]:
+        for name in [name for name, session in self._sessions.items() if not self._counts(session, unsure=True)]:
             del self._sessions[name]
 
     # -- sessions ------------------------------------------------------------------------------------------
@@ -102,13 +111,14 @@ class Access:
             token = None
         stored = token is None
         if token is None and secret:
-            token = self._store.recognize(secret)
+            token = self._recognized(secret)
         if token is None:
-            self._refused.setdefault(peer, []).append(time.monotonic())
+            self._wrong(peer)
             raise TokenRefused("The link was used, or is too old." if code else "It is none, or counts no more.")
         self._forget_old()
-        if len(self._sessions) >= _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+        own = [name for name, one in self._sessions.items() if one.token.user == token.user]
+        for name in own[: len(own) - _MOST_SESSIONS + 1]:
+            del self._sessions[name]
         name = secrets.token_urlsafe(32)
         self._sessions[name] = _Session(token, stored)
         return name, token
@@ -117,12 +127,40 @@ class Access:
         """Forget a session."""
         self._sessions.pop(name, None)
 
-    def _counts(self, session: _Session) -> bool:
-        return self._store.get(session.token.id) is not None if session.stored else not session.token.expired
+    def _counts(self, session: _Session, *, unsure: bool = False) -> bool:
+        return self._known(session.token.id, unsure=unsure) if session.stored else not session.token.expired
+
+    def _known(self, id_: str, *, unsure: bool) -> bool:
+        """Tell whether a token is there still.
+
+        :param unsure: what is returned while nobody can tell: nobody is let in then, and nobody put out.
+        """
+        try:
+            return self._store.get(id_) is not None
+        except CfctlError as error:
+            log.warning("%s", error)
+            return unsure
+
+    def _recognized(self, secret: str) -> Token | None:
+        """Return the token of a secret; what is wrong with the file is for our own log, not for strangers."""
+        try:
+            return self._store.recognize(secret)
+        except CfctlError as error:
+            log.warning("%s", error)
+            return None
+
+    def _wrong(self, peer: str) -> None:
+        """Remember that an address has shown something that does not count."""
+        now = time.monotonic()
+        if peer not in self._refused and len(self._refused) >= _MOST_REFUSED:
+            self._refused = {one: at for one, at in self._refused.items() if now - at[-1] < _REFUSED_S}
+            if len(self._refused) >= _MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
+        self._refused.setdefault(peer, []).append(now)
 
     def _patience(self, peer: str) -> None:
         now = time.monotonic()
-        recent = [at for at in self._refused.get(peer, []) if now - at < 60]
+        recent = [at for at in self._refused.get(peer, []) if now - at < _REFUSED_S]
         if recent:
             self._refused[peer] = recent
         else:
@@ -141,9 +179,9 @@ class Access:
         kind, _, secret = authorization.partition(" ")
         if kind.lower() == "bearer":
             self._patience(peer)
-            token = self._store.recognize(secret.strip())
+            token = self._recognized(secret.strip())
             if token is None:
-                self._refused.setdefault(peer, []).append(time.monotonic())
+                self._wrong(peer)
                 raise TokenRefused
         else:
             session = self._sessions.get(cookie) if cookie else None
@@ -170,7 +208,7 @@ class Access:
         token = caller.token
         if token is None:
             return False
-        return not token.expired if token.id.startswith("link-") else self._store.get(token.id) is not None
+        return not token.expired if token.id.startswith("link-") else self._known(token.id, unsure=True)
 
 
 def require(caller: Caller, least: Role, what: str) -> None:

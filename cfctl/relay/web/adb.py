@@ -1,4 +1,8 @@
-"""A WebSocket that is a device's adb: bytes either way, as the stock operator has it."""
+"""A WebSocket that is a device's adb: bytes either way, as the stock operator has it.
+
+The way there is the one that tunnels take (:mod:`cfctl.relay.ways`): by the device's number and as its user, wherever
+its record says that its adb is.
+"""
 
 from __future__ import annotations
 
@@ -6,68 +10,41 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
-from cfctl.errors import NotRunning
+from cfctl.errors import CfctlError, NotRunning
+from cfctl.relay.web import passage
+from cfctl.v1 import tunnel_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cfctl.relay.screens import Screen
+    from cfctl.relay.caller import Caller
+    from cfctl.relay.tunnel import Resolver
 
-_CHUNK = 64 << 10
-_CONNECT_S = 5.0
-_LOOK_S = 1.0
+_PING_S = 30.0
+#: As long as a message of adb's may be.
+_LONGEST_FRAME = 1 << 20
 
 
-def address(screen: Screen) -> tuple[str, int]:
-    """Return where a device's adb listens: as cfctl knows it, never as a streamer says.
+async def tunnel(
+    request: web.Request, resolve: Resolver, caller: Caller, name: str, still: Callable[[], bool]
+) -> web.StreamResponse:
+    """Pass bytes until either side ends, the device does, or the token counts no more.
 
-    :raises NotRunning: if it is not known.
+    :param name: ``NAME`` or ``NAME/2``.
+    :raises CfctlError: if there is no way there.
     """
-    for instance in (screen.document or {}).get("instances", []):
-        if instance.get("webrtc_device_id") == screen.streamer.device_id and instance.get("adb"):
-            host, _, port = instance["adb"].rpartition(":")
-            return host, int(port)
-    raise NotRunning(f"{screen.name} has no adb that is known here")
-
-
-async def tunnel(request: web.Request, screen: Screen, still: Callable[[], bool]) -> web.StreamResponse:
-    """Pass bytes until either side ends, or the token counts no more.
-
-    :raises NotRunning: if nobody listens there.
-    """
-    host, port = address(screen)
+    way = await passage.way(resolve, caller, name, tunnel_pb2.TunnelTarget.SERVICE_ADB)
     try:
-        async with asyncio.timeout(_CONNECT_S):
-            reader, writer = await asyncio.open_connection(host, port)
+        async with asyncio.timeout(passage.CONNECT_S):
+            end = await way.connect()
     except (OSError, TimeoutError) as exc:
-        raise NotRunning(f"nobody answers at {screen.name}'s adb", str(exc)) from exc
-    answer = web.WebSocketResponse(max_msg_size=1 << 20, compress=False)
-
-    async def out() -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_CHUNK):
-                await answer.send_bytes(data)
+        raise NotRunning(f"nobody answers at {name}'s adb", str(exc) or None) from exc
+    with end:
+        answer = web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=_LONGEST_FRAME, compress=False)
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError, CfctlError):
+            await passage.until_its_end(end, way, answer, still, "the device")
         await answer.close()
-
-    async def look() -> None:
-        while still():
-            await asyncio.sleep(_LOOK_S)
-        await answer.close()
-
-    await answer.prepare(request)
-    tasks = [asyncio.create_task(out()), asyncio.create_task(look())]
-    try:
-        async for frame in answer:
-            if frame.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                writer.write(frame.data.encode() if isinstance(frame.data, str) else frame.data)
-                await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        writer.close()
     return answer

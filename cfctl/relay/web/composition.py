@@ -42,7 +42,7 @@ class WebSide:
 
     :param connection: returns a connection of the front's by its name.
     :param own: the user that the relay runs as.
-    :param ways: finds the way to a device's console.
+    :param ways: finds the way to a device's console, and to its adb.
     :param url: where a browser finds it.
     :param mode: whether one viewer controls a device at a time, or all that may.
     """
@@ -77,6 +77,7 @@ class WebSide:
             access=self.access,
             screens=self._screens,
             consoles=Consoles(ways),
+            ways=ways,
             config=self._config,
             audit=audit,
             secure=secure,

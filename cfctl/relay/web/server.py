@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from cfctl.control.operations import Role
-from cfctl.errors import CfctlError, NoSuchDevice, NotAllowed, RelayBusy, TokenRefused, UsageError
+from cfctl.errors import CfctlError, NoSuchDevice, NotAllowed, NotRunning, RelayBusy, TokenRefused, UsageError
 from cfctl.relay.web import access, brought, sessions
 from cfctl.relay.web.adb import tunnel
 from cfctl.relay.web.ports import owner_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cfctl.relay.caller import Caller
     from cfctl.relay.connection import Connection
     from cfctl.relay.screens import Screen, Screens
+    from cfctl.relay.tunnel import Resolver
     from cfctl.relay.web.access import Access
     from cfctl.relay.web.console import Consoles
 
@@ -83,6 +84,7 @@ class Web:
     """The pages of one relay.
 
     :param connection: returns a connection of the front's by its name: nobody comes in another way.
+    :param ways: finds the way to a device's adb.
     :param config: returns STUN and TURN as one caller is told them, and whether he is to use nothing but TURN.
     """
 
@@ -93,6 +95,7 @@ class Web:
         access: Access,
         screens: Screens,
         consoles: Consoles,
+        ways: Resolver,
         config: Callable[[Caller], tuple[messages.Config, bool]],
         audit: Audit,
         secure: bool,
@@ -101,6 +104,7 @@ class Web:
         self._access = access
         self._screens = screens
         self._consoles = consoles
+        self._ways = ways
         self._config = config
         self._audit = audit
         self._secure = secure
@@ -365,8 +369,12 @@ class Web:
         screen = await self._found(request)
         caller: Caller = request[_CALLER]
         access.require(caller, Role.OPERATOR, "adb")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=400, text="Bad Request\n")
+        if screen.document is None:
+            raise NotRunning(f"{screen.name} has no adb that is known here")
         self._note(request, caller, "ok", screen.name)
-        return await tunnel(request, screen, lambda: self._access.still(caller))
+        return await tunnel(request, self._ways, caller, screen.name, lambda: self._access.still(caller))
 
     async def _files(self, request: web.Request) -> web.StreamResponse:
         """Pass on a file of the device's own pages; our connector stands where upstream's operator has its own."""
@@ -382,9 +390,10 @@ class Web:
             raise NotAllowed(
                 f"the pages of {screen.name} are another user's", None, f"Look at it here: /#/{quote(screen.name)}"
             )
-        if owner_of(streamer.port) not in (streamer.uid, 0):
+        # Not root's either: what lets in root alone would let in whoever named its port.
+        if owner_of(streamer.port) != streamer.uid:
             return brought.missing()
-        return await brought.fetch(request, streamer.port, path)
+        return await brought.fetch(request, streamer.port, path, _HEADERS)
 
 
 def _remote(request: web.Request) -> str:

@@ -44,6 +44,9 @@ _POLLED_S = 150.0
 #: Messages that are kept for a polled client, which asks for them by their number.
 _KEPT = 2000
 
+#: Bytes that wait for one client: a device may say much more than any client needs.
+_MOST_BYTES = 1 << 20
+
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -88,22 +91,28 @@ async def websocket(
     """Serve one client over its WebSocket until it leaves, its token counts no more, or the device is gone."""
     answer = web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=LONGEST_FRAME, compress=False)
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
+    size = 0
 
     def put(frame: bytes | None) -> None:
-        try:
-            waiting.put_nowait(frame)
-        except asyncio.QueueFull:
-            # He reads nothing: what he would be told is lost, and so he is.
-            for task in tasks:
-                task.cancel()
+        nonlocal size
+        size += len(frame or b"")
+        if size <= _MOST_BYTES:
+            with contextlib.suppress(asyncio.QueueFull):
+                waiting.put_nowait(frame)
+                return
+        # He reads nothing: what he would be told is lost, and so he is.
+        for task in tasks:
+            task.cancel()
 
     def lost() -> None:
         put(encode(messages.Refusal("Device disconnected")))
         put(None)
 
     async def write() -> None:
+        nonlocal size
         while (frame := await waiting.get()) is not None:
             await answer.send_str(frame.decode() + "\n")
+            size -= len(frame)
         await answer.close()
 
     async def look() -> None:
@@ -158,13 +167,15 @@ class Polled:
         self.asked_at = time.monotonic()
         self._first = 0
         self._heard: deque[bytes] = deque()
+        self._bytes = 0
         self.gone = False
 
     def told(self, payload: bytes) -> None:
         """Keep a message; what was asked for beyond is forgotten by and by."""
         self._heard.append(payload)
-        if len(self._heard) > _KEPT:
-            self._heard.popleft()
+        self._bytes += len(payload)
+        while len(self._heard) > _KEPT or self._bytes > _MOST_BYTES:
+            self._bytes -= len(self._heard.popleft())
             self._first += 1
 
     def messages(self, start: int, count: int | None) -> list[messages.DeviceMsg]:
