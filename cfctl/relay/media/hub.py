@@ -46,8 +46,9 @@ _RETRY_S = (0.5, 10.0)
 #: Between two requests for a key frame, of viewers who come, and of those who are slow.
 _KEY_S, _SLOW_KEY_S = 0.3, 2.0
 
-#: Each costs a connection, and the sending of every frame.
+#: Each costs a connection, and the sending of every frame. Those who only look leave room for those who may control.
 _MOST_VIEWERS = 64
+_MOST_LOOKERS = 48
 
 #: How old a picture in a list may be.
 _PICTURE_S = 4.0
@@ -109,8 +110,9 @@ class Hub:
 
         :raises RelayBusy: if there are as many as may be.
         """
-        if len(self._viewers) >= _MOST_VIEWERS:
-            raise RelayBusy(f"{_MOST_VIEWERS} look at the device", None, "Close some of its pages.")
+        lookers = sum(not self._hands.may(one) for one in self._viewers)
+        if len(self._viewers) >= _MOST_VIEWERS or (not may_control and lookers >= _MOST_LOOKERS):
+            raise RelayBusy(f"{len(self._viewers)} look at the device", None, "Close some of its pages.")
         viewer = Viewer(next(self._ids), name, self, self._servers(), told)
         self._viewers[viewer.id] = viewer
         self._hands.enter(viewer.id, may_control=may_control)

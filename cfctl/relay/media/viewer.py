@@ -92,6 +92,8 @@ class Viewer:
         self._again = False
         self._deadline: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run())
+        # One that is ended before it has begun runs no ``finally``.
+        self._task.add_done_callback(lambda _: watched.left(self))
 
     @property
     def buffers(self) -> dict[str, Buffer]:
