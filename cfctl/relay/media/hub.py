@@ -181,11 +181,17 @@ class Hub:
                     stream.restarted()
                 self._sources.restarted()
                 await upstream.run()
-            except (LookupError, ConnectionError) as exc:
+            except (LookupError, ConnectionError, TooMany) as exc:
                 log.info("no connection to the device: %s", exc)
+            except Exception:
+                # Whoever looks has nobody else who would try again.
+                log.exception("the connection to the device")
             finally:
-                self._connected.clear()
-                self._upstream = None
+                # Its end takes a while, in which another one may have begun.
+                if self._upstream is upstream:
+                    self._connected.clear()
+                    self._upstream = None
+                    self._interrupted()
             if upstream is not None and upstream.connected.is_set():
                 delay = _RETRY_S[0]
             if upstream is not None and upstream.refused:
@@ -195,6 +201,12 @@ class Hub:
                     await self._there.wait()
             self._there.clear()
             delay = min(2 * delay, _RETRY_S[1])
+
+    def _interrupted(self) -> None:
+        """Have nothing of the next connection shown before its first key frame: it may begin amid a frame."""
+        for viewer in self._viewers.values():
+            for stream_id in self._streams:
+                viewer.broken(stream_id)
 
     def returned(self) -> None:
         """Note that the device's streamer is there again."""
