@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 #: From request-offer to a connection.
 CONNECT_S = 15.0
 
+#: Of one connection: each is tried with every address of this host's.
+_MOST_CANDIDATES = 100
+
 #: Bytes that wait for a device on one data channel: a photograph, or what adb sends ahead.
 _MOST_WAITING = 32 << 20
 
@@ -100,6 +103,7 @@ class Upstream:
         self._waiting: dict[str, list[bytes | str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._brought: dict[str, FanTrack | None] = {}
+        self._candidates_heard = 0
         self._describing = asyncio.Lock()
         self._offering = asyncio.Lock()
         self._agreed = asyncio.Event()
@@ -183,6 +187,9 @@ class Upstream:
                 await pc.setRemoteDescription(RTCSessionDescription(found.sdp, "answer"))
                 self._agreed.set()
             elif isinstance(found, messages.DeviceCandidate) and pc.remoteDescription is not None:
+                self._candidates_heard += 1
+                if self._candidates_heard > _MOST_CANDIDATES:
+                    return
                 # What is no candidate raises several kinds of errors, none of which is ours.
                 candidate = candidate_from_sdp(found.candidate.partition(":")[2])
                 candidate.sdpMid, candidate.sdpMLineIndex = found.mid, found.mline_index

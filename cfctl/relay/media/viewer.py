@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +32,9 @@ _MOST_WAITING = 1 << 20
 
 #: Of one stream (adb, Bluetooth), of which nothing may be left out; who is further behind has it ended.
 _MOST_STREAMED = 32 << 20
+
+#: Of one connection: each is tried with every address of this host's. A browser has some for each of its own.
+_MOST_CANDIDATES = 100
 
 #: From the offer to a connection; a page that never answers is given up.
 _CONNECT_S = 30.0
@@ -86,6 +90,7 @@ class Viewer:
         self._tracks: dict[str, FanTrack] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._candidates: list[messages.Candidate] = []
+        self._candidates_heard = 0
         self._brings: dict[str, rtc.Receiving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = True
@@ -143,7 +148,11 @@ class Viewer:
 
     def tracks_changed(self) -> None:
         """Offer what there is now."""
-        if self._pc is not None:
+        if self._pc is None:
+            return
+        self._again = True
+        # Where there is no room, there is more to be done, after which it is looked what has changed.
+        with contextlib.suppress(asyncio.QueueFull):
             self._said.put_nowait(None)
 
     def send(self, label: str, data: bytes | str) -> None:
@@ -188,6 +197,7 @@ class Viewer:
                 found = await self._said.get()
                 try:
                     await self._do(found)
+                    await self._offer_changes()
                 except asyncio.CancelledError:
                     raise
                 except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what a viewer wrote
@@ -203,16 +213,19 @@ class Viewer:
                 await rtc.closed(self._pc)
 
     async def _do(self, found: messages.FromClient | None) -> None:
+        if found is None:
+            return
         if isinstance(found, messages.RequestOffer):
             await self._begin()
-        elif found is None:
-            await self._offer_changes()
         elif isinstance(found, messages.Answer):
             await self._take_answer(found)
         elif isinstance(found, messages.ClientCandidate):
+            self._candidates_heard += 1
+            if self._candidates_heard > _MOST_CANDIDATES:
+                return
             if self._pc is not None and self._pc.remoteDescription is not None:
                 await self._add(found.candidate)
-            elif len(self._candidates) < 100:
+            else:
                 self._candidates.append(found.candidate)
         elif isinstance(found, messages.Offer):
             await self._take_offer(found)
@@ -228,6 +241,7 @@ class Viewer:
         self._tracks.clear()
         self._channels.clear()
         self._candidates.clear()
+        self._candidates_heard = 0
         self._brings.clear()
         self._watched.brought(self, set())
         await self._watched.ready()
@@ -238,6 +252,7 @@ class Viewer:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(_CONNECT_S, self._too_late, pc)
+        self._again = False
         self._add_tracks()
         self._take(pc.createDataChannel(CONTROL))
         await self._offer(pc)
@@ -305,11 +320,11 @@ class Viewer:
         self._told(encode(messages.Offer(pc.localDescription.sdp)))
 
     async def _offer_changes(self) -> None:
-        """Offer again, one at a time."""
-        if self._pc is None or not self._answered:
-            self._again = True
-        elif self._add_tracks():
-            await self._offer(self._pc)
+        """Offer again, if there is anything new, and once the last offer is answered."""
+        if self._again and self._pc is not None and self._answered:
+            self._again = False
+            if self._add_tracks():
+                await self._offer(self._pc)
 
     async def _take_answer(self, answer: messages.Answer) -> None:
         if self._pc is None or self._answered:
@@ -319,9 +334,6 @@ class Viewer:
         waiting, self._candidates = self._candidates, []
         for candidate in waiting:
             await self._add(candidate)
-        if self._again:
-            self._again = False
-            await self._offer_changes()
 
     async def _take_offer(self, offer: messages.Offer) -> None:
         """Answer a viewer who brings, or takes away, a microphone or camera."""
