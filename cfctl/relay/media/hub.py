@@ -56,6 +56,9 @@ _PICTURE_S = 4.0
 #: Beyond the viewers' own: what devices say on these channels is for all, and the last of it for those who come.
 _SHARED = (channels.SENSORS, channels.LIGHTS)
 
+#: Kinds of events that are kept; a stock streamer has seven, and one for each display.
+_MOST_EVENTS = 64
+
 #: What those who control may send on channels that nobody reads here.
 _PASSED = {channels.KML, channels.GPX}
 
@@ -232,7 +235,11 @@ class Hub:
             return
         stream.wanted += 1
         if stream.asking is not None:
-            return
+            if slow or not stream.asking_slowly:
+                return
+            # Nobody waits for those who are slow.
+            stream.asking.cancel()
+        stream.asking_slowly = slow
         passed = time.monotonic() - stream.asked_at
         wait = max(0.0, (_SLOW_KEY_S if slow else _KEY_S) - passed)
         stream.asking = asyncio.get_running_loop().call_later(wait, self._ask, stream_id, stream)
@@ -316,7 +323,12 @@ class Hub:
         """Pass on what the device says."""
         if label == channels.CONTROL:
             event = channels.read_event(data)
-            self._events[channels.kind_of(event)] = data
+            kind = channels.kind_of(event)
+            # The latest is the last that is told: a camera that was stopped may run again.
+            self._events.pop(kind, None)
+            if len(self._events) >= _MOST_EVENTS:
+                del self._events[next(iter(self._events))]
+            self._events[kind] = data
         elif label in _SHARED:
             self._shared[label] = data
         for viewer in self._viewers.values():
