@@ -206,7 +206,12 @@ class Hub:
             delay = min(2 * delay, _RETRY_S[1])
 
     def _interrupted(self) -> None:
-        """Have nothing of the next connection shown before its first key frame: it may begin amid a frame."""
+        """Begin anew: nothing of the next connection is shown before its first key frame, it may begin amid a frame.
+
+        The device tells again what it has said.
+        """
+        self._events.clear()
+        self._shared.clear()
         for viewer in self._viewers.values():
             for stream_id in self._streams:
                 viewer.broken(stream_id)
@@ -288,6 +293,9 @@ class Hub:
         for stream_id in set(self._streams) - set(streams):
             self.track_went(stream_id)
         self._connected.set()
+        for label in _SHARED:
+            if any(viewer.has(label) for viewer in self._viewers.values()):
+                self._open_shared(label)
 
     def track_went(self, stream_id: str) -> None:
         """Note that one is no more."""
@@ -347,8 +355,11 @@ class Hub:
         elif label in _SHARED:
             if label in self._shared:
                 viewer.send(label, self._shared[label])
-            if self._upstream is not None:
-                self._upstream.open(label)
+            self._open_shared(label)
+
+    def _open_shared(self, label: str) -> None:
+        if self._upstream is not None:
+            self._upstream.open(label)
 
     def heard(self, viewer: Viewer, label: str, data: bytes | str) -> None:
         """Do what a viewer wants, if he may."""
@@ -495,7 +506,8 @@ class Hub:
             self._send(channels.CONTROL, channels.write(press))
 
     def _send(self, label: str, data: bytes | str) -> None:
-        if self._upstream is not None:
+        # Input that comes late is worth nothing: a finger that was down when the device was away is no finger now.
+        if self._upstream is not None and (label != channels.INPUT or self._upstream.connected.is_set()):
             self._upstream.send(label, data)
 
     def _tell_hands(self) -> None:
