@@ -108,15 +108,23 @@ class Hub:
 
     # -- viewers -------------------------------------------------------------------------------------------
 
-    def watch(self, name: str, *, may_control: bool, told: Callable[[bytes], None]) -> Viewer:
+    def watch(
+        self,
+        name: str,
+        *,
+        may_control: bool,
+        told: Callable[[bytes], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> Viewer:
         """Return a new viewer; the signalling goes on with him.
 
+        :param lost: called when he is gone: nothing that is said for him then is heard.
         :raises RelayBusy: if there are as many as may be.
         """
         lookers = sum(not self._hands.may(one) for one in self._viewers)
         if len(self._viewers) >= _MOST_VIEWERS or (not may_control and lookers >= _MOST_LOOKERS):
             raise RelayBusy(f"{len(self._viewers)} look at the device", None, "Close some of its pages.")
-        viewer = Viewer(next(self._ids), name, self, self._servers(), told)
+        viewer = Viewer(next(self._ids), name, self, self._servers(), told, lost)
         self._viewers[viewer.id] = viewer
         self._hands.enter(viewer.id, may_control=may_control)
         self._wanted()

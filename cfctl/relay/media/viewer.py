@@ -74,10 +74,17 @@ class Viewer:
     :param id: names it to the others.
     :param name: who it is, for people.
     :param told: called with each payload of the signalling that goes to it.
+    :param lost: called when it is gone, whoever ended it.
     """
 
     def __init__(
-        self, id_: int, name: str, watched: Watched, servers: Iterable[IceServer], told: Callable[[bytes], None]
+        self,
+        id_: int,
+        name: str,
+        watched: Watched,
+        servers: Iterable[IceServer],
+        told: Callable[[bytes], None],
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = id_
         self.name = name
@@ -97,8 +104,9 @@ class Viewer:
         self._again = False
         self._deadline: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run())
+        self._lost = lost
         # One that is ended before it has begun runs no ``finally``.
-        self._task.add_done_callback(lambda _: watched.left(self))
+        self._task.add_done_callback(self._over)
 
     @property
     def buffers(self) -> dict[str, Buffer]:
@@ -128,6 +136,10 @@ class Viewer:
     def leave(self) -> None:
         """Be gone."""
         self._task.cancel()
+
+    def _over(self, _: asyncio.Task[None]) -> None:
+        self._watched.left(self)
+        self._lost()
 
     async def wait(self) -> None:
         """Wait until it is gone."""
