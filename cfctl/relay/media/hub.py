@@ -396,8 +396,8 @@ class Hub:
                 self._send(label, channels.write(message))
         elif label == channels.CONTROL:
             command = channels.read_command(data)
-            self._hands.press(viewer.id, command)
-            self._send(label, channels.write(command))
+            if self._hands.press(viewer.id, command):
+                self._send(label, channels.write(command))
         elif label == channels.SENSORS:
             self._send(label, channels.write_angles(*channels.read_angles(data)))
         elif label == channels.LOCATION:

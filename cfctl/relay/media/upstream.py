@@ -38,6 +38,10 @@ _MOST_CANDIDATES = 100
 #: Bytes that wait for a device on one data channel: a photograph, or what adb sends ahead.
 _MOST_WAITING = 32 << 20
 
+#: Messages that wait until a data channel is open, and their bytes: a photograph with its end.
+_MOST_EARLY = 4097
+_MOST_EARLY_BYTES = 17 << 20
+
 
 class Speaker(Protocol):
     """What carries words to a streamer: a client of ours, or of an operator elsewhere."""
@@ -101,6 +105,7 @@ class Upstream:
         self._tracks: dict[str, tuple[RTCRtpTransceiver, rtc.Receiving]] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._waiting: dict[str, list[bytes | str]] = {}
+        self._early: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._brought: dict[str, FanTrack | None] = {}
         self._candidates_heard = 0
@@ -314,6 +319,7 @@ class Upstream:
         self._channels[channel.label] = channel
 
         def opened() -> None:
+            self._early.pop(channel.label, None)
             for message in self._waiting.pop(channel.label, []):
                 channel.send(message)
 
@@ -344,7 +350,10 @@ class Upstream:
                 return False
             channel.send(data)
             return True
-        if len(waiting := self._waiting.setdefault(label, [])) < 256:
+        waiting = self._waiting.setdefault(label, [])
+        size = self._early.get(label, 0) + len(data)
+        if len(waiting) < _MOST_EARLY and size <= _MOST_EARLY_BYTES:
             waiting.append(data)
+            self._early[label] = size
             return True
         return False

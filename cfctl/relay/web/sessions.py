@@ -43,6 +43,7 @@ _POLLED_S = 150.0
 
 #: Messages that are kept for a polled client, which asks for them by their number.
 _KEPT = 2000
+_KEPT_BYTES = 4 << 20
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -158,13 +159,15 @@ class Polled:
         self.asked_at = time.monotonic()
         self._first = 0
         self._heard: deque[bytes] = deque()
+        self._bytes = 0
         self.gone = False
 
     def told(self, payload: bytes) -> None:
         """Keep a message; what was asked for beyond is forgotten by and by."""
         self._heard.append(payload)
-        if len(self._heard) > _KEPT:
-            self._heard.popleft()
+        self._bytes += len(payload)
+        while len(self._heard) > _KEPT or self._bytes > _KEPT_BYTES:
+            self._bytes -= len(self._heard.popleft())
             self._first += 1
 
     def messages(self, start: int, count: int | None) -> list[messages.DeviceMsg]:
