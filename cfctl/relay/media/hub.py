@@ -365,6 +365,11 @@ class Hub:
                 viewer.send(label, self._shared[label])
             self._open_shared(label)
 
+    def closed(self, viewer: Viewer, label: str) -> None:
+        """End what went over a channel that a viewer has closed."""
+        if label in _STREAMS:
+            self._end_lane(viewer.id, label)
+
     def _open_shared(self, label: str) -> None:
         if self._upstream is not None:
             self._upstream.open(label)

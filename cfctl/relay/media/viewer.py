@@ -58,6 +58,9 @@ class Watched(Protocol):
     def opened(self, viewer: Viewer, label: str) -> None:
         """Note a data channel that a viewer has opened."""
 
+    def closed(self, viewer: Viewer, label: str) -> None:
+        """Note that a data channel of a viewer's is closed, or another one stands in its place."""
+
     def brought(self, viewer: Viewer, kinds: set[str]) -> None:
         """Note the microphone (audio) and camera (video) that a viewer has now."""
 
@@ -251,6 +254,8 @@ class Viewer:
             before.remove_all_listeners()
             await rtc.closed(before)
         self._tracks.clear()
+        for label in list(self._channels):
+            self._watched.closed(self, label)
         self._channels.clear()
         self._candidates.clear()
         self._candidates_heard = 0
@@ -423,6 +428,8 @@ class Viewer:
 
     def _take(self, channel: RTCDataChannel) -> None:
         label = channel.label
+        if label in self._channels:
+            self._watched.closed(self, label)
         if len(self._channels) >= 32:
             return
         self._channels[label] = channel
@@ -431,7 +438,9 @@ class Viewer:
             # An exception here would end the whole connection (aiortc).
             try:
                 self.pace.heard()
-                self._watched.heard(self, label, data)
+                # Of one that was closed something may still be on its way.
+                if self._channels.get(label) is channel:
+                    self._watched.heard(self, label, data)
             except Exception:
                 log.exception("viewer %d on %s", self.id, label)
 
@@ -441,7 +450,13 @@ class Viewer:
             except Exception:
                 log.exception("viewer %d opens %s", self.id, label)
 
+        def closed() -> None:
+            if self._channels.get(label) is channel:
+                del self._channels[label]
+                self._watched.closed(self, label)
+
         channel.on("message", heard)
+        channel.on("close", closed)
         if channel.readyState == "open":
             opened()
         else:
