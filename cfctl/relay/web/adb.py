@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _CHUNK = 64 << 10
 _CONNECT_S = 5.0
 _LOOK_S = 1.0
+_PING_S = 30.0
 
 
 def address(screen: Screen) -> tuple[str, int]:
@@ -43,7 +44,8 @@ async def tunnel(request: web.Request, screen: Screen, still: Callable[[], bool]
             reader, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as exc:
         raise NotRunning(f"nobody answers at {screen.name}'s adb", str(exc)) from exc
-    answer = web.WebSocketResponse(max_msg_size=1 << 20, compress=False)
+    # A browser whose host has gone says nothing, and would have the device's adb for ever.
+    answer = web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=1 << 20, compress=False)
 
     async def out() -> None:
         with contextlib.suppress(ConnectionError):
