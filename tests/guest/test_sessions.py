@@ -42,8 +42,11 @@ def test_one_that_asks_anew_as_its_connection_ends_is_heard(tmp_path: Path) -> N
         sessions, told, _ = serving(tmp_path)
         await sessions.hear(messages.ClientMsg(7, Raw(ASK)))
         await until(lambda: told == ["offer"])
-        await sessions._peers[7].close()
+        closing = asyncio.ensure_future(sessions._peers[7].close())
+        await asyncio.sleep(0)
+        # Its end has begun, and nobody has seen it yet.
         await sessions.hear(messages.ClientMsg(7, Raw(ASK)))
+        await closing
         await until(lambda: told == ["offer", "offer"])
         await sessions.hear(messages.ClientDisconnected(7))
         await until(lambda: not sessions._orders)
