@@ -45,7 +45,7 @@ def add(
     \b
     Examples:
       cfctl context add lab lab.example:7070 --fingerprint 9f86d081... --token-file token
-      ssh lab cfctl relay token create | cfctl context add lab lab.example:7070 --fingerprint 9f86d081... --token-file -
+      ssh lab cfctl relay token create | cfctl context add lab lab.example:7070 --fingerprint 9f86... --token-file -
       cfctl context add here unix:/run/cfctl/relay.sock
     """
     from cfctl.control import sync

@@ -18,6 +18,7 @@ _UCRED = struct.Struct("3i")
 
 #: Records for a peer that reads slowly; as many as the stock operator holds for a client.
 _WAITING = 256
+_WAITING_BYTES = 8 << 20
 
 
 class Records:
@@ -34,6 +35,7 @@ class Records:
         self._sock = sock
         self.pid, self.uid, _gid = _UCRED.unpack(raw)
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
+        self._bytes = 0
         self._writer = asyncio.create_task(self._write())
 
     async def read(self) -> bytes | None:
@@ -51,9 +53,12 @@ class Records:
 
     def send(self, record: bytes) -> None:
         """Send a record by and by; a peer that does not read is dropped."""
+        self._bytes += len(record)
         try:
             self._waiting.put_nowait(record)
         except asyncio.QueueFull:
+            self.close()
+        if self._bytes > _WAITING_BYTES:
             self.close()
 
     def close(self) -> None:
@@ -79,3 +84,4 @@ class Records:
             except OSError:
                 self.close()
                 return
+            self._bytes -= len(record)

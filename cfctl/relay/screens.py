@@ -68,7 +68,7 @@ class Screens:
                 there = self._streamers.get(key)
                 if there is None:
                     raise LookupError(f"{key[1]} has no streamer now")
-                return there.enter(told, lost)
+                return there.enter(told, lost, own=True)
 
             self._hubs[key] = Hub(enter, self._servers, self._mode)
         return self._hubs[key]

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from cfctl.relay.records import Records
 
-#: Of one device at once, and of one user: polled ones are never ended by the protocol.
+#: Of one device at once; polled ones are never ended by the protocol. The relay's own find room beside those.
 _MOST_CLIENTS = 128
+_OWN_CLIENTS = 64
 
 
 class TooMany(Exception):
@@ -115,13 +116,14 @@ class Streamer:
         if not self.gone:
             self.records.send(encode(message))
 
-    def enter(self, told: Callable[[bytes], None], lost: Callable[[], None]) -> Client:
+    def enter(self, told: Callable[[bytes], None], lost: Callable[[], None], *, own: bool = False) -> Client:
         """Return a new client of it.
 
+        :param own: the relay's, on which everybody's looking depends.
         :raises TooMany: if there are as many as may be.
         """
-        if len(self.clients) >= _MOST_CLIENTS:
-            raise TooMany(f"{self.device_id} has {_MOST_CLIENTS} clients")
+        if len(self.clients) >= _MOST_CLIENTS + (_OWN_CLIENTS if own else 0):
+            raise TooMany(f"{self.device_id} has {len(self.clients)} clients")
         client = Client(self.next_id(), self, told, lost)
         self.clients[client.id] = client
         return client

@@ -15,7 +15,7 @@ from cfctl.errors import CfctlError, DeadlinePassed
 from cfctl.wire import webrtc_messages as messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
 #: As the stock page: what answers later than that will not.
 _INTRODUCTION_S = 3.0
@@ -82,6 +82,14 @@ class Line:
             raise NoOperator("the operator has closed the connection to the device", "The device may be gone.")
         return message
 
+    async def follow(self, reading: Awaitable[None]) -> None:
+        """Read until the end, however it comes; whoever hears is told."""
+        try:
+            with contextlib.suppress(aiohttp.ClientError, OSError, messages.MalformedMessage):
+                await reading
+        finally:
+            self._heard.put_nowait(None)
+
     def _take(self, frame: bytes | str) -> None:
         with contextlib.suppress(messages.MalformedMessage):
             delivered = messages.decode(frame, messages.DeviceMsg)
@@ -102,7 +110,6 @@ class _Socket(Line):
         async for frame in self._socket:
             if frame.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 self._take(frame.data)
-        self._heard.put_nowait(None)
 
 
 class _Polled(Line):
@@ -130,7 +137,6 @@ class _Polled(Line):
             start += len(found)
             pause = _POLL_S[0] if found else min(2 * pause, _POLL_S[1])
             await asyncio.sleep(pause)
-        self._heard.put_nowait(None)
 
 
 @contextlib.asynccontextmanager
@@ -166,7 +172,7 @@ async def opened(operator: Operator, device: str) -> AsyncIterator[Line]:
             raise DeadlinePassed(f"{operator.url} did not answer within {_ANSWER_S:g} s") from exc
         except (aiohttp.ClientError, OSError, messages.MalformedMessage) as exc:
             raise _refused(operator, device, exc) from exc
-        reader = asyncio.ensure_future(reading)
+        reader = asyncio.ensure_future(line.follow(reading))
         try:
             yield line
         finally:

@@ -98,7 +98,7 @@ class Keyboard(Struct, frozen=True, tag_field="type", tag="keyboard"):
 class GamepadKey(Struct, frozen=True, tag_field="type", tag="gamepadKey"):
     """A button of a gamepad, as browsers count them."""
 
-    id: str
+    id: Annotated[str, Meta(max_length=200)]
     button: Annotated[int, Meta(ge=0, le=16)]
     down: _Down
 

@@ -241,16 +241,32 @@ class RequestOffer(Struct, frozen=True, tag_field="type", tag="request-offer", o
     ice_servers: list[IceServer] | UnsetType = UNSET
 
 
+#: In one description: a device has up to 16 displays, and each that was there once keeps its place. Whoever reads one
+#: makes a thread and sockets for each medium.
+MOST_MEDIA = 64
+
+
+def _bounded(sdp: str) -> None:
+    if sdp.count("\nm=") > MOST_MEDIA:
+        raise ValueError(f"a description of more than {MOST_MEDIA} media")
+
+
 class Offer(Struct, frozen=True, tag_field="type", tag="offer"):
     """A session description: the device's, or a client's that adds a microphone or camera."""
 
     sdp: Annotated[str, Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        _bounded(self.sdp)
 
 
 class Answer(Struct, frozen=True, tag_field="type", tag="answer"):
     """The other side's description."""
 
     sdp: Annotated[str, Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        _bounded(self.sdp)
 
 
 class DeviceCandidate(

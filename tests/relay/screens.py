@@ -92,6 +92,10 @@ class Viewer(Program):
         """Offer a microphone (audio) or camera (video)."""
         self._do("bring", kind)
 
+    def close(self, label: str) -> None:
+        """Close a data channel."""
+        self._do("close", label)
+
     def limit(self, bits_per_s: int) -> None:
         """Say that no more arrives."""
         self._do("limit", bits_per_s)

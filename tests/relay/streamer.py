@@ -229,6 +229,8 @@ class Client:
                     channel.send(b"%d:" % self.streams[label] + cast(bytes, data))
 
         channel.on("message", heard)
+        if label == "lights-channel":
+            channel.send(json.dumps({"event": "VIRTUAL_DEVICE_LIGHTS_UPDATE"}))
 
     async def hear(self, payload: dict[str, Any]) -> None:
         kind = payload["type"]

@@ -3,7 +3,7 @@
 It takes the encoded frames as they come, and prints a line of JSON for each. What it reads on its standard input, a
 line of JSON each, it sends on a data channel: ``["input-channel", "..."]``, binary ``["adb-channel", {"hex": ""}]``;
 ``["bring", "audio"]`` has it offer a microphone, ``["bring", "video"]`` a camera; ``["limit", 100000]`` has it say
-that no more bits per second arrive.
+that no more bits per second arrive, ``["close", "adb-channel"]`` close a channel.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ async def main(url: str, token: str, device: str) -> None:
                 pc.addTrack(Sound() if data == "audio" else Picture("camera", Wanted("")))
                 await pc.setLocalDescription(await rtc.offered_again(pc))
                 await line.send_str(json.dumps({"type": "offer", "sdp": pc.localDescription.sdp}))
+            elif label == "close":
+                channels[data].close()
             else:
                 channels[label].send(bytes.fromhex(data["hex"]) if isinstance(data, dict) else data)
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MOST_PEERS = 64
 
 
+#: Words of one client that wait while a connection is made; a page says some dozens.
+_MOST_WORDS = 256
+
+
 async def _nowhere(_client: int, _payload: bytes) -> None:
     """Send to nobody: there is no registration yet."""
 
@@ -51,7 +55,7 @@ class Sessions:
         self._events: list[Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         # What one client says is done in its order, and no client waits for another.
-        self._orders: dict[int, asyncio.Queue[bytes]] = {}
+        self._orders: dict[int, asyncio.Queue[bytes | None]] = {}
 
     def info(self) -> dict[str, Any]:
         """Return what the device registers as."""
@@ -77,10 +81,13 @@ class Sessions:
                         return
                     self._orders[client] = asyncio.Queue()
                     self._begin(self._serve(client, self._orders[client]))
+                if self._orders[client].qsize() >= _MOST_WORDS:
+                    self._say(f"client {client} says too much at once")
+                    return
                 self._orders[client].put_nowait(bytes(payload))
             case messages.ClientDisconnected(client_id=client):
                 if client in self._orders:
-                    self._orders[client].put_nowait(b"")
+                    self._orders[client].put_nowait(None)
 
     async def close(self) -> None:
         """End all sessions."""
@@ -98,12 +105,16 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._say(f"a session ended by a fault of the streamer's: {error!r}")
 
-    async def _serve(self, client: int, said: asyncio.Queue[bytes]) -> None:
-        """Do what a client says, until it is gone."""
+    async def _serve(self, client: int, said: asyncio.Queue[bytes | None]) -> None:
+        """Do what a client says, until it is gone.
+
+        An empty word has it looked whether there is still a connection; one that ended may be asked for anew.
+        """
         try:
-            while payload := await said.get():
+            while (payload := await said.get()) is not None:
                 try:
-                    await self._do(client, messages.decode(payload, messages.FromClient))
+                    if payload:
+                        await self._do(client, messages.decode(payload, messages.FromClient))
                 except ValueError as error:
                     # Malformed messages are values too. A stock streamer would end the session, or itself.
                     self._say(f"client {client}: {str(error)[:300]}")

@@ -123,6 +123,8 @@ class Pace:
 
     #: Above what the viewer measured: he measures no more than he gets.
     _HEADROOM = 1.5
+    #: Less is no measurement: nothing would ever arrive.
+    _LEAST = 10_000.0
     #: What one key frame may take at once.
     _BURST_S = 0.5
     #: Without any word of his a viewer is thought to be frozen; RTCP comes about every second (RFC 3550 section 6.2).
@@ -153,7 +155,7 @@ class Pace:
         """Note what the viewer measured (REMB)."""
         self.heard()
         self._pay()
-        self._rate = bits_per_s
+        self._rate = max(bits_per_s, self._LEAST)
 
     def sent(self, size: int) -> None:
         """Note what was sent, in bytes."""

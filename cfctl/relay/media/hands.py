@@ -14,6 +14,9 @@ from cfctl.wire import webrtc_channels as channels
 #: Slots of a touch screen (Linux' multi-touch protocol type B, as crosvm and QEMU make them).
 _SLOTS = 10
 
+#: Keys, or buttons, that one viewer holds down at once: each is let go of when he leaves.
+_MOST_HELD = 64
+
 _T = TypeVar("_T")
 
 Mode = Literal["one", "shared"]
@@ -75,7 +78,7 @@ class Hands:
     def take(self, viewer: int) -> tuple[list[channels.Input], list[channels.Press]]:
         """Let a viewer control, if he may; return what lets go of all that the one before held."""
         before = self._holder
-        if viewer not in self._may or before == viewer:
+        if viewer not in self._may or before == viewer or self.mode == "shared":
             return [], []
         self._holder = viewer
         return self._let_go(before) if before is not None else ([], [])
@@ -96,22 +99,24 @@ class Hands:
         return self._let_go(viewer)
 
     def input(self, viewer: int, message: channels.Input) -> channels.Input | None:
-        """Return what the device is to be told; None for a finger more than a screen knows."""
+        """Return what the device is to be told; None for a finger or key more than anybody holds down."""
         held = self._held[viewer]
         if isinstance(message, channels.MultiTouch):
             return self._touch(held, message)
+        noted = True
         if isinstance(message, channels.Keyboard):
-            _note(held.keys, message.keycode, down=message.down)
+            noted = _note(held.keys, message.keycode, down=message.down)
         elif isinstance(message, channels.MouseButton):
-            _note(held.buttons, message.button, down=bool(message.down))
+            noted = _note(held.buttons, message.button, down=bool(message.down))
         elif isinstance(message, channels.GamepadKey):
-            _note(held.pads, (message.id, message.button), down=bool(message.down))
-        return message
+            noted = _note(held.pads, (message.id, message.button), down=bool(message.down))
+        return message if noted else None
 
-    def press(self, viewer: int, command: channels.Command) -> None:
-        """Note a button of the device."""
-        if isinstance(command, channels.Press):
-            _note(self._held[viewer].pressed, command.command, down=command.button_state == "down")
+    def press(self, viewer: int, command: channels.Command) -> bool:
+        """Note a button of the device; tell whether it is to be told."""
+        if not isinstance(command, channels.Press):
+            return True
+        return _note(self._held[viewer].pressed, command.command, down=command.button_state == "down")
 
     def _touch(self, held: _Held, message: channels.MultiTouch) -> channels.MultiTouch | None:
         """Give fingers numbers that nobody else's have."""
@@ -156,8 +161,11 @@ class Hands:
         return inputs, presses
 
 
-def _note(held: set[_T], what: _T, *, down: bool) -> None:
-    if down:
+def _note(held: set[_T], what: _T, *, down: bool) -> bool:
+    if not down:
+        held.discard(what)
+    elif len(held) < _MOST_HELD:
         held.add(what)
     else:
-        held.discard(what)
+        return what in held
+    return True

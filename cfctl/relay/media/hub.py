@@ -46,14 +46,18 @@ _RETRY_S = (0.5, 10.0)
 #: Between two requests for a key frame, of viewers who come, and of those who are slow.
 _KEY_S, _SLOW_KEY_S = 0.3, 2.0
 
-#: Each costs a connection, and the sending of every frame.
+#: Each costs a connection, and the sending of every frame. Those who only look leave room for those who may control.
 _MOST_VIEWERS = 64
+_MOST_LOOKERS = 48
 
 #: How old a picture in a list may be.
 _PICTURE_S = 4.0
 
 #: Beyond the viewers' own: what devices say on these channels is for all, and the last of it for those who come.
 _SHARED = (channels.SENSORS, channels.LIGHTS)
+
+#: Kinds of events that are kept; a stock streamer has seven, and one for each display.
+_MOST_EVENTS = 64
 
 #: What those who control may send on channels that nobody reads here.
 _PASSED = {channels.KML, channels.GPX}
@@ -104,14 +108,23 @@ class Hub:
 
     # -- viewers -------------------------------------------------------------------------------------------
 
-    def watch(self, name: str, *, may_control: bool, told: Callable[[bytes], None]) -> Viewer:
+    def watch(
+        self,
+        name: str,
+        *,
+        may_control: bool,
+        told: Callable[[bytes], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> Viewer:
         """Return a new viewer; the signalling goes on with him.
 
+        :param lost: called when he is gone: nothing that is said for him then is heard.
         :raises RelayBusy: if there are as many as may be.
         """
-        if len(self._viewers) >= _MOST_VIEWERS:
-            raise RelayBusy(f"{_MOST_VIEWERS} look at the device", None, "Close some of its pages.")
-        viewer = Viewer(next(self._ids), name, self, self._servers(), told)
+        lookers = sum(not self._hands.may(one) for one in self._viewers)
+        if len(self._viewers) >= _MOST_VIEWERS or (not may_control and lookers >= _MOST_LOOKERS):
+            raise RelayBusy(f"{len(self._viewers)} look at the device", None, "Close some of its pages.")
+        viewer = Viewer(next(self._ids), name, self, self._servers(), told, lost)
         self._viewers[viewer.id] = viewer
         self._hands.enter(viewer.id, may_control=may_control)
         self._wanted()
@@ -179,11 +192,17 @@ class Hub:
                     stream.restarted()
                 self._sources.restarted()
                 await upstream.run()
-            except (LookupError, ConnectionError) as exc:
+            except (LookupError, ConnectionError, TooMany) as exc:
                 log.info("no connection to the device: %s", exc)
+            except Exception:
+                # Whoever looks has nobody else who would try again.
+                log.exception("the connection to the device")
             finally:
-                self._connected.clear()
-                self._upstream = None
+                # Its end takes a while, in which another one may have begun.
+                if self._upstream is upstream:
+                    self._connected.clear()
+                    self._upstream = None
+                    self._interrupted()
             if upstream is not None and upstream.connected.is_set():
                 delay = _RETRY_S[0]
             if upstream is not None and upstream.refused:
@@ -193,6 +212,17 @@ class Hub:
                     await self._there.wait()
             self._there.clear()
             delay = min(2 * delay, _RETRY_S[1])
+
+    def _interrupted(self) -> None:
+        """Begin anew: nothing of the next connection is shown before its first key frame, it may begin amid a frame.
+
+        The device tells again what it has said.
+        """
+        self._events.clear()
+        self._shared.clear()
+        for viewer in self._viewers.values():
+            for stream_id in self._streams:
+                viewer.broken(stream_id)
 
     def returned(self) -> None:
         """Note that the device's streamer is there again."""
@@ -218,7 +248,11 @@ class Hub:
             return
         stream.wanted += 1
         if stream.asking is not None:
-            return
+            if slow or not stream.asking_slowly:
+                return
+            # Nobody waits for those who are slow.
+            stream.asking.cancel()
+        stream.asking_slowly = slow
         passed = time.monotonic() - stream.asked_at
         wait = max(0.0, (_SLOW_KEY_S if slow else _KEY_S) - passed)
         stream.asking = asyncio.get_running_loop().call_later(wait, self._ask, stream_id, stream)
@@ -267,6 +301,9 @@ class Hub:
         for stream_id in set(self._streams) - set(streams):
             self.track_went(stream_id)
         self._connected.set()
+        for label in _SHARED:
+            if any(viewer.has(label) for viewer in self._viewers.values()):
+                self._open_shared(label)
 
     def track_went(self, stream_id: str) -> None:
         """Note that one is no more."""
@@ -302,7 +339,12 @@ class Hub:
         """Pass on what the device says."""
         if label == channels.CONTROL:
             event = channels.read_event(data)
-            self._events[channels.kind_of(event)] = data
+            kind = channels.kind_of(event)
+            # The latest is the last that is told: a camera that was stopped may run again.
+            self._events.pop(kind, None)
+            if len(self._events) >= _MOST_EVENTS:
+                del self._events[next(iter(self._events))]
+            self._events[kind] = data
         elif label in _SHARED:
             self._shared[label] = data
         for viewer in self._viewers.values():
@@ -321,8 +363,16 @@ class Hub:
         elif label in _SHARED:
             if label in self._shared:
                 viewer.send(label, self._shared[label])
-            if self._upstream is not None:
-                self._upstream.open(label)
+            self._open_shared(label)
+
+    def closed(self, viewer: Viewer, label: str) -> None:
+        """End what went over a channel that a viewer has closed."""
+        if label in _STREAMS:
+            self._end_lane(viewer.id, label)
+
+    def _open_shared(self, label: str) -> None:
+        if self._upstream is not None:
+            self._upstream.open(label)
 
     def heard(self, viewer: Viewer, label: str, data: bytes | str) -> None:
         """Do what a viewer wants, if he may."""
@@ -351,8 +401,8 @@ class Hub:
                 self._send(label, channels.write(message))
         elif label == channels.CONTROL:
             command = channels.read_command(data)
-            self._hands.press(viewer.id, command)
-            self._send(label, channels.write(command))
+            if self._hands.press(viewer.id, command):
+                self._send(label, channels.write(command))
         elif label == channels.SENSORS:
             self._send(label, channels.write_angles(*channels.read_angles(data)))
         elif label == channels.LOCATION:
@@ -469,7 +519,8 @@ class Hub:
             self._send(channels.CONTROL, channels.write(press))
 
     def _send(self, label: str, data: bytes | str) -> None:
-        if self._upstream is not None:
+        # Input that comes late is worth nothing: a finger that was down when the device was away is no finger now.
+        if self._upstream is not None and (label != channels.INPUT or self._upstream.connected.is_set()):
             self._upstream.send(label, data)
 
     def _tell_hands(self) -> None:

@@ -7,7 +7,6 @@ each heard what the others were told. No display is taken by such a connection: 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -43,8 +42,12 @@ class Lane:
         self._task = asyncio.create_task(self._run(self._upstream))
 
     async def _run(self, upstream: Upstream) -> None:
-        with contextlib.suppress(ConnectionError):
+        try:
             await upstream.run()
+        except ConnectionError as exc:
+            log.info("a stream of a viewer's: %s", exc)
+        except Exception:
+            log.exception("a stream of a viewer's")
         self._upstream = None
         self._ended()
 
@@ -61,6 +64,9 @@ class Lane:
         """End it."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._upstream is not None:
+            # It may not have begun: then nothing of it has ended.
+            await self._upstream.close()
 
     # -- what the device does --------------------------------------------------------------------------------
 

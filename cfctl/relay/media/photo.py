@@ -5,7 +5,7 @@ Two viewers' pieces would be one broken photograph to the device; so would the p
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cfctl.wire.webrtc_channels import PHOTO_END
@@ -14,19 +14,24 @@ from cfctl.wire.webrtc_messages import MalformedMessage
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-#: Of one photograph; those of phones have some megabytes.
+#: Of one photograph; those of phones have some megabytes, and come in pieces of 64 KiB.
 _LARGEST = 16 << 20
-
-#: Pieces of one, of which each costs us something whatever is in it; pages send 16 KiB and more at once.
 _MOST_PIECES = 4096
+
+
+@dataclass
+class _Begun:
+    """One that has begun."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
 
 
 class Photos:
     """What several viewers have sent of their photographs."""
 
     def __init__(self) -> None:
-        self._pieces: dict[Hashable, list[bytes]] = {}
-        self._sizes: Counter[Hashable] = Counter()
+        self._begun: dict[Hashable, _Begun] = {}
 
     def take(self, viewer: Hashable, data: bytes | str) -> list[bytes]:
         """Take a piece; return the whole photograph with its end, once it is there, else nothing.
@@ -38,18 +43,16 @@ class Photos:
                 raise MalformedMessage("photographs are binary")
             data = PHOTO_END
         if data == PHOTO_END:
-            pieces = self._pieces.get(viewer, [])
-            self.forget(viewer)
+            pieces = self._begun.pop(viewer, _Begun()).pieces
             return [*pieces, PHOTO_END] if pieces else []
-        pieces = self._pieces.setdefault(viewer, [])
-        self._sizes[viewer] += len(data)
-        if self._sizes[viewer] > _LARGEST or len(pieces) >= _MOST_PIECES:
+        begun = self._begun.setdefault(viewer, _Begun())
+        if begun.size + len(data) > _LARGEST or len(begun.pieces) >= _MOST_PIECES:
             self.forget(viewer)
             raise MalformedMessage(f"a photograph of more than {_LARGEST} bytes, or {_MOST_PIECES} pieces")
-        pieces.append(data)
+        begun.pieces.append(data)
+        begun.size += len(data)
         return []
 
     def forget(self, viewer: Hashable) -> None:
         """Forget what a viewer has begun."""
-        self._pieces.pop(viewer, None)
-        self._sizes.pop(viewer, None)
+        self._begun.pop(viewer, None)

@@ -8,6 +8,8 @@ at the mark on the last packet of a frame (RFC 7741 section 4.1).
 from __future__ import annotations
 
 import asyncio
+import struct
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from aioice import ice
@@ -20,6 +22,7 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
     rtcrtpreceiver,
+    rtcrtpsender,
 )
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import (
@@ -31,6 +34,7 @@ from aiortc.rtp import (
     unpack_remb_fci,
 )
 from aiortc.sdp import SessionDescription
+from aiortc.utils import uint16_add, uint16_gt
 from msgspec import UNSET
 
 from cfctl.relay.media.frames import Frame, is_vp8_key
@@ -45,6 +49,13 @@ if TYPE_CHECKING:
     from cfctl.wire.webrtc_messages import IceServer
 
 _LOOPBACK = "127.0.0.1"
+
+#: How long a packet that was lost is waited for: a retransmission takes one round trip.
+_LOST_S = 0.3
+
+#: Packets that can be sent once more: what 15 Mbit/s are in half a second, and a key frame as a whole. aiortc itself
+#: has 128, which is less than many a key frame.
+_AGAIN = 1024
 
 #: Connections on their way to their end.
 _closing: set[asyncio.Future[None]] = set()
@@ -61,18 +72,54 @@ class _Frames(JitterFrame):
 
 
 class _Prompt(JitterBuffer):
-    """Lets a frame of video go as soon as its last packet is there."""
+    """Lets a frame of video go as soon as its last packet is there, and gives up one that never will be whole."""
+
+    #: Another one in tests.
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, capacity: int, prefetch: int = 0, is_video: bool = False) -> None:  # noqa: FBT001, FBT002
+        super().__init__(capacity, prefetch, is_video)
+        self._newest: int | None = None
+        #: Packets from the first one on that lack none between them.
+        self._whole = 0
+        #: The packet that is missed, and since when.
+        self._missed: tuple[int, float] | None = None
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        lost, frame = super().add(packet)
+        if not self._is_video:
+            return lost, frame
+        if lost or self._newest is None or uint16_gt(packet.sequence_number, self._newest):
+            self._newest = packet.sequence_number
+        if frame is not None or lost or not self._overdue():
+            return lost, frame
+        # aiortc would wait for as many packets more as its buffer has places: minutes, on a screen that stands still.
+        if self.smart_remove(self._whole + 1):
+            self._origin = uint16_add(self._newest, 1)
+        self._missed = None
+        return True, self._remove_frame(packet.sequence_number)
+
+    def _overdue(self) -> bool:
+        """Tell whether a packet is missed for longer than a retransmission takes."""
+        first = uint16_add(cast(int, self._origin), self._whole)
+        if not uint16_gt(cast(int, self._newest), first):
+            self._missed = None
+            return False
+        if self._missed is None or self._missed[0] != first:
+            self._missed = first, self.clock()
+        return self.clock() - self._missed[1] > _LOST_S
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
         if not self._is_video:
             return super()._remove_frame(sequence_number)
         frames: list[tuple[bytes, int]] = []
         packets: list[Any] = []
-        complete = 0
+        complete = self._whole = 0
         for count in range(self.capacity):
             packet: RtpPacket | None = self._packets[(cast(int, self._origin) + count) % self._capacity]
             if packet is None:
                 break
+            self._whole = count + 1
             if packets and packet.timestamp != packets[0].timestamp:
                 frames.append((b"".join(one._data for one in packets), packets[0].timestamp))
                 packets, complete = [], count
@@ -82,6 +129,7 @@ class _Prompt(JitterBuffer):
                 packets, complete = [], count + 1
         if complete:
             self.remove(complete)
+            self._whole -= complete
         frames = [frame for frame in frames if frame[0]]
         return _Frames(frames) if frames else None
 
@@ -105,6 +153,7 @@ def install() -> None:
     parts = cast(Any, rtcrtpreceiver)
     parts.get_decoder = _PassThrough
     parts.JitterBuffer = _Prompt
+    cast(Any, rtcrtpsender).RTP_HISTORY_SIZE = _AGAIN
     addresses = ice.get_host_addresses
 
     def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001  aioice's own signature
@@ -208,7 +257,7 @@ def watch_sender(
         elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
             try:
                 bitrate, ssrcs = unpack_remb_fci(packet.fci)
-            except ValueError:
+            except (ValueError, struct.error):
                 return
             if sender._ssrc in ssrcs:
                 measured(bitrate)

@@ -27,6 +27,7 @@ class Stream:
         self.asked = 0
         self.asked_at = 0.0
         self.asking: asyncio.TimerHandle | None = None
+        self.asking_slowly = False
         self.last_key: Frame | None = None
 
     def restarted(self) -> None:

@@ -32,8 +32,15 @@ log = logging.getLogger(__name__)
 #: From request-offer to a connection.
 CONNECT_S = 15.0
 
+#: Of one connection: each is tried with every address of this host's.
+_MOST_CANDIDATES = 100
+
 #: Bytes that wait for a device on one data channel: a photograph, or what adb sends ahead.
 _MOST_WAITING = 32 << 20
+
+#: Messages that wait until a data channel is open, and their bytes: a photograph with its end.
+_MOST_EARLY = 4097
+_MOST_EARLY_BYTES = 17 << 20
 
 
 class Speaker(Protocol):
@@ -98,8 +105,10 @@ class Upstream:
         self._tracks: dict[str, tuple[RTCRtpTransceiver, rtc.Receiving]] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._waiting: dict[str, list[bytes | str]] = {}
+        self._early: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._brought: dict[str, FanTrack | None] = {}
+        self._candidates_heard = 0
         self._describing = asyncio.Lock()
         self._offering = asyncio.Lock()
         self._agreed = asyncio.Event()
@@ -183,6 +192,9 @@ class Upstream:
                 await pc.setRemoteDescription(RTCSessionDescription(found.sdp, "answer"))
                 self._agreed.set()
             elif isinstance(found, messages.DeviceCandidate) and pc.remoteDescription is not None:
+                self._candidates_heard += 1
+                if self._candidates_heard > _MOST_CANDIDATES:
+                    return
                 # What is no candidate raises several kinds of errors, none of which is ours.
                 candidate = candidate_from_sdp(found.candidate.partition(":")[2])
                 candidate.sdpMid, candidate.sdpMLineIndex = found.mid, found.mline_index
@@ -307,6 +319,7 @@ class Upstream:
         self._channels[channel.label] = channel
 
         def opened() -> None:
+            self._early.pop(channel.label, None)
             for message in self._waiting.pop(channel.label, []):
                 channel.send(message)
 
@@ -337,7 +350,10 @@ class Upstream:
                 return False
             channel.send(data)
             return True
-        if len(waiting := self._waiting.setdefault(label, [])) < 256:
+        waiting = self._waiting.setdefault(label, [])
+        size = self._early.get(label, 0) + len(data)
+        if len(waiting) < _MOST_EARLY and size <= _MOST_EARLY_BYTES:
             waiting.append(data)
+            self._early[label] = size
             return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,9 @@ _MOST_WAITING = 1 << 20
 #: Of one stream (adb, Bluetooth), of which nothing may be left out; who is further behind has it ended.
 _MOST_STREAMED = 32 << 20
 
+#: Of one connection: each is tried with every address of this host's. A browser has some for each of its own.
+_MOST_CANDIDATES = 100
+
 #: From the offer to a connection; a page that never answers is given up.
 _CONNECT_S = 30.0
 
@@ -54,6 +58,9 @@ class Watched(Protocol):
     def opened(self, viewer: Viewer, label: str) -> None:
         """Note a data channel that a viewer has opened."""
 
+    def closed(self, viewer: Viewer, label: str) -> None:
+        """Note that a data channel of a viewer's is closed, or another one stands in its place."""
+
     def brought(self, viewer: Viewer, kinds: set[str]) -> None:
         """Note the microphone (audio) and camera (video) that a viewer has now."""
 
@@ -70,10 +77,17 @@ class Viewer:
     :param id: names it to the others.
     :param name: who it is, for people.
     :param told: called with each payload of the signalling that goes to it.
+    :param lost: called when it is gone, whoever ended it.
     """
 
     def __init__(
-        self, id_: int, name: str, watched: Watched, servers: Iterable[IceServer], told: Callable[[bytes], None]
+        self,
+        id_: int,
+        name: str,
+        watched: Watched,
+        servers: Iterable[IceServer],
+        told: Callable[[bytes], None],
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = id_
         self.name = name
@@ -86,12 +100,16 @@ class Viewer:
         self._tracks: dict[str, FanTrack] = {}
         self._channels: dict[str, RTCDataChannel] = {}
         self._candidates: list[messages.Candidate] = []
+        self._candidates_heard = 0
         self._brings: dict[str, rtc.Receiving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = True
         self._again = False
         self._deadline: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run())
+        self._lost = lost
+        # One that is ended before it has begun runs no ``finally``.
+        self._task.add_done_callback(self._over)
 
     @property
     def buffers(self) -> dict[str, Buffer]:
@@ -122,6 +140,10 @@ class Viewer:
         """Be gone."""
         self._task.cancel()
 
+    def _over(self, _: asyncio.Task[None]) -> None:
+        self._watched.left(self)
+        self._lost()
+
     async def wait(self) -> None:
         """Wait until it is gone."""
         await asyncio.gather(self._task, return_exceptions=True)
@@ -143,11 +165,10 @@ class Viewer:
         """Offer what there is now."""
         if self._pc is None:
             return
-        try:
+        self._again = True
+        # Where there is no room, there is more to be done, after which it is looked what has changed.
+        with contextlib.suppress(asyncio.QueueFull):
             self._said.put_nowait(None)
-        except asyncio.QueueFull:
-            # He says more than can be heard, and is not to be waited for: there are others.
-            self.leave()
 
     def send(self, label: str, data: bytes | str) -> None:
         """Send on a data channel, if it is open and the viewer reads."""
@@ -191,6 +212,7 @@ class Viewer:
                 found = await self._said.get()
                 try:
                     await self._do(found)
+                    await self._offer_changes()
                 except asyncio.CancelledError:
                     raise
                 except Exception as exc:  # noqa: BLE001  whatever aiortc finds in what a viewer wrote
@@ -206,16 +228,19 @@ class Viewer:
                 await rtc.closed(self._pc)
 
     async def _do(self, found: messages.FromClient | None) -> None:
+        if found is None:
+            return
         if isinstance(found, messages.RequestOffer):
             await self._begin()
-        elif found is None:
-            await self._offer_changes()
         elif isinstance(found, messages.Answer):
             await self._take_answer(found)
         elif isinstance(found, messages.ClientCandidate):
+            self._candidates_heard += 1
+            if self._candidates_heard > _MOST_CANDIDATES:
+                return
             if self._pc is not None and self._pc.remoteDescription is not None:
                 await self._add(found.candidate)
-            elif len(self._candidates) < 100:
+            else:
                 self._candidates.append(found.candidate)
         elif isinstance(found, messages.Offer):
             await self._take_offer(found)
@@ -229,8 +254,11 @@ class Viewer:
             before.remove_all_listeners()
             await rtc.closed(before)
         self._tracks.clear()
+        for label in list(self._channels):
+            self._watched.closed(self, label)
         self._channels.clear()
         self._candidates.clear()
+        self._candidates_heard = 0
         self._brings.clear()
         self._watched.brought(self, set())
         await self._watched.ready()
@@ -241,6 +269,7 @@ class Viewer:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(_CONNECT_S, self._too_late, pc)
+        self._again = False
         self._add_tracks()
         self._take(pc.createDataChannel(CONTROL))
         await self._offer(pc)
@@ -308,11 +337,11 @@ class Viewer:
         self._told(encode(messages.Offer(pc.localDescription.sdp)))
 
     async def _offer_changes(self) -> None:
-        """Offer again, one at a time."""
-        if self._pc is None or not self._answered:
-            self._again = True
-        elif self._add_tracks():
-            await self._offer(self._pc)
+        """Offer again, if there is anything new, and once the last offer is answered."""
+        if self._again and self._pc is not None and self._answered:
+            self._again = False
+            if self._add_tracks():
+                await self._offer(self._pc)
 
     async def _take_answer(self, answer: messages.Answer) -> None:
         if self._pc is None or self._answered:
@@ -322,9 +351,6 @@ class Viewer:
         waiting, self._candidates = self._candidates, []
         for candidate in waiting:
             await self._add(candidate)
-        if self._again:
-            self._again = False
-            await self._offer_changes()
 
     async def _take_offer(self, offer: messages.Offer) -> None:
         """Answer a viewer who brings, or takes away, a microphone or camera."""
@@ -402,6 +428,8 @@ class Viewer:
 
     def _take(self, channel: RTCDataChannel) -> None:
         label = channel.label
+        if label in self._channels:
+            self._watched.closed(self, label)
         if len(self._channels) >= 32:
             return
         self._channels[label] = channel
@@ -410,7 +438,9 @@ class Viewer:
             # An exception here would end the whole connection (aiortc).
             try:
                 self.pace.heard()
-                self._watched.heard(self, label, data)
+                # Of one that was closed something may still be on its way.
+                if self._channels.get(label) is channel:
+                    self._watched.heard(self, label, data)
             except Exception:
                 log.exception("viewer %d on %s", self.id, label)
 
@@ -420,7 +450,13 @@ class Viewer:
             except Exception:
                 log.exception("viewer %d opens %s", self.id, label)
 
+        def closed() -> None:
+            if self._channels.get(label) is channel:
+                del self._channels[label]
+                self._watched.closed(self, label)
+
         channel.on("message", heard)
+        channel.on("close", closed)
         if channel.readyState == "open":
             opened()
         else:

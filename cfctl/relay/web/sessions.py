@@ -77,7 +77,7 @@ def talk(
     if not direct:
         # The relay outlives the device's streamer: a viewer stays.
         return screens.hub(screen.streamer).watch(
-            caller.user.name, may_control=caller.role >= Role.OPERATOR, told=told
+            caller.user.name, may_control=caller.role >= Role.OPERATOR, told=told, lost=lost
         )
     try:
         return screen.streamer.enter(told, lost)

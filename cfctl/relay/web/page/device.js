@@ -2,6 +2,7 @@
 
 import { json } from "./ask.js";
 import { failed, say, show } from "./page.js";
+import { bringing } from "./bring.js";
 import { sit } from "./console.js";
 import { listen } from "./hands.js";
 import { typeText } from "./keys.js";
@@ -25,6 +26,7 @@ export function showDevice(name) {
   let wanted = 0;
   let mine = false;
   let may = false;
+  let free = false;
   let live = false;
   let over = false;
   part("name").textContent = name;
@@ -73,7 +75,7 @@ export function showDevice(name) {
   }
   // What touches the device is of use only to whoever may, and while it is there.
   function buttons() {
-    for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste")) {
+    for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste, #microphone, #camera")) {
       button.disabled = !(may && live);
       button.title = live && !may ? "This link or token may only look." : "";
     }
@@ -90,6 +92,7 @@ export function showDevice(name) {
     mouse: () => Boolean(session.info.mouse_enabled),
   };
   const send = (message) => session.send("input-channel", message);
+  const media = bringing(session, part, say, () => mine || free);
   const hands = listen(screen, view, send);
 
   // -- the picture --
@@ -142,7 +145,7 @@ export function showDevice(name) {
 
   session.addEventListener("hands", ({ detail: state }) => {
     mine = state.may && (state.mode === "shared" || state.holder === state.you);
-    const free = state.may && state.mode === "one" && state.holder === null;
+    free = state.may && state.mode === "one" && state.holder === null;
     const others = state.viewers === 1 ? "" : `, ${state.viewers} look`;
     let who = "You look";
     if (mine) who = "You control";
@@ -153,6 +156,7 @@ export function showDevice(name) {
     part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
     screen.classList.toggle("mine", mine || free);
     may = state.may;
+    if (!mine && !free) media.taken();
     buttons();
   });
   part("take").addEventListener("click", () => session.send("cfctl-control", { type: "take" }));
@@ -284,6 +288,7 @@ export function showDevice(name) {
     over = true;
     clearTimeout(watching);
     hands.end();
+    media.end();
     seat?.end();
     session.end();
     watcher.disconnect();

@@ -17,6 +17,11 @@ export class Session extends EventTarget {
   #ping = 0;
   #over = false;
   #work = Promise.resolve();
+  #say = () => {};
+  // What goes to the device as well, by its kind: tracks, the transceivers that carry them, and whether that is agreed.
+  #brought = new Map();
+  #carriers = new Map();
+  #owed = false;
 
   // `there` tells whether the device has a screen now: only then it is worth trying.
   constructor(id, there) {
@@ -46,6 +51,21 @@ export class Session extends EventTarget {
     return true;
   }
 
+  // Sends a microphone ("audio") or camera ("video") to the device, in this connection and those to come; null ends it.
+  bring(kind, track) {
+    if (track) this.#brought.set(kind, track);
+    else this.#brought.delete(kind);
+    const peer = this.#peer;
+    if (peer) this.#then(peer, () => this.#propose(peer));
+  }
+
+  // One thing after the other: descriptions that cross each other are nobody's.
+  #then(peer, work) {
+    this.#work = this.#work.then(work).catch((error) => {
+      if (peer === this.#peer) this.#again(error.message);
+    });
+  }
+
   #tell(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
@@ -56,6 +76,8 @@ export class Session extends EventTarget {
     this.#peer?.close();
     this.#socket = this.#peer = null;
     this.#channels.clear();
+    this.#carriers.clear();
+    this.#owed = false;
   }
 
   #again(why) {
@@ -93,7 +115,7 @@ export class Session extends EventTarget {
       iceServers: config.ice_servers,
       iceTransportPolicy: relayOnly ? "relay" : "all",
     });
-    const say = (message) => {
+    const say = this.#say = (message) => {
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
     };
     socket.onopen = () => say({ type: "request-offer" });
@@ -102,9 +124,7 @@ export class Session extends EventTarget {
       if (frame.device_info) this.info = frame.device_info;
       else if (frame.error) this.#again(frame.error);
       else if (frame.payload && peer === this.#peer) {
-        this.#work = this.#work.then(() => this.#hear(peer, frame.payload, say)).catch((error) => {
-          if (peer === this.#peer) this.#again(error.message);
-        });
+        this.#then(peer, () => this.#hear(peer, frame.payload));
       }
     };
     socket.onclose = () => {
@@ -131,7 +151,7 @@ export class Session extends EventTarget {
     this.#ping = setInterval(() => this.send("cfctl-control", { type: "ping", at: performance.now() }), PING_MS);
   }
 
-  async #hear(peer, payload, say) {
+  async #hear(peer, payload) {
     if (peer !== this.#peer) return;
     if (payload.type === "offer") {
       await peer.setRemoteDescription({ type: "offer", sdp: payload.sdp });
@@ -141,7 +161,12 @@ export class Session extends EventTarget {
         }
       }
       await peer.setLocalDescription(await peer.createAnswer());
-      say({ type: "answer", sdp: peer.localDescription.sdp });
+      this.#say({ type: "answer", sdp: peer.localDescription.sdp });
+      await this.#propose(peer);
+    } else if (payload.type === "answer") {
+      await peer.setRemoteDescription({ type: "answer", sdp: payload.sdp });
+      this.#owed = false;
+      await this.#propose(peer);
     } else if (payload.type === "ice-candidate") {
       await peer.addIceCandidate({
         candidate: payload.candidate, sdpMid: payload.mid, sdpMLineIndex: payload.mLineIndex,
@@ -149,6 +174,32 @@ export class Session extends EventTarget {
     } else if (payload.type === "error") {
       throw new Error(payload.error);
     }
+  }
+
+  // Offers what is brought, if that is not agreed upon. An offer of the relay's that crosses ours goes first.
+  async #propose(peer) {
+    if (peer !== this.#peer || peer.signalingState !== "stable" || !peer.remoteDescription) return;
+    for (const kind of ["audio", "video"]) if (await this.#carry(peer, kind)) this.#owed = true;
+    if (!this.#owed) return;
+    await peer.setLocalDescription();
+    this.#say({ type: "offer", sdp: peer.localDescription.sdp });
+  }
+
+  // The device sends on the same line: it is one for both directions, and the same one whenever there is something.
+  async #carry(peer, kind) {
+    const track = this.#brought.get(kind) ?? null;
+    const carrier = this.#carriers.get(kind);
+    if ((carrier?.sender.track ?? null) === track) return false;
+    if (carrier) {
+      await carrier.sender.replaceTrack(track);
+      const hears = carrier.direction === "sendrecv" || carrier.direction === "recvonly";
+      if (track) carrier.direction = hears ? "sendrecv" : "sendonly";
+      else carrier.direction = hears ? "recvonly" : "inactive";
+    } else {
+      const sender = peer.addTrack(track);
+      this.#carriers.set(kind, peer.getTransceivers().find((one) => one.sender === sender));
+    }
+    return true;
   }
 
   #take(channel) {
