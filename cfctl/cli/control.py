@@ -113,8 +113,13 @@ def _listed(target: str) -> Answer:
     def show() -> None:
         print(f"The VM manager of {target} is {found.manager.called}.")
         for row in rows:
-            mark = "" if row["can"] else f"  (not here: {row['why_not']})"
-            print(f"  {row['usage']:<34} {row['summary']}{mark}")
+            if row["can"]:
+                print(f"  {row['usage']:<34} {row['summary']}")
+        for why in dict.fromkeys(row["why_not"] for row in rows if not row["can"]):
+            print(f"not here: {why}")
+            for row in rows:
+                if row["why_not"] == why:
+                    print(f"  {row['usage']:<34} {row['summary']}")
 
     return Answer({"target": target, "vm_manager": found.manager.value, "operations": rows}, show)
 

@@ -139,13 +139,17 @@ def _ports(text: str) -> tuple[int, int]:
 def _tell(document: dict[str, Any]) -> None:
     """Say to people what the relay does."""
     if document["event"] == "listening":
-        print(f"{document['what']:<8} {document['address']}", flush=True)
+        print(f"{document['what']:<9} {document['address']}", flush=True)
         if "fingerprint" in document:
-            print(f"         certificate SHA-256 {document['fingerprint']}", flush=True)
+            print(f"          certificate SHA-256 {document['fingerprint']}", flush=True)
     elif document["event"] == "error":
         print(document["error"]["brief"], flush=True)
     elif document["event"] == "leaving":
         print(f"Leaving; open calls: {document['calls']}", flush=True)
+
+
+#: What `relay status` counts, and what one of it is called.
+_COUNTED = {"connections": "connection", "calls": "call", "children": "program", "tokens": "token"}
 
 
 @verb(app, "status")
@@ -173,11 +177,10 @@ def status(*, own: Own = False) -> Answer:
     def show() -> None:
         print(f"running since {document['started_at']} as {document['user']}, pid {document['pid']}")
         for listener in document["listeners"]:
-            print(f"{listener['what']:<8} {listener['address']}")
+            print(f"{listener['what']:<9} {listener['address']}")
             if "fingerprint" in listener:
-                print(f"         certificate SHA-256 {listener['fingerprint']}")
-        counted = ", ".join(f"{document[what]} {what}" for what in ("connections", "calls", "children", "tokens"))
-        print(counted)
+                print(f"          certificate SHA-256 {listener['fingerprint']}")
+        print(", ".join(f"{document[what]} {one}{'s' * (document[what] != 1)}" for what, one in _COUNTED.items()))
         if document["refused"]:
             print("refused: " + ", ".join(f"{count} ({why})" for why, count in document["refused"].items()))
 
@@ -218,7 +221,8 @@ def create(
 ) -> Answer:
     """Make a token. Its secret is shown once, and stored nowhere.
 
-    A viewer looks; an operator also stops, restarts, controls and tunnels; an admin also launches.
+    A viewer looks; an operator also stops, restarts, controls and tunnels; an admin also launches and
+    resizes disks.
 
     \b
     Examples:

@@ -85,7 +85,7 @@ class Ways:
             raise NotRunning(
                 f"{target} is {found.document['state']}",
                 None,
-                f"Let it go on: cfctl resume {target}"
+                f"Let it go on: cfctl resume {target.partition('/')[0]}"
                 if found.document["state"] == "suspended"
                 else f"Boot it: cfctl restart {target.partition('/')[0]}",
             )

@@ -34,7 +34,13 @@ async def run(relay: Relay, target: str, args: Sequence[str], *, said: Callable[
     """
     device = await calls.device(relay, target)
     if device["state"] not in ("running", "booting"):
-        raise NotRunning(f"{target} is {device['state']}", None, f"Boot it: cfctl restart {target.partition('/')[0]}")
+        name = target.partition("/")[0]
+        helps = (
+            f"Let it go on: cfctl resume {name}"
+            if device["state"] == "suspended"
+            else f"Boot it: cfctl restart {name}"
+        )
+        raise NotRunning(f"{target} is {device['state']}", None, helps)
     ending = False
 
     def tell(text: str) -> None:

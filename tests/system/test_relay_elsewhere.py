@@ -270,6 +270,7 @@ def test_suspended_and_resumed_from_elsewhere(lab: Lab) -> None:
     assert lab.host.json("status", "farm")["state"] == "suspended"
     asleep = lab.adb("farm", "shell", "true", check=False)
     assert asleep.returncode == 3
+    assert "cfctl --relay lab resume farm" in asleep.stderr
     # Longer than all of the calls around it take.
     time.sleep(max(3.0, 2 * (time.monotonic() - here)))
     stood = time.monotonic() - stood
