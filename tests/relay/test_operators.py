@@ -105,7 +105,9 @@ def test_of_a_relay_by_tls_no_certificate_but_its_own_is_accepted(relay: Relay, 
         assert screen(*where, "--operator-cert", str(none))[0] == 2
 
 
-@pytest.mark.parametrize(("token", "said"), [((), "None was shown."), (("--token", "wrong"), "does not know the one")])
+@pytest.mark.parametrize(
+    ("token", "said"), [((), "None was shown."), (("--token", "wrong"), "does not know the one")]
+)
 def test_what_mends_a_missing_or_wrong_token_is_a_token(token: tuple[str, ...], said: str) -> None:
     with running(web="127.0.0.1:0") as relay:
         status, found = screen("pad-1", "--operator", relay.listeners["web"]["address"], *token)

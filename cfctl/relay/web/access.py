@@ -105,7 +105,11 @@ class Access:
             token = self._store.recognize(secret)
         if token is None:
             self._refused.setdefault(peer, []).append(time.monotonic())
-            raise TokenRefused("The link was used, or is too old." if code else "The relay does not know that token, or it has expired or was revoked.")
+            raise TokenRefused(
+                "The link was used, or is too old."
+                if code
+                else "The relay does not know that token, or it has expired or was revoked."
+            )
         self._forget_old()
         if len(self._sessions) >= _MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
