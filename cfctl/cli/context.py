@@ -59,7 +59,7 @@ def add(
         if pinned is not None:
             certificate.require(shown, pinned, where, name)
         else:
-            _confirm(shown.fingerprint, name, where)
+            _confirm(shown.fingerprint, name, where, token_file)
         context = contexts.Context(name, where, shown.fingerprint, shown.pem, shown.server_name, _token(token_file))
     # A wrong token is better known now.
     sync.run(calls.asked(context, calls.devices))
@@ -68,19 +68,19 @@ def add(
     return Answer(document, lambda: print(f"{name} is known. Look: cfctl --relay {name} ps"))
 
 
-def _confirm(fingerprint: str, name: str, where: str) -> None:
+def _confirm(fingerprint: str, name: str, where: str, token_file: Path | None) -> None:
     """Ask whether a certificate is the right one.
 
     :raises RelayUntrusted: if it is not, or nobody can be asked.
     """
-    print(f"The relay at {where} shows a certificate with the SHA-256\n  {fingerprint}", file=sys.stderr)
     if not sys.stdin.isatty():
         raise RelayUntrusted(
             f"nobody has compared the certificate of the relay at {where}",
             f"Its SHA-256 is {fingerprint}\nNothing was kept.",
             "Compare it with what cfctl relay status shows on its host, and then:\n"
-            f"cfctl context add {name} {where} --fingerprint {fingerprint}",
+            f"cfctl context add {name} {where} --fingerprint {fingerprint} --token-file {token_file or 'FILE'}",
         )
+    print(f"The relay at {where} shows a certificate with the SHA-256\n  {fingerprint}", file=sys.stderr)
     print("Is it the one that cfctl relay status shows on its host? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RelayUntrusted("the certificate was not taken", "Nothing was kept.")

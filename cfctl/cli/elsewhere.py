@@ -38,6 +38,8 @@ _WHY = {
 #: What does instead, where there is more than the relay's host.
 _INSTEAD = {
     "open": "Or open the relay's page (https://HOST:PORT, relay serve --web) and enter your token.",
+    "screen": "Or ask the relay's page with your token: export CFCTL_SCREEN_TOKEN=...\n"
+    "cfctl --relay local screen NAME --png now.png --operator https://HOST:PORT --operator-cert certificate.pem",
 }
 
 #: Verbs that have a twin, as people write them.

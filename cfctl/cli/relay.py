@@ -139,17 +139,25 @@ def _ports(text: str) -> tuple[int, int]:
 def _tell(document: dict[str, Any]) -> None:
     """Say to people what the relay does."""
     if document["event"] == "listening":
-        print(f"{document['what']:<9} {document['address']}", flush=True)
-        if "fingerprint" in document:
-            print(f"          certificate SHA-256 {document['fingerprint']}", flush=True)
+        _listener(document)
+    elif document["event"] == "ready":
+        print("Serving until Ctrl-C; devices run on then. Links to screens: cfctl open NAME", flush=True)
     elif document["event"] == "error":
-        print(document["error"]["brief"], flush=True)
+        error = document["error"]
+        print("\n".join(filter(None, (error["brief"], error["details"], error["resolution"]))), flush=True)
     elif document["event"] == "leaving":
         print(f"Leaving; open calls: {document['calls']}", flush=True)
 
 
 #: What `relay status` counts, and what one of it is called.
 _COUNTED = {"connections": "connection", "calls": "call", "children": "program", "tokens": "token"}
+
+
+def _listener(listener: dict[str, Any]) -> None:
+    """Show where callers are heard."""
+    print(f"{listener['what']:<9} {listener['address']}", flush=True)
+    if "fingerprint" in listener:
+        print(f"{'':<9} certificate SHA-256 {listener['fingerprint']}", flush=True)
 
 
 @verb(app, "status")
@@ -177,9 +185,7 @@ def status(*, own: Own = False) -> Answer:
     def show() -> None:
         print(f"running since {document['started_at']} as {document['user']}, pid {document['pid']}")
         for listener in document["listeners"]:
-            print(f"{listener['what']:<9} {listener['address']}")
-            if "fingerprint" in listener:
-                print(f"          certificate SHA-256 {listener['fingerprint']}")
+            _listener(listener)
         print(", ".join(f"{document[what]} {one}{'s' * (document[what] != 1)}" for what, one in _COUNTED.items()))
         if document["refused"]:
             print("refused: " + ", ".join(f"{count} ({why})" for why, count in document["refused"].items()))

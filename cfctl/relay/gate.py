@@ -17,7 +17,7 @@ from cfctl.errors import CfctlError, NotAllowed, RelayBusy, RelayLeaving, TokenR
 from cfctl.relay import caller as callers
 from cfctl.relay import people
 from cfctl.relay.caller import Caller
-from cfctl.relay.roles import RULES, Rule, word
+from cfctl.relay.roles import RULES, Rule, named, word
 from cfctl.wire import errors as wire
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Gate(grpc.aio.ServerInterceptor):
             raise NotAllowed(f"{call.method} is for callers on the relay's own host", None, "Log in there first.")
         if caller.role < call.rule.role:
             raise NotAllowed(
-                f"the role {word(caller.role)} may not do that: {call.method.rpartition('/')[2]}",
+                f"the role {word(caller.role)} may not do that: {named(call.method)}",
                 f"It takes the role {word(call.rule.role)}.",
                 "Have a token with that role made, on the relay's host: "
                 f"cfctl relay token create --role {word(call.rule.role)}",

@@ -66,6 +66,13 @@ OPERATIONS = {
 }
 
 
+def named(method: str) -> str:
+    """Return what a method does, in the words of the command line."""
+    last = method.rpartition("/")[2]
+    words = {"Open": "adb and the console", **{key: value.replace(".", " ") for key, value in OPERATIONS.items()}}
+    return words.get(last, last.lower())
+
+
 def _operating(name: str) -> Rule:
     """Return the rule of an operation: its role stands in the table; more than a look is an action."""
     level = Role(TABLE[name].role)

@@ -46,7 +46,9 @@ def fetch(where: str) -> Shown:
         with socket.create_connection((host, port), _SECONDS) as plain, context.wrap_socket(plain) as tls:
             der = tls.getpeercert(binary_form=True)
     except ssl.SSLError as exc:
-        raise RelayUnreachable(where, f"What listens there does not speak TLS as a relay does: {exc.reason}") from exc
+        raise RelayUnreachable(
+            where, f"What listens there does not speak TLS as a relay does: {exc.reason or exc}"
+        ) from exc
     except TimeoutError as exc:
         raise RelayUnreachable(where, f"It did not answer within {_SECONDS:g} s.") from exc
     except OSError as exc:

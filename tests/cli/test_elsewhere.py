@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,44 @@ def test_a_link_is_made_on_the_relay_s_host(capsys: pytest.CaptureFixture[str]) 
     assert "cfctl open is not done through a relay" in said
     assert "whatever becomes of the token that asked for it" in said
     assert "enter your token" in said
+
+
+def test_nobody_who_cannot_be_asked_is_asked_and_what_mends_it_is_whole(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that nobody has compared: the command that keeps it has all that was given."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret"))
+    with serving(own(home)) as server:
+        fingerprint = pinned(server).fingerprint
+        assert run(["context", "add", "lab", server.address, "--token-file", "-"]) == 1
+    said = capsys.readouterr().err
+    assert f"cfctl context add lab {server.address} --fingerprint {fingerprint} --token-file -" in said
+    assert said.count(fingerprint) == 2
+
+
+def test_what_does_not_speak_tls_is_said_to_be_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret"))
+
+    def hang_up(server: socket.socket) -> None:
+        with server.accept()[0] as client:
+            client.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=hang_up, args=(server,)).start()
+        assert run(["context", "add", "lab", f"127.0.0.1:{server.getsockname()[1]}", "--token-file", "-"]) == 1
+    said = capsys.readouterr().err
+    assert "does not speak TLS" in said
+    assert "None" not in said
+
+
+@pytest.mark.usefixtures("known")
+def test_a_screen_is_looked_at_by_the_relay_s_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--relay", "lab", "screen", "phone", "--stats"]) == 2
+    said = capsys.readouterr().err
+    assert "export CFCTL_SCREEN_TOKEN=" in said
+    assert "cfctl --relay local screen NAME --png now.png --operator https://HOST:PORT" in said
 
 
 @pytest.mark.usefixtures("known")

@@ -145,3 +145,23 @@ def test_an_address_that_is_another_hosts(home: dict[str, str]) -> None:
         "  Cannot assign requested address",
         "  See which addresses this host has: ip -brief address",
     ]
+
+
+def test_people_are_told_where_it_listens_and_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    from cfctl.cli.relay import _tell
+
+    error = {"code": "failed", "brief": "no", "details": "because", "resolution": "Do this: that"}
+    for document in (
+        {"event": "listening", "what": "web", "address": "https://lab:8443", "fingerprint": "ab"},
+        {"event": "listening", "what": "streamers", "address": "/run/streamers.sock"},
+        {"event": "ready"},
+        {"event": "error", "error": error},
+    ):
+        _tell(document)
+    assert capsys.readouterr().out.splitlines() == [
+        "web       https://lab:8443",
+        "          certificate SHA-256 ab",
+        "streamers /run/streamers.sock",
+        "Serving until Ctrl-C; devices run on then. Links to screens: cfctl open NAME",
+        *("no", "because", "Do this: that"),
+    ]

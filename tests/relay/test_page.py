@@ -183,7 +183,9 @@ def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, stre
     enter(page, relay, "viewer")
     watch(page)
     colours(page, 2)
-    expect(page.locator("#hands")).to_contain_text("You look", timeout=_PATIENCE_MS)
+    expect(page.locator("#hands")).to_contain_text("View only", timeout=_PATIENCE_MS)
+    page.locator("#screen").click()
+    expect(page.locator("#status")).to_have_text("This link or token may only look.", timeout=_PATIENCE_MS)
     before = len(streamer.heard("input-channel"))
     page.locator("#screen").focus()
     page.keyboard.press("b")
@@ -192,6 +194,41 @@ def test_whoever_looks_only_touches_nothing(browser: Browser, relay: Relay, stre
     wait(lambda: page.evaluate(stats), "a refusal")
     assert streamer.heard("input-channel")[before:] == []
     context.close()
+
+
+def test_who_touches_what_another_controls_is_told_how(browser: Browser, page: Page, relay: Relay) -> None:
+    with streaming(relay, device_id="pad-4"):
+        watch(page, "pad-4")
+        colours(page, 2)
+        page.locator("#screen").click()
+        expect(page.locator("#hands")).to_contain_text("You control", timeout=_PATIENCE_MS)
+        context = browser.new_context()
+        other = context.new_page()
+        enter(other, relay, "operator")
+        watch(other, "pad-4")
+        expect(other.locator("#hands")).to_contain_text("controls · 2 viewers", timeout=_PATIENCE_MS)
+        other.locator("#screen").click()
+        expect(other.locator("#status")).to_contain_text("Press Take control", timeout=_PATIENCE_MS)
+        other.get_by_role("button", name="Take control").click()
+        expect(other.locator("#hands")).to_contain_text("You control", timeout=_PATIENCE_MS)
+        context.close()
+
+
+def test_what_is_no_address_is_no_device(page: Page) -> None:
+    page.evaluate("location.hash = '#/%'")
+    expect(page.locator("#veil-title")).to_have_text("There is no such device", timeout=_PATIENCE_MS)
+
+
+def test_a_wrong_token_is_said_to_be_wrong(browser: Browser, relay: Relay) -> None:
+    page = browser.new_page()
+    page.goto(relay.listeners["web"]["address"])
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Enter").click()
+    said = "The relay does not know that token, or it has expired or was revoked."
+    expect(page.get_by_role("alert")).to_have_text(said, timeout=_PATIENCE_MS)
+    page.goto(relay.listeners["web"]["address"] + "/enter#code=wrong")
+    expect(page.get_by_role("alert")).to_have_text("The link was used, or is too old.", timeout=_PATIENCE_MS)
+    page.close()
 
 
 def test_a_streamer_that_dies_and_returns(page: Page, relay: Relay) -> None:

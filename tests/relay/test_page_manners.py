@@ -157,6 +157,19 @@ _FOCUS = """() => { const one = document.activeElement; const style = getCompute
   return [one.id || one.textContent.trim(), ring]; }"""
 
 
+def test_on_a_phone_on_its_side_the_device_has_most_of_the_height(
+    browser: Browser, relay: Relay, streamer: Streamer
+) -> None:
+    with opened(browser, relay, viewport={"width": 844, "height": 390}) as page:
+        watch(page)
+        page.wait_for_selector("#stage[data-picture=true]")
+        stage = page.locator("#stage").bounding_box()
+        assert stage is not None
+        assert stage["height"] > 0.7 * 390
+        # What is not written is read out.
+        assert page.get_by_role("button", name="Volume down").is_visible()
+
+
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(
     browser: Browser, relay: Relay, streamer: Streamer
 ) -> None:

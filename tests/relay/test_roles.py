@@ -62,3 +62,10 @@ def test_words() -> None:
 def test_the_table_says_what_the_api_has_calls_for() -> None:
     """So docs/control.md, which is held equal to the table, promises no more and no less than is done."""
     assert {name for name, spec in TABLE.items() if spec.relayed} == set(CALLS)
+
+
+def test_what_a_role_may_not_do_is_called_as_people_type_it() -> None:
+    words = {"/cfctl.v1.Control/GetBalloon": "balloon stats", "/cfctl.v1.Tunnel/Open": "adb and the console"}
+    assert {method: roles.named(method) for method in words} == words
+    assert roles.named("/cfctl.v1.Devices/Launch") == "launch"
+    assert all(roles.named(method).islower() for method in RULES)

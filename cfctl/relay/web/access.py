@@ -114,7 +114,11 @@ class Access:
             token = self._recognized(secret)
         if token is None:
             self._wrong(peer)
-            raise TokenRefused("The link was used, or is too old." if code else "It is none, or counts no more.")
+            raise TokenRefused(
+                "The link was used, or is too old."
+                if code
+                else "The relay does not know that token, or it has expired or was revoked."
+            )
         self._forget_old()
         own = [name for name, one in self._sessions.items() if one.token.user == token.user]
         for name in own[: len(own) - _MOST_SESSIONS + 1]:

@@ -14,10 +14,13 @@ export async function ask(path, method = "GET", body = undefined) {
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (!answer.ok) {
-    let brief = `the relay says ${answer.status}`;
+    let brief = `The relay says ${answer.status}`;
     try {
       const { error } = await answer.json();
-      brief = error.details ? `${error.brief}. ${error.details}` : error.brief;
+      // Who is not let in knows that; why is what helps.
+      const parts = answer.status === 401 && error.details ? [error.details] : [error.brief, error.details];
+      brief = parts.filter(Boolean).join(". ");
+      brief = brief[0].toUpperCase() + brief.slice(1);
     } catch { /* no error of ours */ }
     throw new Refused(answer.status, brief);
   }

@@ -25,6 +25,7 @@ export function showDevice(name) {
   let angle = 0;
   let wanted = 0;
   let mine = false;
+  let refusal = "";
   let may = false;
   let free = false;
   let live = false;
@@ -42,7 +43,8 @@ export function showDevice(name) {
   async function look() {
     const { devices } = await json("/api/devices");
     if (over) return false;
-    const here = (one) => one.name === name || one.id === name;
+    // A device with several instances is called by its name before any of them is known.
+    const here = (one) => [name, `${name}/1`].includes(one.name) || one.id === name;
     const device = devices.find((one) => one.screens.some(here)) ?? devices.find((one) => one.name === name.split("/")[0]);
     const there = device?.screens.some(here) ?? false;
     learn({ device: device ?? null, asked: true, there });
@@ -77,7 +79,7 @@ export function showDevice(name) {
   function buttons() {
     for (const button of document.querySelectorAll("#tools [data-press], #rotate, #paste, #microphone, #camera")) {
       button.disabled = !(may && live);
-      button.title = live && !may ? "This link or token may only look." : "";
+      button.title = live && !may ? refusal : "";
     }
   }
   for (const event of ["loadeddata", "resize"]) {
@@ -146,12 +148,14 @@ export function showDevice(name) {
   session.addEventListener("hands", ({ detail: state }) => {
     mine = state.may && (state.mode === "shared" || state.holder === state.you);
     free = state.may && state.mode === "one" && state.holder === null;
-    const others = state.viewers === 1 ? "" : `, ${state.viewers} look`;
-    let who = "You look";
+    let who = "";
     if (mine) who = "You control";
     else if (free) who = "Free: touch it to control";
     else if (state.holder !== null && state.name) who = `${state.name} controls`;
-    part("hands").textContent = who + others + (state.may ? "" : " · view only");
+    const others = state.viewers > 1 ? `${state.viewers} viewers` : "";
+    part("hands").textContent = [state.may ? "" : "View only", who, others].filter(Boolean).join(" · ");
+    refusal = mine || free ? "" : `${who || "Somebody else controls"}. Press Take control to touch it.`;
+    if (!state.may) refusal = "This link or token may only look.";
     part("take").hidden = !state.may || mine || free;
     part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
     screen.classList.toggle("mine", mine || free);
@@ -159,6 +163,8 @@ export function showDevice(name) {
     if (!mine && !free) media.taken();
     buttons();
   });
+  // Who touches in vain is told why.
+  screen.addEventListener("pointerdown", () => live && refusal && say(refusal));
   part("take").addEventListener("click", () => session.send("cfctl-control", { type: "take" }));
   part("give").addEventListener("click", () => session.send("cfctl-control", { type: "give" }));
 

@@ -24,14 +24,13 @@ export function showList(session) {
     }
   });
 
-  function card(name) {
-    if (!cards.has(name)) {
+  function card(key) {
+    if (!cards.has(key)) {
       const item = document.getElementById("card").content.cloneNode(true).firstElementChild;
-      item.querySelector("a").href = "#/" + encodeURIComponent(name);
-      cards.set(name, { item, drawn: 0 });
+      cards.set(key, { item, drawn: 0 });
       list.append(item);
     }
-    return cards.get(name);
+    return cards.get(key);
   }
 
   async function look() {
@@ -41,15 +40,19 @@ export function showList(session) {
       const there = new Set();
       for (const device of devices) {
         const screens = device.screens.length ? device.screens : [{ name: device.name, id: null }];
-        for (const [at, screen] of screens.entries()) {
-          there.add(screen.name);
-          const one = card(screen.name);
+        for (const screen of screens) {
+          // Two users may each have a device of the same name; root sees both.
+          const key = JSON.stringify([device.owner, screen.name]);
+          const alone = devices.every((other) => other === device || other.name !== device.name);
+          there.add(key);
+          const one = card(key);
           const part = (name) => one.item.querySelector(`.${name}`);
+          part("card").href = "#/" + encodeURIComponent(alone ? screen.name : (screen.id ?? screen.name));
           part("name").textContent = screen.name;
           part("state").textContent = device.state;
           part("state").dataset.state = kind(device.state);
           part("owner").textContent = device.owner;
-          part("serial").textContent = device.adb[at] ?? "";
+          part("serial").textContent = device.adb[Number(screen.name.split("/")[1] ?? 1) - 1] ?? "";
           part("nothing").textContent = screen.id ? "" : "no screen";
           part("thumb").querySelector("canvas").hidden = !screen.id;
           if (screen.id && Date.now() - one.drawn > PICTURE_MS && !document.hidden) {
@@ -58,10 +61,10 @@ export function showList(session) {
           }
         }
       }
-      for (const [name, one] of cards) {
-        if (!there.has(name)) {
+      for (const [key, one] of cards) {
+        if (!there.has(key)) {
           one.item.remove();
-          cards.delete(name);
+          cards.delete(key);
         }
       }
       document.getElementById("none").hidden = cards.size > 0;

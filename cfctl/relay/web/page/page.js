@@ -54,6 +54,16 @@ export function failed(error) {
   else say(error.message);
 }
 
+// What somebody has typed or pasted may be no address at all.
+function named() {
+  const text = location.hash.replace(/^#\/?/, "");
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 async function route() {
   leave();
   leave = () => {};
@@ -65,7 +75,7 @@ async function route() {
     return failed(error);
   }
   if (!session.user) return door();
-  const name = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  const name = named();
   leave = name ? showDevice(name, session) : showList(session);
 }
 
