@@ -124,7 +124,7 @@ def _run(report: _Report, outcome: dict[str, Any], undo: contextlib.ExitStack, *
         said.append(f"an Android guest would get {android.mode}")
     outcome["android_gpu"] = {"mode": android.mode, "reason": android.reason}
     with report.step("boot a VM") as said:
-        device = launcher.launch(_NAME, request, timeout=_BOOT_S)
+        device = launcher.launch(_NAME, request, timeout=_BOOT_S, brief=not keep)
         undo.callback(_take_down_device, report)
         said += [f"{Path(p.argv[0]).name}, process {p.pid}" for p in device.processes if p.is_vm]
     outcome["device"] = device.as_dict()

@@ -44,7 +44,13 @@ _RUN_CVD_S = 600
 
 
 def launch(
-    name: str | None, request: Request, *, timeout: float, wait: bool = True, force: bool = False
+    name: str | None,
+    request: Request,
+    *,
+    timeout: float,
+    wait: bool = True,
+    force: bool = False,
+    brief: bool = False,
 ) -> observe.Device:
     """Make a device and boot it.
 
@@ -52,6 +58,7 @@ def launch(
     :param timeout: seconds that it may take to boot.
     :param wait: return when it has booted; otherwise as soon as the launcher runs.
     :param force: even if it does not fit into memory or onto the disk.
+    :param brief: it is not there for long: nothing is said of how its screen could be seen.
     :return: the device, running (or booting, without ``wait``).
     :raises NameTaken, UsageError, HostLacks, NumberTaken: before anything was made, or when the launcher refused the
         host or a flag (nothing is left).
@@ -96,7 +103,8 @@ def launch(
         if watch is not None and not isinstance(error, NameTaken):
             follow.give_up(watch, error, new=True)
         raise
-    _tell_of_its_screen(record, known)
+    if not brief:
+        _tell_of_its_screen(record, known)
     return device
 
 

@@ -18,6 +18,7 @@ def test_demo_shows_a_vm_and_leaves_the_host_as_it_was(sandbox: Sandbox, host_pa
     assert "GPU mode: guest_swiftshader" in done.stdout
     assert "Everything was taken down again" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr, "plain lines without a terminal"
+    assert "Screens:" not in done.stderr, "advice about a device that is removed"
     after = sandbox.snapshot()
     for part in _PARTS:
         assert after[part] == before[part], part
