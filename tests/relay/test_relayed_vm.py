@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, WSMsgType
 
 from cfctl.control.operations import TABLE
 from cfctl.instance import Instance
@@ -92,7 +93,7 @@ class Place:
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Give a relay with a device of which the VM is the stand-in."""
-    with running() as relay:
+    with running(web="127.0.0.1:0") as relay:
         home = relay.root / "state/devices" / NAME
         # Not in the test's own folder, whose name is too long for sockets.
         avd = relay.root / "avd"
@@ -261,6 +262,47 @@ def test_tunnels_are_written_down_when_they_begin_and_when_they_end(place: Place
     assert told[:2] == [("ok", 8, "both ends have finished"), ("cancelled", 5, "the caller has left")]
     assert told[2][:2] == ("ok", 5)
     assert told[2][2].startswith(f"{NAME} ")
+
+
+def test_a_pages_adb_goes_to_the_devices_own_port(place: Place) -> None:
+    """As the stock operator has it: a WebSocket, for operators; anything else leaves nothing open."""
+    address = f"{place.relay.listeners['web']['address']}/devices/{NAME}/adb"
+    connections = 0
+    left = asyncio.Semaphore(0)
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await _answer(reader, writer)
+        await writer.wait_closed()
+        left.release()
+
+    async def run() -> None:
+        server = await asyncio.start_server(count, "127.0.0.1", Instance(NUMBER).adb_port)
+        headers = {"Authorization": f"Bearer {place.relay.token('operator')}"}
+        async with server, ClientSession() as session, asyncio.timeout(PATIENCE_S):
+            for _ in range(3):
+                async with session.get(address, headers=headers) as answer:
+                    assert answer.status == 400
+            async with session.ws_connect(address, headers=headers) as line:
+                await line.send_bytes(b"hello")
+                assert (await line.receive_bytes()) == b"hello!"
+            assert connections == 1
+            async with session.ws_connect(address, headers=headers) as line:
+                await line.send_bytes(b"hello")
+                assert (await line.receive_bytes()) == b"hello!"
+                place.vm.child.kill()
+                assert (await line.receive()).type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING)
+            # The device is left alone both times.
+            await left.acquire()
+            await left.acquire()
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as streamer:
+        streamer.settimeout(PATIENCE_S)
+        streamer.connect(str(place.relay.root / "run/streamers.sock"))
+        streamer.send(json.dumps({"message_type": "register", "device_id": Instance(NUMBER).id}).encode())
+        assert json.loads(streamer.recv(1 << 16))["message_type"] == "config"
+        asyncio.run(run())
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
