@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cfctl.v1 import relay_pb2, relay_pb2_grpc
 from tests.relay import certificates
 from tests.relay.relays import PATIENCE_S, REPO, Relay, running, wait
 from tests.relay.screens import Streamer, streaming
@@ -86,6 +87,12 @@ def relay() -> Iterator[Relay]:
     # Beyond loopback it speaks TLS.
     with running(web="0.0.0.0:0") as relay:
         yield relay
+
+
+def test_a_link_tells_the_certificate_of_the_page_that_it_leads_to(relay: Relay) -> None:
+    with relay.here() as channel:
+        link = relay_pb2_grpc.RelayStub(channel).OpenScreen(relay_pb2.OpenScreenRequest(role="viewer"))
+    assert link.fingerprint == relay.listeners["web"]["fingerprint"]
 
 
 def test_of_a_relay_by_tls_no_certificate_but_its_own_is_accepted(relay: Relay, tmp_path: Path) -> None:
