@@ -181,6 +181,9 @@ class Composition:
         if self._stopped:
             return
         self.front.leave()
+        if self.screens is not None:
+            # Pages go on by themselves for ever, and what settles below waits for the consoles in them.
+            await self.screens.close()
         await self._health.enter_graceful_shutdown()
         await self.gate.leave(seconds)
         await self.worker.settle()

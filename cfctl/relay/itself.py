@@ -104,7 +104,12 @@ class Relay(relay_pb2_grpc.RelayServicer):
     async def OpenScreen(self, request: relay_pb2.OpenScreenRequest, context: Context) -> relay_pb2.Link:
         """Return a link that lets one browser in."""
         del context
-        return await self._link(callers.current(), request.name, request.role)
+        link = await self._link(callers.current(), request.name, request.role)
+        for listener in self._listeners:
+            if listener["what"] == "web" and "fingerprint" in listener:
+                # Whoever opens it from this host without a browser has nothing else to know the certificate by.
+                link.fingerprint = listener["fingerprint"]
+        return link
 
 
 def create(

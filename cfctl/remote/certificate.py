@@ -45,6 +45,7 @@ def fetch(where: str) -> Shown:
     try:
         with socket.create_connection((host, port), _SECONDS) as plain, context.wrap_socket(plain) as tls:
             der = tls.getpeercert(binary_form=True)
+            speaks = tls.selected_alpn_protocol()
     except ssl.SSLError as exc:
         raise RelayUnreachable(
             where, f"What listens there does not speak TLS as a relay does: {exc.reason or exc}"
@@ -53,6 +54,12 @@ def fetch(where: str) -> Shown:
         raise RelayUnreachable(where, f"It did not answer within {_SECONDS:g} s.") from exc
     except OSError as exc:
         raise RelayUnreachable(where, exc.strerror or str(exc)) from exc
+    if speaks != "h2":
+        # gRPC would say so in words of its own (missing selected ALPN property).
+        raise RelayUnreachable(
+            where,
+            "What listens there is not for programs: the relay's page, perhaps. Its address for them is `grpc`.",
+        )
     if der is None:
         raise RelayUnreachable(where, "It has no certificate.")
     return Shown(hashlib.sha256(der).hexdigest(), ssl.DER_cert_to_PEM_cert(der), _name(der))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import steps
 from cfctl.control import sync
-from cfctl.errors import NoSuchDevice, UsageError
+from cfctl.errors import NoSuchDevice, NotRunning, UsageError
 from cfctl.launch import census, lifecycle, manage, runtime_config
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _watch(
 ) -> dict[str, Any]:
     try:
         device = device_id(target)
-    except (NoSuchDevice, UsageError):
+    except (NoSuchDevice, UsageError, NotRunning):
+        # One of the same name may be another's there.
         if not operator.elsewhere:
             raise
         device = target

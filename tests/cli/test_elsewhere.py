@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -138,6 +140,28 @@ def test_what_does_not_speak_tls_is_said_to_be_so(
     said = capsys.readouterr().err
     assert "does not speak TLS" in said
     assert "None" not in said
+
+
+def test_the_address_of_the_page_is_not_the_relay_s(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret"))
+    made = own(home)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+
+    def answer(server: socket.socket) -> None:
+        with (
+            server.accept()[0] as client,
+            contextlib.suppress(OSError),
+            context.wrap_socket(client, server_side=True) as tls,
+        ):
+            tls.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,)).start()
+        assert run(["context", "add", "lab", f"127.0.0.1:{server.getsockname()[1]}", "--token-file", "-"]) == 1
+    assert "the relay's page, perhaps" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("known")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cfctl.v1 import relay_pb2, relay_pb2_grpc
 from tests.relay import certificates
-from tests.relay.relays import PATIENCE_S, REPO, Relay, running
+from tests.relay.relays import PATIENCE_S, REPO, Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 from tests.schemas import conforms
 
@@ -86,6 +89,12 @@ def relay() -> Iterator[Relay]:
         yield relay
 
 
+def test_a_link_tells_the_certificate_of_the_page_that_it_leads_to(relay: Relay) -> None:
+    with relay.here() as channel:
+        link = relay_pb2_grpc.RelayStub(channel).OpenScreen(relay_pb2.OpenScreenRequest(role="viewer"))
+    assert link.fingerprint == relay.listeners["web"]["fingerprint"]
+
+
 def test_of_a_relay_by_tls_no_certificate_but_its_own_is_accepted(relay: Relay, tmp_path: Path) -> None:
     url = f"https://127.0.0.1:{relay.listeners['web']['address'].rpartition(':')[2]}"
     where = ("pad-1", "--operator", url, "--token", relay.token("viewer"))
@@ -122,3 +131,32 @@ def test_what_mends_an_operator_that_is_not_there_is_a_relay() -> None:
     assert status == 1
     assert "cfctl relay serve --web" in found["error"]["resolution"]
     assert "cfctl restart" in found["error"]["resolution"]
+
+
+def test_ctrl_c_says_that_it_was_interrupted_and_no_more(tmp_path: Path) -> None:
+    with running(web="127.0.0.1:0") as relay, streaming(relay):
+        url, token = relay.listeners["web"]["address"], relay.token("viewer")
+        asked = urllib.request.Request(f"{url}/api/devices/pad-1/stats", headers={"Authorization": f"Bearer {token}"})
+
+        def seen() -> bool:
+            with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+                return any(viewer["sent"] > 10 for viewer in json.load(answer)["viewers"])
+
+        film = tmp_path / "film.webm"
+        words = ("pad-1", "--operator", url, "--record", str(film), "--seconds", "600")
+        variables = {f"CFCTL_PATHS_{one}": str(tmp_path) for one in ("CONFIG", "STATE", "CACHE", "RUNTIME")}
+        with subprocess.Popen(
+            [sys.executable, "-m", "cfctl", "screen", *words],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "CFCTL_SCREEN_TOKEN": token, **variables},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as filming:
+            wait(seen, "the film to begin")
+            filming.send_signal(signal.SIGINT)
+            _, said = filming.communicate(timeout=PATIENCE_S)
+        assert filming.returncode == 130
+        assert [line.partition(" (")[0] for line in said.splitlines()] == [
+            "interrupted: film the screen",
+            "Interrupted.",
+        ]
+        assert list(tmp_path.glob("*film*")) == []

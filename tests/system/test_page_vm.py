@@ -298,14 +298,3 @@ def test_a_device_that_is_stopped_is_said_to_be_and_comes_back_by_itself(lab: La
         expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE_MS)
         before = page.evaluate(_PIXELS)
         wait(lambda: page.evaluate(_PIXELS) != before, "a picture that moves")
-
-
-def test_a_relay_that_is_told_to_leave_leaves_though_a_console_is_open(tmp_path: Path, host_package: Path) -> None:
-    del host_package
-    # A browser's own words for a relay that is gone.
-    with serving(tmp_path, "phone") as lab, lab.live(expected="ERR_") as page:
-        page.get_by_role("tab", name="Console").click()
-        expect(page.locator("#term-note")).to_contain_text("Press Enter", timeout=PATIENCE_MS)
-        lab.box.run("pkill", "-TERM", "-f", "cfctl relay serve")
-        wait(lambda: lab.box.run("pgrep", "-f", "cfctl relay serve", check=False).returncode, "the relay to leave")
-        expect(page.locator("#term-note")).to_contain_text("the relay is gone", timeout=PATIENCE_MS)

@@ -24,13 +24,14 @@ export function showList(session) {
     }
   });
 
-  function card(key) {
-    if (!cards.has(key)) {
+  function card(name) {
+    if (!cards.has(name)) {
       const item = document.getElementById("card").content.cloneNode(true).firstElementChild;
-      cards.set(key, { item, drawn: 0 });
+      item.querySelector("a").href = "#/" + encodeURIComponent(name);
+      cards.set(name, { item, drawn: 0 });
       list.append(item);
     }
-    return cards.get(key);
+    return cards.get(name);
   }
 
   async function look() {
@@ -41,13 +42,9 @@ export function showList(session) {
       for (const device of devices) {
         const screens = device.screens.length ? device.screens : [{ name: device.name, id: null }];
         for (const screen of screens) {
-          // Two users may each have a device of the same name; root sees both.
-          const key = JSON.stringify([device.owner, screen.name]);
-          const alone = devices.every((other) => other === device || other.name !== device.name);
-          there.add(key);
-          const one = card(key);
+          there.add(screen.name);
+          const one = card(screen.name);
           const part = (name) => one.item.querySelector(`.${name}`);
-          part("card").href = "#/" + encodeURIComponent(alone ? screen.name : (screen.id ?? screen.name));
           part("name").textContent = screen.name;
           part("state").textContent = device.state;
           part("state").dataset.state = kind(device.state);
@@ -61,10 +58,10 @@ export function showList(session) {
           }
         }
       }
-      for (const [key, one] of cards) {
-        if (!there.has(key)) {
+      for (const [name, one] of cards) {
+        if (!there.has(name)) {
           one.item.remove();
-          cards.delete(key);
+          cards.delete(name);
         }
       }
       document.getElementById("none").hidden = cards.size > 0;
