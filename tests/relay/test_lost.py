@@ -79,6 +79,18 @@ def test_a_key_frame_can_be_sent_once_more_as_a_whole() -> None:
     assert cast("Any", rtcrtpsender).RTP_HISTORY_SIZE * 1300 > 1 << 20
 
 
+def test_who_was_sent_little_is_not_kept_at_little() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.measured(10_000)
+    # A key frame of a screen that stands still: those after it may wait half a second.
+    pace.sent(30_000)
+    assert pace.wait() < 0.5
+    # Still, nobody is sent more than he can take.
+    pace.sent(300_000)
+    assert pace.wait() > 5
+
+
 def test_who_measures_nothing_at_all_is_sent_little() -> None:
     clock = Clock()
     pace = Pace(clock)

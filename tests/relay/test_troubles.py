@@ -294,6 +294,9 @@ def test_whoever_comes_later_is_told_the_latest_last_and_no_more_than_that_there
             hub.said(channels.CONTROL, json.dumps({"event": f"E{number}"}))
         assert len(told()) <= 100
         assert told()[-1] == "E999"
+        # What is no event is nobody's, and no fault of ours that a log should tell of at length.
+        hub.said(channels.CONTROL, "no JSON")
+        assert told()[-1] == "E999"
         await hub.close()
 
     run(tell())

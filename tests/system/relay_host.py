@@ -71,12 +71,13 @@ class Host:
 
 
 @contextlib.contextmanager
-def serving(box: Sandbox, env: Mapping[str, str] | None = None) -> Iterator[Host]:
+def serving(box: Sandbox, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Host]:
     """Run a relay of root's for the block; others can read its certificate.
 
+    :param options: more of them for it.
     :param env: more variables for it.
     """
-    argv = box.cfctl_argv("relay", "serve", "--grpc", f"127.0.0.1:{PORT}", "--json")
+    argv = box.cfctl_argv("relay", "serve", "--grpc", f"127.0.0.1:{PORT}", "--json", *options)
     with box.start(*argv, env=env, stdout=subprocess.PIPE) as relay:
         try:
             assert relay.stdout is not None

@@ -130,7 +130,8 @@ def test_two_containers_from_the_image_to_nothing(engine: Engine, host_package: 
 def _through_the_relay(host: Sandbox) -> None:
     """Devices in containers are served like those beside them."""
     # The engine that docker would take is another one there: each container's own is what counts.
-    with relay_host.serving(host, env={"DOCKER_HOST": "unix:///run/no-engine.sock"}) as relay:
+    no_engine = {"DOCKER_HOST": "unix:///run/no-engine.sock"}
+    with relay_host.serving(host, "--web", "127.0.0.1:8443", env=no_engine) as relay:
         listed, _ = relay.call("Devices/List", user="root")
         assert [(one["name"], one["container"]) for one in listed["devices"]] == [(n, n) for n in ("phone", "tablet")]
         phone = {"target": "phone"}
@@ -144,6 +145,11 @@ def _through_the_relay(host: Sandbox) -> None:
         *lines, ended = relay.call("Devices/Logs", {"name": "phone", "lines": 2}, user="root")
         assert (len(lines), ended) == (2, {"status": "OK"})
         _tunnels(host)
+        # The page's console is the same one.
+        page = ("http://127.0.0.1:8443", relay.token("--role", "operator"), "tablet")
+        program = (*host.cfctl_argv()[:1], "-m", "tests.relay.console", *page)
+        seen = host.run(*program, "echo 6 times 9 is $((6*9))", "6 times 9 is 54")
+        assert seen.stdout.split() == ["phone", "tablet"]
         *_, stopped, ended = relay.call("Devices/Stop", {"name": "phone"}, user="root")
         assert (stopped["device"]["state"], ended) == ("stopped", {"status": "OK"})
         *events, booted, ended = relay.call("Devices/Restart", {"name": "phone"}, user="root")

@@ -125,6 +125,10 @@ class Pace:
     _HEADROOM = 1.5
     #: Less is no measurement: nothing would ever arrive.
     _LEAST = 10_000.0
+    #: Nobody is paced below this. Who is sent little measures little, be his line ever so good: after a hiccup on a
+    #: still screen every key frame would take longer than frames may wait, and nothing else would ever go. Stock
+    #: streamers send 500 kbit/s at least.
+    _LEAST_PACED = 200_000.0
     #: What one key frame may take at once.
     _BURST_S = 0.5
     #: Without any word of his a viewer is thought to be frozen; RTCP comes about every second (RFC 3550 section 6.2).
@@ -167,13 +171,15 @@ class Pace:
         if self._rate is None:
             return 0.0
         self._pay()
-        rate = self._rate * self._HEADROOM
-        return max(0.0, self._owed / rate - self._BURST_S)
+        return max(0.0, self._owed / self._paid_per_s(self._rate) - self._BURST_S)
+
+    def _paid_per_s(self, rate: float) -> float:
+        return max(rate, self._LEAST_PACED) * self._HEADROOM
 
     def _pay(self) -> None:
         now = self._clock()
         if self._rate is not None:
-            self._owed = max(0.0, self._owed - (now - self._paid_at) * self._rate * self._HEADROOM)
+            self._owed = max(0.0, self._owed - (now - self._paid_at) * self._paid_per_s(self._rate))
         else:
             # What went before he measured is nothing to pace by.
             self._owed = 0.0

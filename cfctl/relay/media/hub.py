@@ -338,8 +338,11 @@ class Hub:
     def said(self, label: str, data: bytes | str) -> None:
         """Pass on what the device says."""
         if label == channels.CONTROL:
-            event = channels.read_event(data)
-            kind = channels.kind_of(event)
+            try:
+                kind = channels.kind_of(channels.read_event(data))
+            except MalformedMessage as exc:
+                log.info("the device says what it cannot mean: %s", exc)
+                return
             # The latest is the last that is told: a camera that was stopped may run again.
             self._events.pop(kind, None)
             if len(self._events) >= _MOST_EVENTS:

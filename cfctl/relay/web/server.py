@@ -282,9 +282,7 @@ class Web:
                     "owner": document["owner"],
                     "adb": [one.get("adb") for one in document["instances"]],
                     "screens": [{"id": one.streamer.device_id, "name": one.name} for one in screens],
-                    "console": caller.role >= Role.OPERATOR
-                    and bool(document["instances"])
-                    and document.get("container") is None,
+                    "console": caller.role >= Role.OPERATOR and bool(document["instances"]),
                 }
             )
         return _json({"devices": found})
