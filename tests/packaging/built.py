@@ -29,10 +29,14 @@ _INPUTS = ("CHANGELOG.md", "README.md", "Makefile", "cfctl", "docs", "gpu", "pac
 
 @dataclass(frozen=True)
 class Built:
-    """Package name -> file."""
+    """Package name -> file.
+
+    :param source: what the RPMs can be made of again.
+    """
 
     deb: dict[str, Path]
     rpm: dict[str, Path]
+    source: Path
 
 
 def sources() -> list[Path]:
@@ -78,7 +82,7 @@ def packages() -> Built:
         family: {name: next((kept / target).glob(f"{name}{mark}")) for name in NAMES}
         for family, target, mark in (("deb", DEB, "_*.deb"), ("rpm", RPM, "-[0-9]*.rpm"))
     }
-    return Built(**found)
+    return Built(**found, source=next((kept / RPM / "source").iterdir()))
 
 
 def _build(kept: Path) -> None:

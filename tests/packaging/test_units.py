@@ -84,3 +84,14 @@ def test_the_socket_is_the_services() -> None:
     assert (socket["SocketUser"], socket["SocketGroup"], socket["SocketMode"]) == ("root", "cvdnetwork", "0660")
     assert socket["Service"] == "cfctl-host-run.service"
     assert unit("cfctl-host-run.service")["Service"]["Sockets"] == "cfctl-taps.socket"
+
+
+def test_devices_in_units_may_open_as_many_files_as_those_of_people() -> None:
+    """PAM's limits are not read for services (limits.conf(5)); the relay raises its own to the hard one."""
+    limits = (REPO / "packaging/limits/10-cfctl.conf").read_text().splitlines()[-1].split()
+    for name in ("cfctl-relay.service", "cfctl-device@.service"):
+        soft, hard = unit(name)["Service"]["LimitNOFILE"].split(":")
+        assert int(soft) == int(limits[-1])
+        # systemd's own: crosvm raises it (system.conf(5), DefaultLimitNOFILE).
+        assert int(hard) == 524288
+        assert unit(name)["Service"]["TasksMax"] == "infinity"

@@ -200,7 +200,7 @@ def tree(directory: Path) -> Iterator[Tree]:
         text=True,
     )
     try:
-        pid = _wait(holder)
+        pid = first_process(holder, "sleep")
         yield Tree(pid, Path(f"/proc/{pid}/root"))
     finally:
         holder.kill()
@@ -209,16 +209,26 @@ def tree(directory: Path) -> Iterator[Tree]:
         holder.stderr.close()
 
 
-def _wait(holder: subprocess.Popen[str]) -> int:
-    children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+def first_process(holder: subprocess.Popen[str], name: str) -> int:
+    """Return the pid, as seen from here, of the first process of namespaces, when it has become the program ``name``.
+
+    :param holder: its parent, or its parent's parent.
+    """
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if holder.poll() is not None:
             assert holder.stderr is not None
             raise RuntimeError(f"the tree could not be made: {holder.stderr.read()}")
-        with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == "sleep":
-                    return int(child)
+        below = [holder.pid, *_children(holder.pid)]
+        for child in (child for parent in below for child in _children(parent)):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                    return child
         time.sleep(0.01)
     raise RuntimeError("the tree did not come up within 30 s")
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

@@ -86,7 +86,7 @@ def newer(tree: Tree, file: Path, name: str) -> str:
     """Make the same package of a later version, inside; its own file of settings differs."""
     work = f"/packages/{name}.newer"
     tree.run("dpkg-deb", "-R", f"/packages/{file.name}", work)
-    tree.run("sed", "-i", "s/^Version: .*/Version: 0.1.1-1/", f"{work}/DEBIAN/control")
+    tree.run("sed", "-i", "s/0\\.1\\.0-1~deb12/0.1.1-1/", f"{work}/DEBIAN/control")
     settings = tree.path(f"{work}/etc/cfctl/config.toml")
     if settings.exists():
         settings.write_text(settings.read_text() + "# A comment of the new version.\n")

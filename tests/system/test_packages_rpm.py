@@ -124,13 +124,19 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
 ) -> None:
     tree.systemd()
     names = ("cfctl", "cfctl-host-resources", "cfctl-relay")
+    tree.path("/run/standin-NetworkManager.service").touch()
     install(tree, packages, el9, *names)
+    asked = tree.asked_of_systemd()
+    # It has read which interfaces it is to leave alone before they are there.
+    assert asked.index("reload NetworkManager.service") < asked.index("start cfctl-host-resources.service")
     before = links(tree)
     assert len(before) == 42, "a server is ready after one install"
     config, defaults = "/etc/cfctl/config.toml", "/etc/default/cuttlefish-host-resources"
     limits = "/etc/security/limits.d/10-cfctl.conf"
     tree.path(config).write_text("[host]\ninstances = 10\ndns = 'host'\n")
     tree.path(defaults).write_text("num_cvd_accounts=7\n")
+    # Its owner's decision, which the next version keeps.
+    tree.run("systemctl", "disable", "cfctl-host-resources.service")
     tree.asked_of_systemd()
     with tap_in_use(tree):
         later = {path.name.rpartition("-0.1.1-")[0]: path for path in newer(packages, tmp_path / "newer")}
@@ -143,6 +149,7 @@ def test_an_upgrade_keeps_devices_and_settings_and_a_removal_refuses_while_they_
         assert "try-restart cfctl-host-run.service" in asked
         assert "try-restart cfctl-relay.service" in asked
         assert links(tree) == before
+        assert not list(tree.path("/etc/systemd/system").rglob("*-host-resources.service"))
         # What somebody has changed stays, and what is new lies beside it; what nobody has changed is the new one.
         for file in (config, defaults):
             assert "# Of the new version." not in tree.path(file).read_text()

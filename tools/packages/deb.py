@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 
-from tools.packages.stage import PACKAGES, REPO, Stage, compress, write
+from tools.packages.stage import PACKAGES, REPO, Stage, compress, is_private, write
 from tools.packages.targets import DEBIAN_ARCH
 
 DEBIAN = REPO / "packaging" / "deb" / "debian"
@@ -34,7 +34,7 @@ def build(stage: Stage, out: Path) -> list[Path]:
         _documents(stage, package, root)
         _control(root, package, stanza)
         for path in (path for path in (root, *root.rglob("*")) if path.is_dir()):
-            path.chmod(0o755)
+            path.chmod(0o700 if is_private(path) else 0o755)
         file = out / f"{package}_{version(stage)}_{stanza['Architecture']}.deb"
         # gzip: a tenth larger than xz, and made in a fifth of the time; most of it is compressed already.
         subprocess.run(

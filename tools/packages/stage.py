@@ -38,6 +38,9 @@ include-system-site-packages = false
 version = {version}
 """
 
+#: Folders that nobody but root may look into: tokens, keys and certificates.
+PRIVATE = ("var/lib/cfctl/relay",)
+
 _QUERY = "packaging/launcher/capability_query"
 
 
@@ -75,26 +78,32 @@ def epoch() -> int:
     return int(done.stdout)
 
 
-def make(target: Target) -> Stage:
-    """Lay out all files for a target; what was there from an earlier build is gone."""
+def make(target: Target, guest: Path | None = None) -> Stage:
+    """Lay out all files for a target; what was there from an earlier build is gone.
+
+    :param guest: a folder with the embedded guest's image; without it, it is taken from the cache or built.
+    """
     arch = architecture()
     stage = Stage(BUILD / target.name / "stage", target, arch, epoch())
     shutil.rmtree(stage.directory, ignore_errors=True)
     for package in PACKAGES:
         stage.root(package).mkdir(parents=True)
-    site = wheels.fetch(REPO / "requirements.lock", target, arch, BUILD / "wheels")
+    site = wheels.fetch(REPO / "requirements.lock", target, arch, REPO / wheels.CACHE)
     _environment(stage, site)
     _listed_files(stage)
     _generated(stage, site)
-    _guest(stage)
+    _guest(stage, guest)
     _upstreams(stage)
+    (stage.root("cfctl") / "var/lib/cfctl").mkdir(parents=True)
+    for folder in PRIVATE:
+        (stage.root("cfctl-relay") / folder).mkdir(parents=True)
     _normalise(stage)
     return stage
 
 
 def _environment(stage: Stage, site: Path) -> None:
     home = stage.root("cfctl") / HOME
-    target = home / "lib" / stage.target.python_name / "site-packages"
+    target = wheels.site_packages(home, stage.target)
     shutil.copytree(site, target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPO / "cfctl", target / "cfctl", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "bin").mkdir()
@@ -133,12 +142,12 @@ def _generated(stage: Stage, site: Path) -> None:
     write(root / "usr/share/doc/cfctl/bundled.txt", "\n".join(lines) + "\n")
 
 
-def _guest(stage: Stage) -> None:
-    """Add the embedded guest's image, from the cache or built now."""
+def _guest(stage: Stage, given: Path | None) -> None:
+    """Add the embedded guest's image."""
     from cfctl import arch as arches
     from cfctl.guest import image
 
-    found = image.ensure(arches.by_name(stage.arch))
+    found = image.Image(given) if given else image.ensure(arches.by_name(stage.arch))
     place = stage.root("cfctl-guest") / "usr/share/cfctl/guest" / stage.arch
     place.mkdir(parents=True)
     for source in found.files:
@@ -181,6 +190,11 @@ def compress(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
+def is_private(path: Path) -> bool:
+    """Tell whether a path of a package's tree is a folder for root alone."""
+    return any(path.as_posix().endswith(f"/{folder}") for folder in PRIVATE)
+
+
 def _normalise(stage: Stage) -> None:
     """Give every file the same age, and a mode that does not depend on who builds."""
     for path in sorted(stage.directory.rglob("*"), reverse=True):
@@ -188,5 +202,5 @@ def _normalise(stage: Stage) -> None:
             # Libraries are imported, whatever their makers' modes say.
             library = "site-packages" in path.parts
             executable = path.is_dir() or (path.stat().st_mode & 0o100 and not library)
-            path.chmod(0o755 if executable else 0o644)
+            path.chmod(0o700 if is_private(path) else 0o755 if executable else 0o644)
         os.utime(path, (stage.epoch, stage.epoch), follow_symlinks=False)

@@ -14,7 +14,12 @@ from email.parser import Parser
 from pathlib import Path
 
 from tools.packages import elf_versions
-from tools.packages.targets import GLIBC, Target
+from tools.packages.targets import GLIBC, TARGETS, Target, architecture
+
+REPO = Path(__file__).resolve().parents[2]
+
+#: Where what was fetched is kept, in a checkout.
+CACHE = Path("build/packages/wheels")
 
 #: For building only; nothing imports it.
 _NOT_BUNDLED = ("setuptools",)
@@ -29,24 +34,41 @@ def lock_without_build_tools(lock: str) -> str:
     return "".join(entry for entry in entries if not entry.startswith(tuple(f"{name}==" for name in _NOT_BUNDLED)))
 
 
-def fetch(lock: Path, target: Target, arch: str, cache: Path) -> Path:
+def place(cache: Path, target: Target, arch: str) -> Path:
+    """Return where what was fetched for a target is: ``wheels``, and ``site-packages`` made of them."""
+    return cache / f"{target.python_name}-{arch}"
+
+
+def site_packages(environment: Path, target: Target) -> Path:
+    """Return where the libraries of a virtual environment are."""
+    return environment / "lib" / target.python_name / "site-packages"
+
+
+def canonical(name: str) -> str:
+    """Return a project's name as indexes write it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def fetch(lock: Path, target: Target, arch: str, cache: Path, given: Path | None = None) -> Path:
     """Return a directory with the libraries for a target, fetched and checked against their hashes once.
 
     Two builds at once, for targets with the same Python, fetch them once.
+
+    :param given: a folder that has them already; no index is asked then.
     """
     wanted = lock_without_build_tools(lock.read_text())
-    directory = cache / f"{target.python_name}-{arch}"
+    directory = place(cache, target, arch)
     stamp = directory / "requirements.lock"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{directory.name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        if not stamp.is_file() or stamp.read_text() != wanted:
-            _fetch(wanted, target, arch, directory)
+        if not stamp.is_file() or stamp.read_text() != wanted or not (directory / "wheels").is_dir():
+            _fetch(wanted, target, arch, directory, given)
             stamp.write_text(wanted)
     return directory / "site-packages"
 
 
-def _fetch(wanted: str, target: Target, arch: str, directory: Path) -> None:
+def _fetch(wanted: str, target: Target, arch: str, directory: Path, given: Path | None) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     listing = directory / "wanted.txt"
@@ -54,21 +76,35 @@ def _fetch(wanted: str, target: Target, arch: str, directory: Path) -> None:
     abi = f"cp{target.python[0]}{target.python[1]}"
     # An older tag is one that a library built for an older system still has.
     platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(GLIBC[1], 16, -1)] + [f"manylinux2014_{arch}"]
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"),
-            *("--require-hashes", "--no-deps", "--no-compile", "--only-binary=:all:"),
-            *("--implementation", "cp", "--python-version", ".".join(map(str, target.python))),
-            *(word for name in (abi, "abi3", "none") for word in ("--abi", name)),
-            *(word for name in platforms for word in ("--platform", name)),
-            *("--target", directory / "site-packages", "--requirement", listing),
-        ],
-        check=True,
-        stdin=subprocess.DEVNULL,
+    chosen = [
+        *("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", str(listing)),
+        *("--implementation", "cp", "--python-version", ".".join(map(str, target.python))),
+        *(word for name in (abi, "abi3", "none") for word in ("--abi", name)),
+        *(word for name in platforms for word in ("--platform", name)),
+    ]
+    found = given.absolute() if given else directory / "wheels"
+    if given is None:
+        _pip("download", "--dest", found, *chosen)
+    _pip(
+        "install",
+        "--no-compile",
+        "--no-index",
+        "--find-links",
+        found,
+        "--target",
+        directory / "site-packages",
+        *chosen,
     )
     _tidy(directory / "site-packages")
     elf_versions.check(directory / "site-packages")
     listing.unlink()
+    if given is not None:
+        (directory / "wheels").symlink_to(found)
+
+
+def _pip(*args: str | Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    subprocess.run([*pip, *args], check=True, stdin=subprocess.DEVNULL)
 
 
 def _tidy(site: Path) -> None:
@@ -107,3 +143,16 @@ def licences(site: Path) -> list[tuple[str, str, str]]:
         licence = said.get("License-Expression") or " and ".join(classifiers) or short or "see its files"
         found.append((said["Name"], said["Version"], licence))
     return found
+
+
+def main() -> None:
+    """Take the libraries from a folder: `python -m tools.packages.wheels TARGET FOLDER`.
+
+    It is what a source package does first: the rest of tools.packages needs libraries itself.
+    """
+    target, folder = sys.argv[1:]
+    print(fetch(REPO / "requirements.lock", TARGETS[target], architecture(), REPO / CACHE, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
