@@ -114,7 +114,7 @@ def _token(file: Path | None) -> str:
 
 @verb(app, "use", remote=HERE)
 def use(*, name: Name) -> Answer:
-    """Choose the server that device verbs are for when no --relay is given.
+    """Choose the server that device verbs are for without --relay.
 
     It counts from now on; local is this machine again. Groups of verbs (host, docker, images, ...) stay this
     machine's in any case.
