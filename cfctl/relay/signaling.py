@@ -76,11 +76,6 @@ class Signaling:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def tell_config(self) -> None:
-        """Send every streamer the servers as they are now; it counts for clients that come."""
-        for streamer in self._streamers.all():
-            streamer.send(self._config())
-
     # -- connections ---------------------------------------------------------------------------------------
 
     def _start(self, work: Awaitable[None]) -> None:

@@ -112,7 +112,6 @@ class Web:
         self._page = resources.files("cfctl.relay.web") / "page"
         self._runner: web.AppRunner | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._sockets: set[web.StreamResponse] = set()
 
     # -- its life ------------------------------------------------------------------------------------------
 
