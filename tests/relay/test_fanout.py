@@ -117,7 +117,8 @@ def test_who_is_frozen_controls_no_longer_than_nobody_else_wants_to(relay: Relay
             ([10], 0),
             ([78], 1),
         ]
-        assert other.hands()["holder"] == other.hands()["you"]
+        # He is told beside it, not before.
+        wait(lambda: other.hands()["holder"] == other.hands()["you"], "the other one to be told")
         frozen.process.send_signal(signal.SIGCONT)
 
 
