@@ -254,8 +254,8 @@ class Supervisor:
         status = self._vm.wait()
         self._vm = None
         if status == -signal.SIGSEGV and self._may_crash and not self._reachable.is_set():
-            # QEMU 7.2's emulation, seen once in hundreds of boots: while one processor of the guest moves PCI memory
-            # about, another one reads by way of the old map.
+            # QEMU 7.2 did so once in some hundred boots, as the guest's kernel mapped its PCI devices; it could not
+            # be provoked. Most likely another of its processors read by way of the old map.
             self._may_crash = False
             self._log.write("W", "QEMU crashed while the guest booted under tcg (signal 11): starting it once more")
             self._start_vm()
