@@ -155,7 +155,7 @@ def _guest(stage: Stage, given: Path | None) -> None:
     made = json.loads(found.description.read_text())
     lines = [
         "The guest's image was made from these Debian packages by `cfctl guest build` (cfctl/guest/image.py).",
-        "Their source, of exactly these versions: apt-get source PACKAGE=VERSION, or snapshot.debian.org.",
+        "Their source, of exactly these versions: apt-get source PACKAGE=VERSION, or the snapshots of its archive.",
         "",
         *(f"{name} {version}" for name, version in sorted(made["packages"].items())),
     ]
