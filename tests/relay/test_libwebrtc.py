@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.relay.browsers import chromium
 from tests.relay.relays import PATIENCE_S, Relay, running
 from tests.relay.screens import Viewer
 
@@ -90,10 +91,8 @@ def relay() -> Iterator[Relay]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def look(browser: Browser, relay: Relay) -> Page:

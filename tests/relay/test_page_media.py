@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.relay.browsers import chromium
 from tests.relay.relays import Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 from tests.relay.test_page import _PATIENCE_MS, enter, watch
@@ -25,10 +26,8 @@ def relay() -> Iterator[Relay]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", *_FAKE])
+    with chromium(*_FAKE) as browser:
         yield browser
-        browser.close()
 
 
 @contextmanager

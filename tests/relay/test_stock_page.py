@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.relay.browsers import chromium
 from tests.relay.relays import PATIENCE_S, Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 
@@ -67,10 +68,8 @@ def streamer(relay: Relay, assets: ThreadingHTTPServer) -> Iterator[Streamer]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", *_FAKE])
+    with chromium(*_FAKE) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["websocket", "polling"])

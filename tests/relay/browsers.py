@@ -1,0 +1,20 @@
+"""Debian's Chromium, for tests that look at pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, sync_playwright
+
+
+@contextmanager
+def chromium(*options: str) -> Iterator[Browser]:
+    """Run it for the block.
+
+    :param options: of its command line, beside what root needs.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", *options])
+        yield browser
+        browser.close()
