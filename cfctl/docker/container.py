@@ -91,7 +91,7 @@ class Container:
 
 
 def inspect(engine: Engine, name: str) -> dict[str, Any] | None:
-    """Return what the engine says about any container, by name or id; None if there is none."""
+    """Return what the engine says about any container, by its name or its whole id; None if there is none."""
     from docker.errors import NotFound
 
     with asking(f"tell about {name}"):
@@ -99,7 +99,8 @@ def inspect(engine: Engine, name: str) -> dict[str, Any] | None:
             attributes: dict[str, Any] = engine.api.api.inspect_container(name)
         except NotFound:
             return None
-        return attributes
+    # An engine also takes the beginning of an id: it would show another's container for a name such as "a1".
+    return attributes if name in (attributes["Id"], attributes["Name"].removeprefix("/")) else None
 
 
 def numbered(engine: Engine) -> list[Mapping[str, Any]]:

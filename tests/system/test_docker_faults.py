@@ -33,6 +33,12 @@ def test_names_that_are_taken(engine: Engine) -> None:
     assert error["brief"] == "a container named 'phone' is there already, running"
     assert engine.left()["volumes"] == volumes
     assert fails(host, 1, "start", "tablet")["code"] == "no-such-container"
+    # The engine takes the beginning of an id for a name; what has it is another's, or nobody's.
+    beginning = engine.inspect("phone")["Id"][:8]
+    assert fails(host, 1, "rm", beginning)["code"] == "no-such-container"
+    host.cfctl("docker", "create", beginning)
+    assert engine.inspect("phone")["State"]["Running"]
+    host.cfctl("docker", "rm", beginning)
     nothing_surprises(engine)
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)

@@ -35,6 +35,8 @@ def lan(box: Sandbox) -> None:
         "sh",
         "-ec",
         "ip link add br0 type bridge; ip link add up0 type veth peer name up1; ip link set up0 master br0;"
+        # A random one may be higher than a tap's, as no network card's is, and would not stay the bridge's.
+        "ip link set up0 address 02:00:00:00:00:01;"
         "ip addr add 10.9.9.1/24 dev br0; for i in up0 up1 br0; do ip link set $i up; done",
     )
 
