@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Console
+
+#: Where sudo looks for a program, whatever the caller's PATH says: the shortest secure_path of the distributions.
+_SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Exit status of an interrupted verb (128 + SIGINT).
 INTERRUPTED = 130
@@ -180,9 +184,20 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
     colour = use_colour(sys.stderr)
     red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colour else ("", "", "")
     print(f"{red}Error:{plain} {bold}{error.brief}{plain}", file=sys.stderr)
-    for part in (error.details, elsewhere.aimed(error.resolution)):
+    for part in (error.details, as_typed(elsewhere.aimed(error.resolution) or "")):
         if part:
             print("\n".join(f"  {line}" for line in part.splitlines()), file=sys.stderr)
+
+
+def as_typed(commands: str) -> str:
+    """Return commands as they must be typed here: sudo finds no cfctl of a virtual environment by its name."""
+    import shutil
+
+    if "sudo cfctl" not in commands or shutil.which("cfctl", path=_SUDO_PATH):
+        return commands
+    called = Path(sys.argv[0])
+    program = f"{called.absolute()}" if called.name == "cfctl" else f"{sys.executable} -m cfctl"
+    return commands.replace("sudo cfctl", f"sudo {program}")
 
 
 def answer_several(document: dict[str, Any], errors: list[CfctlError]) -> Answer:

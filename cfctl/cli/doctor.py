@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfctl.cli import complete
-from cfctl.cli.common import Answer, console, verb
+from cfctl.cli.common import Answer, as_typed, console, verb
 from cfctl.cli.host_options import Bridge, Config, Instances, settings
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _show(report: Report, mended: Sequence[str]) -> None:
 def _about(finding: Finding) -> list[tuple[str, bool]]:
     if finding.result == "ok":
         return []
-    commands = (finding.help or "").splitlines()
+    commands = as_typed(finding.help or "").splitlines()
     return [(finding.why, True), *((f"-> {command}", False) for command in commands)]
 
 
@@ -123,5 +123,5 @@ def _sum(findings: Sequence[Finding]) -> str:
     said = f"{count['fail']} failed, {count['warn']} to look at, {count['ok']} fine."
     fixable = sum(finding.fixable for finding in findings)
     if fixable:
-        said += f" {fixable} of them are mended by: sudo cfctl host doctor --fix"
+        said += as_typed(f" {fixable} of them are mended by: sudo cfctl host doctor --fix")
     return said

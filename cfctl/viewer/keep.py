@@ -10,7 +10,7 @@ import av
 
 from cfctl.control import picture
 from cfctl.errors import CfctlError
-from cfctl.viewer.stream import is_key, size
+from cfctl.wire import vp8
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +66,10 @@ async def _fill(viewer: Viewer, container: av.container.OutputContainer, seconds
         data = bytes(packet)
         pts = packet.pts or 0
         if stream is None:
-            if not is_key(data):
+            if not vp8.is_key(data):
                 continue
             stream = container.add_stream("libvpx", rate=30)
-            stream.width, stream.height = size(data)
+            stream.width, stream.height = vp8.size(data)
             stream.time_base = Fraction(1, 90_000)
             first, end = pts, loop.time() + seconds
         # A new one: the muxer changes what it gets.
@@ -77,7 +77,7 @@ async def _fill(viewer: Viewer, container: av.container.OutputContainer, seconds
         copy.stream = stream
         copy.pts = copy.dts = pts - first
         copy.time_base = Fraction(1, 90_000)
-        copy.is_keyframe = is_key(data)
+        copy.is_keyframe = vp8.is_key(data)
         container.mux_one(copy)
         if end is not None and loop.time() >= end:
             return

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-import aioice.ice
 import aiortc.codecs
 import aiortc.mediastreams
-import aiortc.rtcrtpreceiver
 import av
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from cfctl.errors import CfctlError, DeadlinePassed
 from cfctl.viewer import signalling
+from cfctl.wire import rtc, vp8
 from cfctl.wire import webrtc_channels as channels
 from cfctl.wire import webrtc_messages as messages
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiortc import MediaStreamTrack, RTCDataChannel
+    from aiortc.jitterbuffer import JitterFrame
+    from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
     Packet = av.Packet[av.VideoStream]
 
@@ -37,7 +38,6 @@ _KEY_S = 1.0
 
 _VIDEO_CLOCK = 90_000
 
-_gathered = aioice.ice.get_host_addresses
 _decoder_for = aiortc.codecs.get_decoder
 
 
@@ -50,30 +50,18 @@ class StreamFailed(CfctlError):
 class _AsItIs:
     """What aiortc takes for a decoder: gives frames as they came."""
 
-    def decode(self, frame: Any) -> list[Any]:
-        packet = av.Packet(frame.data)
-        packet.pts = packet.dts = frame.timestamp
-        packet.time_base = Fraction(1, _VIDEO_CLOCK)
-        return [packet]
+    def decode(self, frame: JitterFrame) -> list[Any]:
+        packets: list[Any] = []
+        for data, timestamp in rtc.whole(frame):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = timestamp
+            packet.time_base = Fraction(1, _VIDEO_CLOCK)
+            packets.append(packet)
+        return packets
 
 
-def _decoder(codec: Any) -> Any:
+def _decoder(codec: RTCRtpCodecParameters) -> Any:
     return _AsItIs() if codec.mimeType.lower() == "video/vp8" else _decoder_for(codec)
-
-
-def _with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001 (aioice's own signature)
-    """Gather loopback too, as browsers and stock streamers can: both ends may be on this host."""
-    return [*_gathered(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
-
-
-def is_key(data: bytes) -> bool:
-    """Tell whether a VP8 frame can be understood by itself (RFC 6386, 9.1)."""
-    return len(data) > 9 and not data[0] & 1 and data[3:6] == b"\x9d\x01\x2a"
-
-
-def size(data: bytes) -> tuple[int, int]:
-    """Return width and height that a key frame begins with."""
-    return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
 
 
 @dataclass(slots=True)
@@ -96,9 +84,9 @@ class Stats:
         self.frames += 1
         self.total_bytes += len(data)
         self._times.append(time.monotonic())
-        if is_key(data):
+        if vp8.is_key(data):
             self.key_frames += 1
-            self.width, self.height = size(data)
+            self.width, self.height = vp8.size(data)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers for people and programs."""
@@ -220,7 +208,7 @@ class Viewer:
             except aiortc.mediastreams.MediaStreamError as exc:
                 raise StreamFailed("the stream has ended") from exc
             data = bytes(packet)
-            if not started and not is_key(data):
+            if not started and not vp8.is_key(data):
                 await self._ask_for_key()
                 continue
             if not started:
@@ -279,8 +267,8 @@ async def watching(operator: signalling.Operator, device: str, *, label: str = "
     :param operator: where the device is registered, see :func:`cfctl.viewer.signalling.opened`.
     :raises CfctlError: if it cannot be.
     """
-    aioice.ice.get_host_addresses = _with_loopback
-    aiortc.rtcrtpreceiver.get_decoder = _decoder  # type: ignore[attr-defined] # a module's own name for it
+    rtc.gather_loopback()
+    rtc.take_frames(_decoder)
     async with signalling.opened(operator, device) as line:
         viewer = Viewer(line, label)
         follower: asyncio.Task[None] | None = None

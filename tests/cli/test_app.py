@@ -315,6 +315,25 @@ def test_verbose_shows_commands(verb: typer.Typer) -> None:
     assert process.run([sys.executable, "-c", code], timeout=30, env=env).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("called", "at_hand", "said"),
+    [
+        ("cfctl", True, "sudo cfctl host setup"),
+        ("/opt/farm/.venv/bin/cfctl", False, "sudo /opt/farm/.venv/bin/cfctl host setup"),
+        ("/opt/farm/cfctl/__main__.py", False, f"sudo {sys.executable} -m cfctl host setup"),
+    ],
+)
+def test_sudo_finds_the_cfctl_that_was_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str, at_hand: bool, said: str
+) -> None:
+    program = tmp_path / "cfctl"
+    program.touch(0o755)
+    monkeypatch.setattr(common, "_SUDO_PATH", str(tmp_path if at_hand else tmp_path / "nothing"))
+    monkeypatch.setattr(sys, "argv", [called])
+    assert common.as_typed("sudo cfctl host setup") == said
+    assert common.as_typed("cfctl ps") == "cfctl ps"
+
+
 def test_a_reader_that_has_seen_enough() -> None:
     code = "set -o pipefail; %s -m cfctl gpu probe -q | true; %s -m cfctl gpu probe -q --json | true"
     done = subprocess.run(

@@ -15,15 +15,13 @@ from cfctl.control.operations import Role
 from cfctl.errors import NotAllowed, TokenRefused
 from cfctl.relay import people, tokens
 from cfctl.relay.media import ice
-from cfctl.relay.media.frames import Buffer, Frame, Pace, is_vp8_key, vp8_size
+from cfctl.relay.media.frames import Buffer, Frame, Pace
 from cfctl.relay.media.hands import Hands
 from cfctl.relay.media.ice import Ice
 from cfctl.relay.streamers import Streamers
 from cfctl.relay.web.access import Access, level, same_origin
 from cfctl.relay.web.ports import owner_of
 from cfctl.wire import webrtc_channels as channels
-
-KEY = b"\x10\x00\x00\x9d\x01\x2a\x40\x01\xf0\x00"
 
 
 class Clock:
@@ -36,14 +34,6 @@ class Clock:
 
 def frame(number: int, at: float, *, key: bool = False, size: int = 100) -> Frame:
     return Frame(bytes(size), number, key, at)
-
-
-def test_a_key_frame_of_vp8_is_told_by_its_first_bytes() -> None:
-    assert is_vp8_key(KEY)
-    assert vp8_size(KEY) == (320, 240)
-    assert not is_vp8_key(b"\x11" + KEY[1:])
-    assert not is_vp8_key(KEY[:9])
-    assert not is_vp8_key(b"\x10" + bytes(20))
 
 
 def test_a_buffer_begins_with_a_key_frame() -> None:

@@ -17,6 +17,7 @@ import pytest
 from cfctl.control import qmp
 from cfctl.guest.streamer import keys
 from cfctl.viewer import signalling, stream
+from cfctl.wire import vp8
 from cfctl.wire import webrtc_channels as channels
 from cfctl.wire import webrtc_messages as messages
 from tests.screens import machine as machines
@@ -138,7 +139,7 @@ def test_a_session(machine: Machine, polling: bool) -> None:
 
             # -- frames: each viewer begins with a key frame; others come when asked for
             frames = viewer.frames()
-            assert stream.is_key(await anext(frames))
+            assert vp8.is_key(await anext(frames))
             assert (viewer.stats.width, viewer.stats.height) == (720, 400)
             await viewer.ready()
             before = viewer.stats.key_frames

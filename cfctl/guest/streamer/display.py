@@ -30,6 +30,10 @@ _KEY_S = 0.2
 #: Between two nudges of a server that looks ever more rarely.
 _NUDGE_S = 0.25
 
+#: After input the guest changes its screen when it has got to it; until then QEMU is kept looking as often as it can,
+#: every 30 ms. Nudges come more often than that: one that comes just before QEMU looks is as good as none.
+_EAGER_S, _EAGER_NUDGE_S = 0.3, 0.01
+
 #: Between two attempts to reach a VM that is being started again.
 _RETRY_S = 0.5
 
@@ -101,6 +105,8 @@ class Display:
         self._key = True
         self._touched = False
         self._screen: rfb.Screen | None = None
+        self._eager_until = 0.0
+        self._eager: asyncio.TimerHandle | None = None
         self._encoder = vp8.Encoder()
 
     def join(self, track: Track) -> None:
@@ -123,9 +129,17 @@ class Display:
         self._wake.set()
 
     def look(self) -> None:
-        """Have QEMU look at its screen at once: something will change."""
-        if self._screen is not None:
+        """Have QEMU look at its screen at once, and often for a while: something will change."""
+        self._eager_until = asyncio.get_running_loop().time() + _EAGER_S
+        if self._eager is None:
+            self._look_eagerly()
+
+    def _look_eagerly(self) -> None:
+        self._eager = None
+        loop = asyncio.get_running_loop()
+        if self._screen is not None and loop.time() < self._eager_until:
             self._screen.nudge()
+            self._eager = loop.call_later(_EAGER_NUDGE_S, self._look_eagerly)
 
     async def run(self) -> None:
         """Show what there is whenever somebody watches, until cancelled."""

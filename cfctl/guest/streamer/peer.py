@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import aioice.ice
 import msgspec
 from aiortc import (
     RTCConfiguration,
@@ -21,6 +20,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from cfctl.guest.streamer import display
 from cfctl.guest.streamer.gestures import Gestures
+from cfctl.wire import rtc
 from cfctl.wire import webrtc_channels as channels
 from cfctl.wire import webrtc_messages as messages
 
@@ -39,15 +39,8 @@ _ADB_BEHIND = 4096
 
 _WHAT_AIORTC_RAISES = (InvalidStateError, InvalidAccessError, OperationError, ValueError, OSError)
 
-_gathered = aioice.ice.get_host_addresses
-
-
-def _with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001 (aioice's own signature)
-    """Gather loopback too, as stock streamers do: a relay on this host needs no other network."""
-    return [*_gathered(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
-
-
-aioice.ice.get_host_addresses = _with_loopback
+# A relay on this host needs no other network.
+rtc.gather_loopback()
 
 
 class Peer:

@@ -36,16 +36,6 @@ class Frame:
     at: float = field(default_factory=time.monotonic, compare=False)
 
 
-def is_vp8_key(data: bytes) -> bool:
-    """Tell whether a frame of VP8 is a whole key frame's beginning (RFC 6386 section 9.1)."""
-    return len(data) >= 10 and not data[0] & 1 and data[3:6] == b"\x9d\x01\x2a"
-
-
-def vp8_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a key frame of VP8."""
-    return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
-
-
 class Buffer:
     """What waits for one viewer.
 

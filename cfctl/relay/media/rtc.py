@@ -1,18 +1,14 @@
 """What is asked of aiortc beyond its public interface, in one place: passing encoded frames through.
 
-Nothing here is for decoding. aiortc's receivers hand their frames to a decoder; ours returns them as they came. Its
-jitter buffer holds a frame back until the next one begins, which for a screen that stands still is never; ours looks
-at the mark on the last packet of a frame (RFC 7741 section 4.1).
+Nothing here is for decoding. aiortc's receivers hand their frames to a decoder; ours returns them as they came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from typing import TYPE_CHECKING, Any, cast
 
-from aioice import ice
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -21,10 +17,8 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpSender,
     RTCSessionDescription,
-    rtcrtpreceiver,
     rtcrtpsender,
 )
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RtcpPsfbPacket,
@@ -34,24 +28,20 @@ from aiortc.rtp import (
     unpack_remb_fci,
 )
 from aiortc.sdp import SessionDescription
-from aiortc.utils import uint16_add, uint16_gt
 from msgspec import UNSET
 
-from cfctl.relay.media.frames import Frame, is_vp8_key
+from cfctl.relay.media.frames import Frame
+from cfctl.wire import rtc, vp8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aiortc import RTCRtpReceiver, RTCRtpTransceiver
+    from aiortc.jitterbuffer import JitterFrame
     from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
-    from aiortc.rtp import AnyRtcpPacket, RtpPacket
+    from aiortc.rtp import AnyRtcpPacket
 
     from cfctl.wire.webrtc_messages import IceServer
-
-_LOOPBACK = "127.0.0.1"
-
-#: How long a packet that was lost is waited for: a retransmission takes one round trip.
-_LOST_S = 0.3
 
 #: Packets that can be sent once more: what 15 Mbit/s are in half a second, and a key frame as a whole. aiortc itself
 #: has 128, which is less than many a key frame.
@@ -59,79 +49,6 @@ _AGAIN = 1024
 
 #: Connections on their way to their end.
 _closing: set[asyncio.Future[None]] = set()
-
-
-class _Frames(JitterFrame):
-    """One frame, and those that were complete at the same time."""
-
-    def __init__(self, frames: list[tuple[bytes, int]]) -> None:
-        (data, timestamp), *rest = frames
-        super().__init__(data, timestamp)
-        self.first = timestamp
-        self.rest = rest
-
-
-class _Prompt(JitterBuffer):
-    """Lets a frame of video go as soon as its last packet is there, and gives up one that never will be whole."""
-
-    #: Another one in tests.
-    clock = staticmethod(time.monotonic)
-
-    def __init__(self, capacity: int, prefetch: int = 0, is_video: bool = False) -> None:  # noqa: FBT001, FBT002
-        super().__init__(capacity, prefetch, is_video)
-        self._newest: int | None = None
-        #: Packets from the first one on that lack none between them.
-        self._whole = 0
-        #: The packet that is missed, and since when.
-        self._missed: tuple[int, float] | None = None
-
-    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
-        lost, frame = super().add(packet)
-        if not self._is_video:
-            return lost, frame
-        if lost or self._newest is None or uint16_gt(packet.sequence_number, self._newest):
-            self._newest = packet.sequence_number
-        if frame is not None or lost or not self._overdue():
-            return lost, frame
-        # aiortc would wait for as many packets more as its buffer has places: minutes, on a screen that stands still.
-        if self.smart_remove(self._whole + 1):
-            self._origin = uint16_add(self._newest, 1)
-        self._missed = None
-        return True, self._remove_frame(packet.sequence_number)
-
-    def _overdue(self) -> bool:
-        """Tell whether a packet is missed for longer than a retransmission takes."""
-        first = uint16_add(cast(int, self._origin), self._whole)
-        if not uint16_gt(cast(int, self._newest), first):
-            self._missed = None
-            return False
-        if self._missed is None or self._missed[0] != first:
-            self._missed = first, self.clock()
-        return self.clock() - self._missed[1] > _LOST_S
-
-    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
-        if not self._is_video:
-            return super()._remove_frame(sequence_number)
-        frames: list[tuple[bytes, int]] = []
-        packets: list[Any] = []
-        complete = self._whole = 0
-        for count in range(self.capacity):
-            packet: RtpPacket | None = self._packets[(cast(int, self._origin) + count) % self._capacity]
-            if packet is None:
-                break
-            self._whole = count + 1
-            if packets and packet.timestamp != packets[0].timestamp:
-                frames.append((b"".join(one._data for one in packets), packets[0].timestamp))
-                packets, complete = [], count
-            packets.append(packet)
-            if packet.marker:
-                frames.append((b"".join(one._data for one in packets), packets[0].timestamp))
-                packets, complete = [], count + 1
-        if complete:
-            self.remove(complete)
-            self._whole -= complete
-        frames = [frame for frame in frames if frame[0]]
-        return _Frames(frames) if frames else None
 
 
 class _PassThrough:
@@ -142,26 +59,14 @@ class _PassThrough:
 
     def decode(self, frame: JitterFrame) -> list[Frame]:
         """Return the frames as they came."""
-        found = [(frame.data, frame.timestamp)]
-        if isinstance(frame, _Frames):
-            found += [(data, frame.timestamp + (at - frame.first & 0xFFFFFFFF)) for data, at in frame.rest]
-        return [Frame(data, at, not self._vp8 or is_vp8_key(data)) for data, at in found]
+        return [Frame(data, at, not self._vp8 or vp8.is_key(data)) for data, at in rtc.whole(frame)]
 
 
 def install() -> None:
     """Have this process pass frames through; it decodes none from now on."""
-    parts = cast(Any, rtcrtpreceiver)
-    parts.get_decoder = _PassThrough
-    parts.JitterBuffer = _Prompt
+    rtc.gather_loopback()
+    rtc.take_frames(_PassThrough)
     cast(Any, rtcrtpsender).RTP_HISTORY_SIZE = _AGAIN
-    addresses = ice.get_host_addresses
-
-    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001  aioice's own signature
-        # Streamers listen there too, and a host without a network has no other.
-        found = list(addresses(use_ipv4, use_ipv6))
-        return found if not use_ipv4 or _LOOPBACK in found else [*found, _LOOPBACK]
-
-    cast(Any, ice).get_host_addresses = with_loopback
 
 
 def connection(servers: Iterable[IceServer] = (), *, offers: bool) -> RTCPeerConnection:
