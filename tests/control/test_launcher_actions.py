@@ -52,7 +52,7 @@ def server(answer: bytes, *, stays: bool = False) -> Iterator[tuple[Path, list[b
 
 
 def ask(action: launcher_actions.Extended) -> Call:
-    return lambda path: launcher_actions.ask(path, action, seconds=5)
+    return lambda path: launcher_actions.ask(path, action, seconds=30)
 
 
 def powerwash(path: Path) -> Coroutine[Any, Any, int]:

@@ -52,7 +52,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 def test_one_byte_each_way(serve: Serve) -> None:
     path, got = serve(b"S")
-    sync.run(launcher_monitor.request(path, Action.STOP, seconds=2))
+    sync.run(launcher_monitor.request(path, Action.STOP, seconds=30))
     assert got == [b"X"]
 
 
@@ -60,7 +60,7 @@ def test_one_byte_each_way(serve: Serve) -> None:
 def test_anything_else_is_a_refusal(serve: Serve, answer: bytes) -> None:
     path, _ = serve(answer)
     with pytest.raises(MonitorRefused, match="run_cvd answered STATUS with"):
-        sync.run(launcher_monitor.request(path, Action.STATUS, seconds=2))
+        sync.run(launcher_monitor.request(path, Action.STATUS, seconds=30))
 
 
 def test_silence_ends_with_the_deadline(serve: Serve) -> None:

@@ -101,17 +101,17 @@ def test_a_hang_ends_at_the_deadline(tmp_path: Path) -> None:
         "time.sleep(60)\n"
     )
     started = time.monotonic()
-    found = ask(tmp_path, egl=stubborn, deadline=1.0)
-    assert time.monotonic() - started < 5
-    assert found.egl.problem == "the EGL driver hangs: it gave no answer within 1 s"
+    found = ask(tmp_path, egl=stubborn, deadline=3.0)
+    assert time.monotonic() - started < 50
+    assert found.egl.problem == "the EGL driver hangs: it gave no answer within 3 s"
     assert found.vulkan.devices, "the other stack is not hurt"
     for pid in pid_file.read_text().split():
         assert gone(int(pid)), "the child and what it started are killed"
 
 
 def gone(pid: int) -> bool:
-    """Tell whether the process ends within a second; it may be a zombie that init has not taken yet."""
-    for _ in range(100):
+    """Tell whether the process ends soon; it may be a zombie that init has not taken yet."""
+    for _ in range(3000):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
                 return True
@@ -124,8 +124,9 @@ def gone(pid: int) -> bool:
 def test_both_children_share_one_deadline(tmp_path: Path) -> None:
     sleeper = "import time\ntime.sleep(60)\n"
     started = time.monotonic()
-    ask(tmp_path, vulkan=sleeper, egl=sleeper, deadline=1.0)
-    assert time.monotonic() - started < 1.9
+    ask(tmp_path, vulkan=sleeper, egl=sleeper, deadline=6.0)
+    # One of its own each would make twelve.
+    assert time.monotonic() - started < 11
 
 
 @pytest.mark.parametrize(

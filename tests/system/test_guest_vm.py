@@ -88,7 +88,7 @@ class Host:
         """Return the supervisors and their VMs; streamers come and go while no relay serves them."""
         return {pid for pid, args in self.device_processes().items() if "bin/webRTC" not in args}
 
-    def wait_until_gone(self, seconds: float = 3) -> None:
+    def wait_until_gone(self, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while left := self.device_processes():
             assert time.monotonic() < deadline, left
@@ -391,16 +391,15 @@ def refusing(host: Host) -> Host:
 
 
 def test_kvm_is_tried_with_a_kernel(host: Host) -> None:
-    code = (
-        "import sys; from pathlib import Path; from cfctl.guest import kvm;"
-        f"print(kvm.usable(Path('{host.package}/images/kernel')).ok)"
-    )
-    env = {**host.env, "CFCTL_PATHS_CACHE": "/home/tester/cache"}
-    first = host.box.run("python3", "-c", code, user="tester", env=env).stdout
-    started = time.monotonic()
-    assert host.box.run("python3", "-c", code, user="tester", env=env).stdout == first
-    assert time.monotonic() - started < 2
+    def ask(kernel: Path) -> str:
+        code = f"from pathlib import Path; from cfctl.guest import kvm; print(kvm.usable(Path('{kernel}')))"
+        env = {**host.env, "CFCTL_PATHS_CACHE": "/home/tester/cache"}
+        return host.box.run("python3", "-c", code, user="tester", env=env).stdout
+
+    first = ask(host.package / "images/kernel")
+    # It is known by now: this one would not even begin.
+    assert ask(Path("/nowhere")) == first
     assert host.device_processes() == {}
-    if first.strip() == "True":
+    if "ok=True" in first:
         host.launch()
         assert "-accel kvm" in " ".join(host.device_processes().values())
