@@ -55,7 +55,7 @@ MAY_IMPORT = {
 #: Programs that cfctl starts, not modules that it imports: the standard library is all they may use.
 PROGRAMS = {"gpu/ask_egl.py", "gpu/ask_libraries.py", "gpu/ask_vulkan.py"}
 
-#: Modules of which the import costs more than showing a help text may (docs/budgets.md).
+#: Modules of which the import costs more than showing a help text may.
 HEAVY = {
     "aiohttp",
     "aiortc",

@@ -50,6 +50,7 @@ MODULES = (
     "steps.py",
     "wire/__init__.py",
     "wire/pump.py",
+    "wire/rtc.py",
     "wire/webrtc_channels.py",
     "wire/webrtc_messages.py",
 )

@@ -59,7 +59,7 @@ LIBRARIES = {"aioice", "aiortc", "av", "msgspec"}
 
 
 def of_the_streamer(path: Path) -> bool:
-    return path.parent.name == "streamer" or path.name.startswith("webrtc_")
+    return path.parent.name == "streamer" or path.name.startswith(("rtc.", "webrtc_"))
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: str(path.relative_to(SOURCE)))
