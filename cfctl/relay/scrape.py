@@ -8,6 +8,7 @@ import logging
 import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cfctl.errors import CfctlError
 
@@ -115,6 +116,8 @@ class Scrape:
                 allowed = False
             if not allowed:
                 return _response("401 Unauthorized", b"a token is needed\n", "WWW-Authenticate: Bearer\r\n")
+        elif not _means_this_host(headers.get("host", "")):
+            return _response("421 Misdirected Request", b"ask for an address of this host, or its name\n")
         if request.split(" ")[:2] != ["GET", "/metrics"]:
             return _response("404 Not Found", b"there is /metrics alone\n")
         try:
@@ -127,6 +130,17 @@ class Scrape:
 def _response(status: str, body: bytes, more: str = "") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {_TYPE}\r\nContent-Length: {len(body)}\r\n{more}"
     return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def _means_this_host(host: str) -> bool:
+    """Tell whether a Host header is no stranger's name, by which a page in somebody's browser here would get in.
+
+    A site may have its own name lead to 127.0.0.1, and a browser then takes what listens there for a part of it.
+    """
+    with contextlib.suppress(ValueError):
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in ("", "localhost", socket.gethostname().lower()) or bool(ip_address(name))
+    return False
 
 
 def is_loopback(listener: socket.socket) -> bool:
