@@ -156,7 +156,7 @@ def _run_stop_tool(record: Record, said: list[str]) -> None:
 
 
 def release(record: Record) -> None:
-    """Give the device's numbers back, with what lies outside of its own directory, where nothing uses them any more."""
+    """Give the device's numbers back where nothing uses them any more; what is outside of its directory goes too."""
     for instance in record.instances:
         if why := _release(instance):
             steps.note(f"Instance {instance.number} stays taken: {why}.")
