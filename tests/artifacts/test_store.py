@@ -173,7 +173,9 @@ def test_prune_spares_what_is_used_and_what_is_held(tmp_path: Path, cache: Path)
         raise AssertionError
 
 
-def test_prune_spares_what_is_used_through_links(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_spares_what_is_used_through_links(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = store.add(archives.package(tmp_path / "p.tar.gz"))
     (tmp_path / "nightly").symlink_to(entry.tree)
     assert store.prune([tmp_path / "nightly"]) == []
