@@ -1,4 +1,4 @@
-"""What is said where nothing can be written: the disk is full, or read-only."""
+"""Making directories that all users read, and what is said where nothing can be written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ def error(where: Path, exc: OSError, *, elsewhere: str = "") -> CfctlError:
     else:
         help_ = f"Look at who may write there: ls -ld {there}"
     return CfctlError(f"{where} cannot be written: {exc.strerror}", None, help_)
+
+
+def make_shared(directory: Path, *, top: Path) -> None:
+    """Make a directory; everybody may enter what is made for it, whatever the umask.
+
+    :param top: the highest directory that is ours; those above it are made as others make them.
+    :raises OSError: if it cannot be made.
+    """
+    places = (directory, *directory.parents)
+    missing = [path for path in places if path.is_relative_to(top) and not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        path.chmod(0o755)
 
 
 @contextlib.contextmanager

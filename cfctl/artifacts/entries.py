@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cfctl import paths
+from cfctl import disk, paths
 from cfctl.artifacts import content
 from cfctl.errors import UsageError
 
@@ -79,6 +79,11 @@ def lock(cache: Path, identity: str) -> Path:
     return cache / _LOCKS / identity
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory of the cache: everybody may enter what is made of the cache for it, whatever the umask."""
+    disk.make_shared(directory, top=paths.current().cache)
+
+
 def read(cache: Path, identity: str) -> Entry | None:
     """Return an entry, None if there is none that is whole."""
     try:
@@ -106,8 +111,12 @@ def entries(*, own: bool = False) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for cache in [paths.current().artifacts] if own else _caches():
-        for directory in cache.glob("[0-9a-f]*"):
-            if HASH.fullmatch(directory.name) and (entry := read(cache, directory.name)):
+        try:
+            names = os.listdir(cache)  # noqa: PTH208 (glob raises, or not, by the version of Python)
+        except OSError:
+            continue  # not there, or root lets nobody else in
+        for name in names:
+            if HASH.fullmatch(name) and (entry := read(cache, name)):
                 found.setdefault(entry.id, entry)
     return sorted(found.values(), key=lambda entry: (entry.added_at, entry.id), reverse=True)
 

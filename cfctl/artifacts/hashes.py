@@ -40,7 +40,7 @@ def of_archive(file: IO[bytes], path: Path) -> str:
     file.seek(0)
     # A cache that cannot be written only costs the time of reading it again.
     with contextlib.suppress(OSError):
-        seen.parent.mkdir(parents=True, exist_ok=True)
+        entries.make_directory(seen.parent)
         entries.write(seen, digest.hexdigest())
     return digest.hexdigest()
 

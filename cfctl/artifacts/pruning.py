@@ -51,8 +51,11 @@ def prune(used: Collection[Path], *, dry_run: bool = False) -> list[Entry]:
     """
     cache = paths.current().artifacts
     removed = []
+    # By whatever links: one to a tree of ours, or one above the cache that only some ways to log in resolve.
+    leads = {Path(os.path.realpath(path)) for path in used}
     for entry in entries.entries(own=True):
-        if any(path.is_relative_to(entry.directory) for path in used):
+        directory = Path(os.path.realpath(entry.directory))
+        if any(path.is_relative_to(directory) for path in leads):
             continue
         if dry_run or _remove(entry):
             removed.append(entry)

@@ -148,6 +148,7 @@ def _unpacking(identity: str) -> Iterator[tuple[Path, Entry | None]]:
     cache = paths.current().artifacts
     note = f"Waiting for another cfctl that unpacks {identity[:12]} ..."
     try:
+        entries_.make_directory(entries_.lock(cache, identity).parent)
         with locks.exclusive(entries_.lock(cache, identity), on_wait=lambda: steps.note(note)):
             # Readable by all: another user's launch holds it while it reads what root has unpacked.
             entries_.lock(cache, identity).chmod(0o644)

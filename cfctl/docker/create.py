@@ -228,6 +228,12 @@ def _make_layers(engine: Engine, name: str, wish: Wish) -> None:
         return
     labels = {names.REQUEST: name}
     with asking("make a writable layer over the images"):
+        # Asked for a volume that is there, an engine gives that one: with the images of a container that was removed
+        # by other means, and with what was written over them.
+        helper.remove(engine, of=name)
+        for stale in remove.leftovers(engine, name):
+            if stale.name != request.home_volume(name):
+                stale.remove()
         scratch = engine.api.volumes.create(request.scratch_volume(name), labels=labels)
         # Written through a container that is never started.
         with helper.made(engine, wish.image, ["true"], of=name, binds=[f"{scratch.name}:/layers"]) as container:

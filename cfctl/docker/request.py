@@ -195,12 +195,13 @@ def home_volume(name: str) -> str:
 
 def layer_volume(name: str, kind: str) -> str:
     """Return the name of the volume that shows a directory of the machine with a writable layer over it."""
-    return f"cfctl-{name}-{kind}"
+    # The kind stands before the name, not behind it: a container may be called "phone-images", and has a home.
+    return f"cfctl.{kind}-{name}"
 
 
 def scratch_volume(name: str) -> str:
     """Return the name of the volume that has those layers."""
-    return f"cfctl-{name}-layers"
+    return layer_volume(name, "layers")
 
 
 def volumes(name: str) -> list[str]:

@@ -6,6 +6,7 @@ them: a container that is stopped mounts again when it is started.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from pathlib import Path
@@ -43,7 +44,11 @@ def _recorded() -> dict[str, Path]:
     roots = [paths.current().state / "docker"]
     if os.geteuid() == 0:
         roots += [paths.containers_of(Path(user.pw_dir)) for user in pwd.getpwall()]
-    marks = [mark for root in roots for mark in root.glob("*/[!.]*/record.json")]
+    marks: list[Path] = []
+    for root in roots:
+        # Not even root may look into a home on NFS or FUSE.
+        with contextlib.suppress(OSError):
+            marks += root.glob("*/[!.]*/record.json")
     if not marks:
         return {}
     from cfctl.docker import store

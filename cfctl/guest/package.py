@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import cfctl
 from cfctl import arch as arches
-from cfctl import locks, paths, process
+from cfctl import disk, locks, paths, process
 from cfctl.errors import CfctlError, HostLacks
 from cfctl.guest import entry, image, options, streaming
 from cfctl.steps import step
@@ -93,13 +93,20 @@ def ensure(arch: Arch | None = None) -> Path:
 
     :param arch: the guest's processor; without it, this host's.
     :raises GuestImageUnavailable: if the guest's image cannot be built here.
+    :raises HostLacks: if the system's cache is closed to this user.
     """
     arch = arch or arches.host()
     own = paths.current().host_packages
     name = _name(arch)
     for cache in (own, paths.SYSTEM_CACHE / own.name):
-        if (cache / name / MARKER).is_file():
+        # Not is_file(), which raises where root lets nobody else into the system's cache.
+        if os.access(cache / name / MARKER, os.R_OK):
             return cache / name
+    top, images = paths.current().cache, paths.current().guest_images
+    _check_open(paths.SYSTEM_CACHE, paths.SYSTEM_CACHE / images.name)
+    with disk.writing(own):
+        disk.make_shared(own, top=top)
+        disk.make_shared(images, top=top)
     with locks.exclusive(own / ".lock"):
         target = own / name
         if not (target / MARKER).is_file():
@@ -210,6 +217,16 @@ def _fill(directory: Path, guest: image.Image, arch: Arch, *, link: bool) -> Non
 def _code() -> list[Path]:
     guest = _SOURCE / "guest"
     return [*(_SOURCE / name for name in MODULES), *sorted(guest.rglob("*.py")), guest / "flags.tsv", guest / "init"]
+
+
+def _check_open(*caches: Path) -> None:
+    for cache in caches:
+        if os.path.exists(cache) and not os.access(cache, os.X_OK):  # noqa: PTH110 (exists() raises where this is False)
+            raise HostLacks(
+                f"{cache} is closed to you",
+                "What root has built there is for all users.",
+                f"Let them in: sudo chmod a+rx {cache}",
+            )
 
 
 def _name(arch: Arch) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cfctl import paths
+from cfctl.artifacts import entries
 from cfctl.launch import boot
 from cfctl.launch.runtime_config import read_file
 
@@ -47,7 +48,7 @@ def remember(request: Request, took: Mapping[str, float]) -> None:
     kept = [*_boots(file), {name: round(seconds, 3) for name, seconds in took.items()}][-_KEPT:]
     scratch = file.with_name(f".{file.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        entries.make_directory(file.parent)
         scratch.write_bytes(msgspec.json.encode({"host_package": request.host_package, "boots": kept}))
         scratch.rename(file)
 

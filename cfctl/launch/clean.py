@@ -216,8 +216,10 @@ def _directories() -> Iterator[Leftover]:
     made = {".new-*": "a launch that made it was killed", ".removed-*": "the rm that was deleting it was killed"}
     for pattern, why in made.items():
         for path in sorted(devices.glob(pattern)):
-            if _is_old(path):
-                yield Leftover("directory", os.fspath(path), why, path=path)
+            # A removal that takes long holds what it deletes.
+            with registry.held_if_free(path.name) as free:
+                if free and _is_old(path):
+                    yield Leftover("directory", os.fspath(path), why, path=path)
     for path in sorted(devices.glob("[!.]*/.device.json-*")):
         if _is_old(path):
             yield Leftover(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfctl import paths, process
+from cfctl.artifacts import entries
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import observe, parent
 
@@ -91,7 +92,7 @@ def of(package: HostPackage) -> Listing | None:
     if listing is not None:
         # A cache that cannot be written costs the time of asking again.
         with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            entries.make_directory(kept.parent)
             scratch = kept.with_suffix(f".{os.getpid()}")
             scratch.write_bytes(msgspec.json.encode(listing))
             scratch.rename(kept)
@@ -114,7 +115,7 @@ def ask(package: HostPackage) -> Listing | None:
     cache = paths.current().flag_listings
     try:
         # Not in /tmp, where hardened hosts let nobody execute.
-        cache.mkdir(parents=True, exist_ok=True)
+        entries.make_directory(cache)
         scratch = tempfile.TemporaryDirectory(prefix=".ask-", dir=cache)
     except OSError:
         return None

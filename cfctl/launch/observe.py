@@ -23,7 +23,7 @@ from cfctl.launch import boot, procs, registry, runtime_config
 from cfctl.launch.procs import INSTANCE, Look, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cfctl.instance import Instance
     from cfctl.launch.registry import Record
@@ -152,20 +152,40 @@ def open_ports(instance: Instance, listening: frozenset[int], **other: int) -> d
 
 def processes(homes: Sequence[Path], look: Look | None = None) -> dict[Path, list[Process]]:
     """Return the living processes of each device, found by the environment that they were started with."""
-    wanted = {os.fspath(home): home for home in homes}
     found: dict[Path, list[Process]] = {home: [] for home in homes}
-    if not wanted:
+    if not found:
         return found
+    home_of = _finder(homes)
     for seen in (look or Look()).processes:
         env = seen.env or {}
-        home = wanted.get(env.get(MARK) or "")
+        home = home_of(env.get(MARK) or "")
         if home is None and INSTANCE in env:
             # Tools that clean their environment keep these two; HOME alone may be somebody's shell.
-            home = wanted.get(env.get("HOME") or "")
+            home = home_of(env.get("HOME") or "")
         if home is not None:
             number = env.get(INSTANCE, "")
             found[home].append(Process(seen.pid, seen.argv, int(number) if number.isdecimal() else None))
     return found
+
+
+def _finder(homes: Sequence[Path]) -> Callable[[str], Path | None]:
+    """Return what tells which of the directories a path leads to, by whatever links."""
+    wanted: dict[str, Path | None] = {os.fspath(home): home for home in homes}
+    names = {home.name for home in homes}
+    real: dict[str, Path] = {}
+
+    def find(path: str) -> Path | None:
+        if path not in wanted:
+            wanted[path] = None
+            # A user's home is a link, say, and only some of the user's programs resolve it. A device's own directory
+            # is none: what has no device's name is not looked at, since a dead NFS server would keep us waiting.
+            if path.startswith("/") and os.path.basename(path) in names:  # noqa: PTH119 (a hot path)
+                if not real:
+                    real.update((os.path.realpath(home), home) for home in homes)
+                wanted[path] = real.get(os.path.realpath(path))
+        return wanted[path]
+
+    return find
 
 
 def monitor_socket(record: Record, instance: Instance) -> Path:

@@ -254,7 +254,7 @@ def load_all() -> list[Record]:
 
 
 def remove(record: Record) -> None:
-    """Delete a device's directory with all that is in it; nothing outside of it.
+    """Delete a device's directory with all that is in it; nothing outside of it. The caller holds the device.
 
     :raises CfctlError: if the directory does not carry our mark, or something in it cannot be deleted.
     """
@@ -262,12 +262,21 @@ def remove(record: Record) -> None:
     if home.is_symlink() or not (home / _MARK).is_file():
         raise CfctlError(f"{home} does not carry the mark of a device, and was not touched")
     # Renamed first: from here on the name is free, and what a killed removal leaves is swept by the next one.
-    home.rename(home.with_name(f".removed-{record.name}-{secrets.token_hex(4)}"))
+    renamed = home.with_name(f".removed-{record.name}-{secrets.token_hex(4)}")
+    home.rename(renamed)
+    _delete(renamed)
     for scratch in home.parent.glob(".removed-*"):
-        try:
-            shutil.rmtree(scratch)
-        except OSError as exc:
-            raise CfctlError(f"{scratch} could not be deleted", str(exc), f"Delete it: rm -r {scratch}") from exc
+        # What is held is being deleted by whoever removes that device: two at one tree fail both.
+        with held_if_free(scratch.name) as free:
+            if free:
+                _delete(scratch)
+
+
+def _delete(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except OSError as exc:
+        raise CfctlError(f"{directory} could not be deleted", str(exc), f"Delete it: rm -r {directory}") from exc
 
 
 @contextlib.contextmanager

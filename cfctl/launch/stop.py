@@ -55,7 +55,6 @@ def stop(record: Record, *, patience: float = MONITOR_S) -> list[str]:
     said = _end_processes(record, patience)
     if record.holds_numbers:
         release(record)
-        _remove_sockets(record)
     record.stopping = record.getting_ready = False
     record.suspended_at = None
     record.stopped_at = registry.now()
@@ -157,7 +156,7 @@ def _run_stop_tool(record: Record, said: list[str]) -> None:
 
 
 def release(record: Record) -> None:
-    """Give the device's numbers back, where nothing uses them any more."""
+    """Give the device's numbers back where nothing uses them any more; what is outside of its directory goes too."""
     for instance in record.instances:
         if why := _release(instance):
             steps.note(f"Instance {instance.number} stays taken: {why}.")
@@ -175,6 +174,8 @@ def _release(instance: Instance) -> str | None:
             except NumberTaken:
                 why = "another device has it by now"
             else:
+                # While the number is ours: the next device that has it has its sockets in the same place.
+                _remove_sockets(instance)
                 numbers.give_back(lock)
                 return None
         if time.monotonic() > deadline:
@@ -182,16 +183,15 @@ def _release(instance: Instance) -> str | None:
         time.sleep(0.01)
 
 
-def _remove_sockets(record: Record) -> None:
+def _remove_sockets(instance: Instance) -> None:
     """Remove the sockets' directories, which lie outside of the device's own and would stay behind.
 
     Only where upstream's layout puts them: a launcher's config file does not choose what is deleted.
     """
     uid = os.geteuid()
-    for instance in record.instances:
-        for directory in (Path(instance.socket_directory(uid)), Path(instance.environment_directory(uid))):
-            with contextlib.suppress(OSError):
-                # /tmp is everybody's: in a directory that another user has made nothing is deleted.
-                if directory.parent.lstat().st_uid == uid:
-                    shutil.rmtree(directory, ignore_errors=True)
-                    directory.parent.rmdir()
+    for directory in (Path(instance.socket_directory(uid)), Path(instance.environment_directory(uid))):
+        with contextlib.suppress(OSError):
+            # /tmp is everybody's: in a directory that another user has made nothing is deleted.
+            if directory.parent.lstat().st_uid == uid:
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.parent.rmdir()

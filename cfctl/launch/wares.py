@@ -74,7 +74,11 @@ def _sources(request: registry.Request) -> list[str]:
 def _of_others() -> Iterator[Path]:
     """Yield what the devices of ordinary users are launched from, where users keep them by default."""
     for user in pwd.getpwall():
-        for mark in paths.devices_of(Path(user.pw_dir)).glob("*/device.json"):
+        # Not even root may look into a home on NFS or FUSE.
+        marks: list[Path] = []
+        with contextlib.suppress(OSError):
+            marks += paths.devices_of(Path(user.pw_dir)).glob("*/device.json")
+        for mark in marks:
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 record = msgspec.json.decode(mark.read_bytes(), type=registry.Record)
                 yield from (Path(path) for path in _sources(record.request))

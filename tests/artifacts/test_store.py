@@ -173,6 +173,19 @@ def test_prune_spares_what_is_used_and_what_is_held(tmp_path: Path, cache: Path)
         raise AssertionError
 
 
+def test_prune_spares_what_is_used_through_links(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = store.add(archives.package(tmp_path / "p.tar.gz"))
+    (tmp_path / "nightly").symlink_to(entry.tree)
+    assert store.prune([tmp_path / "nightly"]) == []
+    # The cache itself by another way, as where a user's home is a link.
+    (tmp_path / "home").symlink_to(cache.parent)
+    monkeypatch.setenv("CFCTL_PATHS_CACHE", str(tmp_path / "home"))
+    assert store.prune([entry.tree]) == []
+    assert [gone.id for gone in store.prune([])] == [entry.id]
+
+
 def test_the_systems_cache_is_read(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = archives.package(tmp_path / "p.tar.gz")
     entry = store.add(archive, name="shared")

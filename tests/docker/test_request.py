@@ -129,12 +129,18 @@ def test_images_shares_and_several_instances() -> None:
     assert body["Labels"]["n_cf_instances"] == "2"
     assert body["Env"][:2] == ["CFCTL_LAUNCH_NUMBERS=5,6", "CFCTL_HOST_NUMBERS=5,6"]
     assert body["HostConfig"]["Mounts"][1:] == [
-        {"Type": "volume", "Source": "cfctl-phone-package", "Target": names.HOST_PACKAGE},
-        {"Type": "volume", "Source": "cfctl-phone-images", "Target": names.IMAGES},
+        {"Type": "volume", "Source": "cfctl.package-phone", "Target": names.HOST_PACKAGE},
+        {"Type": "volume", "Source": "cfctl.images-phone", "Target": names.IMAGES},
         {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True},
     ]
     # `docker stop` is to last until somebody starts it.
     assert body["HostConfig"]["RestartPolicy"] == {"Name": "unless-stopped"}
+
+
+def test_no_container_has_a_volume_that_is_anothers() -> None:
+    called = ["phone", "phone-images", "phone-layers", "phone-package", "images-phone", "phone-images-images"]
+    volumes = [volume for name in called for volume in request.volumes(name)]
+    assert len(set(volumes)) == len(volumes)
 
 
 def test_numbers() -> None:

@@ -30,6 +30,8 @@ def test_old_directories_that_killed_verbs_left(state: Path, monkeypatch: pytest
     assert list(clean._directories()) == []
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61)
+    with registry.held_if_free(".removed-phone-1"):
+        assert ".removed-phone-1" not in [left.path.name for left in clean._directories() if left.path]
     found = list(clean._directories())
     assert [left.path.name for left in found if left.path] == [".new-phone-1", ".removed-phone-1", ".device.json-1"]
     for left in found:

@@ -153,6 +153,19 @@ def test_remove_sweeps_what_a_killed_removal_left(state: Path) -> None:
     assert not debris.exists()
 
 
+def test_removals_at_once_leave_each_others_trees_alone(state: Path) -> None:
+    for name in ("phone", "tablet"):
+        registry.create(record(name))
+    removing = state / "devices/.removed-phone-1234"
+    with registry.held("phone"):
+        # Another cfctl, in the middle of removing it.
+        (state / "devices/phone").rename(removing)
+        with registry.held("tablet"):
+            registry.remove(registry.load("tablet"))
+        assert [path.name for path in (state / "devices").iterdir()] == [removing.name]
+        assert (removing / "device.json").exists()
+
+
 def test_held_is_seen_and_waits() -> None:
     registry.create(record())
     device = registry.load("phone")

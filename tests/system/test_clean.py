@@ -69,6 +69,27 @@ def test_a_device_that_was_killed(host: Sandbox, package: Package) -> None:
     leaves_nothing(host)
 
 
+def test_a_dead_device_whose_number_is_another_ones_by_now(host: Sandbox, package: Package) -> None:
+    directory = package("none")
+    number = host.json("launch", "phone", "--host-package", directory)["instances"][0]["number"]
+    kill_all(host)
+    wait_for_state(host, "stale")
+    # As a refusal advises, and as tools do that empty /var/tmp.
+    host.run("rm", f"/var/tmp/cvd/lock/local-instance-{number}.lock")
+    tablet = host.json("launch", "tablet", "--host-package", directory)
+    assert tablet["instances"][0]["number"] == number
+    sockets = ("find", "/tmp/cf_avd_0", "-type", "s")
+    before = host.run(*sockets).stdout
+    assert before
+    said = host.cfctl("stop", "phone").stderr
+    assert f"Instance {number} stays taken" in said
+    states = {device["name"]: device["state"] for device in host.json("ps")["devices"]}
+    assert states == {"phone": "stopped", "tablet": "running"}
+    assert host.run(*sockets).stdout == before, "they lie where those of the dead one lay"
+    host.cfctl("rm", "--force", "phone", "tablet")
+    leaves_nothing(host)
+
+
 def test_helpers_whose_supervisor_is_dead(host: Sandbox, package: Package) -> None:
     host.cfctl("launch", "phone", "--host-package", package("orphan"))
     kill_all(host)

@@ -274,6 +274,19 @@ def test_rm_looks_at_the_device_only_when_nobody_else_works_on_it(host: Sandbox,
     leaves_nothing(host)
 
 
+def test_a_home_that_is_a_link(host: Sandbox, package: Package) -> None:
+    """Some ways to log in resolve it, others do not: it is the same device."""
+    host.run("ln", "-s", "/home/tester", "/home/link")
+    linked, directory = {"HOME": "/home/link"}, package("none")
+    for one, other in (({}, linked), (linked, {})):
+        host.cfctl("launch", "phone", "--host-package", directory, user="tester", env=one)
+        assert host.json("status", "phone", user="tester", env=other)["state"] == "running"
+        refused(host, "rm", "phone", code=2, user="tester", env=other)
+        host.cfctl("stop", "phone", user="tester", env=other)
+        host.cfctl("rm", "phone", user="tester", env=other)
+        leaves_nothing(host)
+
+
 def test_stop_spares_bystanders(host: Sandbox, package: Package) -> None:
     host.cfctl("launch", "phone", "--host-package", package("none"))
     shell = host.start("sleep", "30", env={"HOME": "/var/lib/cfctl/devices/phone"})

@@ -233,7 +233,7 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     leaves_nothing(engine, before)
 
     # One that was killed while it made the layers over the images has left a container that holds them.
-    engine.docker("create", "-l", "cfctl.helper=phone", "-v", "cfctl-phone-layers:/layers", dockerd.BASE, "true")
+    engine.docker("create", "-l", "cfctl.helper=phone", "-v", "cfctl.layers-phone:/layers", dockerd.BASE, "true")
     host.cfctl("docker", "rm", "phone")
     leaves_nothing(engine, before)
 
@@ -246,6 +246,31 @@ def test_create_is_killed_and_done_again(engine: Engine) -> None:
     engine.docker("kill", "--signal", "TERM", "slow")
     assert engine.docker("wait", "slow").stdout.strip() == "143"
     engine.docker("rm", "-v", "slow")
+
+
+def test_layers_are_of_one_container_and_one_creation(engine: Engine) -> None:
+    host = engine.box
+    for name in ("first", "second"):
+        host.run("sh", "-c", f"mkdir /tmp/{name} && echo {name} >/tmp/{name}/super.img")
+    # Its home was once the place of the layer over the other's images.
+    host.cfctl("docker", "create", "phone-images")
+    engine.docker("exec", "phone-images", "sh", "-c", "echo disk >~vsoc-01/disk")
+    assert fails(host, 1, "rm", "phone")["code"] == "no-such-container"
+
+    def images() -> str:
+        return engine.docker("exec", "phone", "sh", "-c", "cd /mnt/images && grep -r .").stdout
+
+    host.cfctl("docker", "create", "phone", "--images", "/tmp/first")
+    assert images() == "super.img:first\n"
+    engine.docker("exec", "phone", "sh", "-c", "echo written >/mnt/images/super.img")
+    # Removed by other means, its layers stay: they are of other images than the next one's.
+    engine.docker("rm", "-f", "phone")
+    host.cfctl("docker", "create", "phone", "--images", "/tmp/second")
+    assert images() == "super.img:second\n"
+    host.cfctl("docker", "rm", "phone")
+    assert engine.docker("exec", "phone-images", "cat", "/home/vsoc-01/disk").stdout == "disk\n"
+    host.cfctl("docker", "rm", "phone-images")
+    assert engine.left() == {"containers": [], "volumes": [], "networks": []}
 
 
 def kill_inside(host: Sandbox, words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import struct
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def standin(sandbox: Sandbox, fault: str = "none", name: str = "cvd-host_package
     """Write a packed host package; return its path inside."""
     standins.write(inside(sandbox, "/tmp") / f"source-{fault}", fault)
     return pack(sandbox, f"/tmp/source-{fault}", f"/tmp/{name}")
+
+
+def test_roots_umask_closes_the_systems_cache_to_nobody(sandbox: Sandbox) -> None:
+    host, caches = sandbox, "/var/cache/cfctl"
+    # As on a host where cfctl has never run.
+    host.run("mount", "-t", "tmpfs", "tmpfs", "/var/cache")
+    archive = standin(host)
+    host.cfctl("host", "setup", "--instances", "2")
+    cfctl = shlex.join(host.cfctl_argv())
+    for verb in (f"images add {archive} --name nightly", "launch phone --host-package nightly"):
+        host.run("sh", "-c", f"umask 077; {cfctl} {verb}")
+    modes = host.run("sh", "-c", f"cd {caches}; stat -c '%a %n' . *; stat -c %a artifacts/.locks").stdout
+    assert modes.split("\n")[:-1] == ["755 .", "755 artifacts", "755 boot-times", "755 flags", "755"]
+    host.cfctl("launch", "tablet", "--host-package", "nightly", user="tester")
+    # Closed by hand, it is as if it were empty; or the error says so.
+    host.run("chmod", "700", caches)
+    assert host.json("images", "list", user="tester")["images"] == []
+    assert "nor in the cache" in refused(host, "launch", "--host-package", "nightly", code=2, user="tester")["brief"]
+    error = refused(host, "launch", "third", code=4, user="tester")
+    assert error["resolution"] == f"Let them in: sudo chmod a+rx {caches}"
+    # On NFS root is nobody, and a home may be closed to it.
+    host.run("chmod", "700", "/home/tester")
+    nobody = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+    host.run(*nobody, *host.cfctl_argv("images", "prune"))
 
 
 def test_a_packed_package_really_boots(host: Sandbox, host_package: Path) -> None:
