@@ -150,6 +150,11 @@ class Paths:
         return self.relay / "tokens.json"
 
     @property
+    def relay_sessions(self) -> Path:
+        """The browsers that the relay has let in: hashes of their cookies."""
+        return self.relay / "sessions.json"
+
+    @property
     def relay_certificate(self) -> Path:
         """The relay's own certificate, which its callers pin."""
         return self.relay / "certificate.pem"

@@ -183,6 +183,7 @@ class Server:
             connection=whole.front.connection,
             own=whole.own,
             tokens=whole.tokens,
+            sessions=self._paths.relay_sessions,
             lists=whole.lists,
             ways=whole.ways,
             audit=whole.audit,

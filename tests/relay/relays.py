@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -36,6 +37,7 @@ class Relay:
     process: subprocess.Popen[str]
     root: Path
     listeners: dict[str, dict[str, str]]
+    _start: Callable[[Mapping[str, Any]], subprocess.Popen[str]]
 
     @property
     def socket(self) -> Path:
@@ -80,6 +82,21 @@ class Relay:
             # Channels of other tests must not lend theirs.
             options=[("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)],
         )
+
+    def stop(self) -> None:
+        """End it; it must do so by itself when it is told to."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=PATIENCE_S)
+        assert self.process.returncode == 0, said
+        assert "Traceback" not in said, said
+        assert list((self.root / "run").glob("*.sock")) == []
+
+    def start(self) -> None:
+        """Start it again after a stop, with the same files, and with the same address for browsers."""
+        web = {"web": urlsplit(self.listeners["web"]["address"]).netloc} if "web" in self.listeners else {}
+        self.process = self._start(web)
+        self.listeners = _listeners(self.process)
 
     def status(self) -> relay_pb2.RelayStatus:
         """Return how it is; this question's own connection is among the counted."""
@@ -158,26 +175,30 @@ def running(*, environment: Mapping[str, str] | None = None, **options: Any) -> 
         **(environment or {}),
     }
     options = {"grpc": "127.0.0.1:0", **options}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.relay.serve", json.dumps(options)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPO,
-        env=variables,
-    )
+
+    def start(more: Mapping[str, Any]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.relay.serve", json.dumps({**options, **more})],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPO,
+            env=variables,
+        )
+        started.append(process)
+        return process
+
+    started: list[subprocess.Popen[str]] = []
     try:
-        yield Relay(process, root, _listeners(process))
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, said
-        assert "Traceback" not in said, said
-        assert list((root / "run").glob("*.sock")) == []
+        process = start({})
+        relay = Relay(process, root, _listeners(process), start)
+        yield relay
+        relay.stop()
     finally:
-        process.kill()
-        process.communicate()
+        for process in started:
+            process.kill()
+            process.wait()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -20,6 +20,7 @@ from cfctl.relay.media.hands import Hands
 from cfctl.relay.media.ice import Ice
 from cfctl.relay.streamers import Streamers
 from cfctl.relay.web.access import Access, level, same_origin
+from cfctl.relay.web.cookies import Cookies
 from cfctl.relay.web.ports import owner_of
 from cfctl.wire import webrtc_channels as channels
 
@@ -162,7 +163,7 @@ def test_whose_page_asks(headers: dict[str, str], *, bearer: bool, same: bool) -
 def test_links_and_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = people.by_uid(0)
     store = tokens.Store(tmp_path / "tokens.json")
-    access = Access(own, store)
+    access = Access(own, store, Cookies(tmp_path / "sessions.json"))
     code = access.link(own, Role.VIEWER, "phone")
     name, token = access.begin("192.0.2.1", code=code)
     assert (token.role, token.devices) == ("viewer", "phone")
@@ -185,7 +186,7 @@ def test_links_and_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_whoever_guesses_has_to_wait(tmp_path: Path) -> None:
-    access = Access(people.by_uid(0), tokens.Store(tmp_path / "tokens.json"))
+    access = Access(people.by_uid(0), tokens.Store(tmp_path / "tokens.json"), Cookies(tmp_path / "sessions.json"))
     for _ in range(20):
         with pytest.raises(TokenRefused):
             access.begin("192.0.2.1", code="wrong")
@@ -197,9 +198,9 @@ def test_whoever_guesses_has_to_wait(tmp_path: Path) -> None:
 
 def test_nobody_takes_the_links_and_sessions_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cfctl.relay.web.access._MOST_LINKS", 2)
-    monkeypatch.setattr("cfctl.relay.web.access._MOST_SESSIONS", 2)
+    monkeypatch.setattr("cfctl.relay.web.cookies._MOST", 2)
     root, other = people.by_uid(0), people.by_name("nobody")
-    access = Access(root, tokens.Store(tmp_path / "tokens.json"))
+    access = Access(root, tokens.Store(tmp_path / "tokens.json"), Cookies(tmp_path / "sessions.json"))
     waits = access.link(root, Role.VIEWER, "*")
     session, _ = access.begin("192.0.2.1", code=access.link(root, Role.VIEWER, "*"))
     links = [access.link(other, Role.VIEWER, "*") for _ in range(5)]
@@ -216,7 +217,7 @@ def test_nobody_takes_the_links_and_sessions_of_others(tmp_path: Path, monkeypat
 
 def test_any_number_of_addresses_may_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cfctl.relay.web.access._MOST_REFUSED", 100)
-    access = Access(people.by_uid(0), tokens.Store(tmp_path / "tokens.json"))
+    access = Access(people.by_uid(0), tokens.Store(tmp_path / "tokens.json"), Cookies(tmp_path / "sessions.json"))
     for number in range(1000):
         with pytest.raises(TokenRefused):
             access.begin(f"2001:db8:0:{number:x}::1", code="wrong")
@@ -229,7 +230,7 @@ def test_tokens_that_cannot_be_read_are_no_strangers_business(tmp_path: Path) ->
     store = tokens.Store(path)
     made, secret = tokens.make(user=own.name, level=Role.OPERATOR, devices="*", ttl=timedelta(hours=1))
     store.add(made)
-    access = Access(own, store)
+    access = Access(own, store, Cookies(tmp_path / "sessions.json"))
     name, _ = access.begin("192.0.2.1", secret=secret)
     caller = access.admit("192.0.2.1", name, "")
     path.write_text("broken")

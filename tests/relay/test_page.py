@@ -208,8 +208,59 @@ def test_who_touches_what_another_controls_is_told_how(browser: Browser, page: P
         expect(other.locator("#hands")).to_contain_text("controls · 2 viewers", timeout=_PATIENCE_MS)
         other.locator("#screen").click()
         expect(other.locator("#status")).to_contain_text("Press Take control", timeout=_PATIENCE_MS)
+        # Beside the console, which nobody controls, it would mean nothing. (The device is none of this host's.)
+        other.evaluate("document.getElementById('tabs').hidden = false")
+        other.get_by_role("tab", name="Console").click()
+        expect(other.get_by_role("button", name="Take control")).to_be_hidden(timeout=_PATIENCE_MS)
+        expect(other.locator("#hands")).to_be_hidden(timeout=_PATIENCE_MS)
+        other.get_by_role("tab", name="Screen").click()
         other.get_by_role("button", name="Take control").click()
         expect(other.locator("#hands")).to_contain_text("You control", timeout=_PATIENCE_MS)
+        context.close()
+
+
+def test_nobody_takes_control_of_what_is_gone(browser: Browser, page: Page, relay: Relay) -> None:
+    context = browser.new_context()
+    with streaming(relay, device_id="pad-5"):
+        watch(page, "pad-5")
+        other = context.new_page()
+        enter(other, relay, "operator")
+        watch(other, "pad-5")
+        page.locator("#screen").click()
+        expect(page.get_by_role("button", name="Give control away")).to_be_visible(timeout=_PATIENCE_MS)
+        expect(other.get_by_role("button", name="Take control")).to_be_visible(timeout=_PATIENCE_MS)
+    expect(page.get_by_role("button", name="Give control away")).to_be_hidden(timeout=_PATIENCE_MS)
+    expect(other.get_by_role("button", name="Take control")).to_be_hidden(timeout=_PATIENCE_MS)
+    context.close()
+
+
+def test_a_relay_that_is_started_again_still_knows_its_browsers(browser: Browser) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(_PATIENCE_MS)
+    listing, page = context.new_page(), context.new_page()
+    try:
+        with running(web="127.0.0.1:0") as relay:
+            with streaming(relay, device_id="pad-6"):
+                enter(listing, relay, "operator")
+                page.goto(relay.listeners["web"]["address"] + "/#/pad-6")
+                colours(page, 2)
+                relay.stop()
+                expect(listing.locator("#status")).to_have_text("The relay cannot be reached.", timeout=_PATIENCE_MS)
+                expect(page.locator("#veil-title")).to_have_text("The relay cannot be reached.", timeout=_PATIENCE_MS)
+            relay.start()
+            # What was said is said no more.
+            expect(listing.locator("#status")).to_have_text("", timeout=_PATIENCE_MS)
+            expect(listing.get_by_role("heading", name="Devices")).to_be_visible(timeout=_PATIENCE_MS)
+            with streaming(relay, device_id="pad-6"):
+                expect(page.locator("#live")).to_have_text("Live", timeout=_PATIENCE_MS)
+                colours(page, 2)
+            # Whose token is revoked is out, and is told why.
+            (token,) = relay.store.all()
+            relay.store.revoke(token.id)
+            for one in (listing, page):
+                said = "The token or link counts no more"
+                expect(one.get_by_role("alert")).to_contain_text(said, timeout=_PATIENCE_MS)
+    finally:
         context.close()
 
 

@@ -152,6 +152,32 @@ def test_it_fits_every_screen(browser: Browser, relay: Relay, streamer: Streamer
             assert page.evaluate(_NAMELESS) == [], view
 
 
+def test_what_is_said_on_a_phone_lies_over_no_button(browser: Browser, relay: Relay, streamer: Streamer) -> None:
+    with opened(browser, relay, viewport={"width": 390, "height": 844}) as page:
+        watch(page)
+        page.evaluate(
+            "import('/static/page.js').then(({ say }) => say('root controls. Press Take control to touch it.'))"
+        )
+        expect(page.locator("#status")).to_contain_text("Press Take control", timeout=_PATIENCE_MS)
+        said, tools = page.locator("#status").bounding_box(), page.locator("#tools").bounding_box()
+        assert said is not None
+        assert tools is not None
+        assert said["y"] + said["height"] <= tools["y"]
+        # In one line, where there is room for it.
+        assert said["height"] < 50
+
+
+def test_what_is_no_error_of_ours_is_told_in_words(terminal: Page) -> None:
+    asked = """async (path) => { const { ask } = await import("/static/ask.js");
+      try { await ask(path); } catch (error) { return [error.status, error.message]; } }"""
+    assert terminal.evaluate(asked, "/infra_config") == [401, "The token or link counts no more."]
+    terminal.context.set_offline(True)
+    try:
+        assert terminal.evaluate(asked, "/session") == [0, "The relay cannot be reached."]
+    finally:
+        terminal.context.set_offline(False)
+
+
 _FOCUS = """() => { const one = document.activeElement; const style = getComputedStyle(one);
   const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
   return [one.id || one.textContent.trim(), ring]; }"""
@@ -269,6 +295,33 @@ _TERMINAL: list[tuple[str, int, int, list[str], str]] = [
     ("a title is no text", 80, 24, ["\x1b]0;root@phone\x07# "], "#"),
     ("a broken sequence ends", 80, 24, ["a\x1b[3\x01b"], "a3b"),
     ("an umlaut", 80, 24, ["ä\x07"], "ä"),
+    (
+        "an editor leaves what was before",
+        80,
+        3,
+        ["$ vi\r\n\x1b[?1049h\x1b[Hfile\r\n~\r\n~", "\x1b[?1049l$ "],
+        "$ vi\n$",
+    ),
+    ("an editor has a screen of its own", 80, 3, ["$ vi\r\n\x1b[?1049h\x1b[Hfile\r\n~\r\n~"], "file\n~\n~"),
+    ("what scrolls there is gone", 80, 2, ["a\x1b[?47h\x1b[H1\r\n2\r\n3\r\n4"], "3\n4"),
+    ("the older way to another screen", 80, 2, ["a\x1b[?1047hb\x1b[?1047lc"], "a c"),
+    ("a part scrolls", 80, 4, ["\x1b[4;1Hend\x1b[1;3r1\r\n2\r\n3\r\n4"], "1\n2\n3\n4\nend"),
+    ("a part in the middle scrolls", 80, 4, ["top\x1b[4;1Hend\x1b[2;3r\x1b[2H1\r\n2\r\n3"], "top\n2\n3\nend"),
+    ("it scrolls back", 80, 3, ["1\r\n2\r\n3\x1b[H\x1bMnew"], "new\n1\n2"),
+    ("a part scrolls back", 80, 3, ["1\r\n2\r\nend\x1b[1;2r\x1b[H\x1bM0"], "0\n1\nend"),
+    ("inserted lines", 80, 4, ["1\r\n2\r\n3\r\n4\x1b[2H\x1b[2Lx"], "1\nx\n\n2"),
+    ("deleted lines", 80, 4, ["1\r\n2\r\n3\r\n4\x1b[2H\x1b[2M"], "1\n4"),
+    ("a line inserted in what scrolls", 80, 4, ["1\r\n2\r\n3\r\n4\x1b[1;3r\x1b[2H\x1b[L"], "1\n\n2\n4"),
+    ("no line is inserted outside of it", 80, 3, ["1\r\n2\r\n3\x1b[1;2r\x1b[3H\x1b[L"], "1\n2\n3"),
+    ("scrolled from afar", 80, 3, ["1\r\n2\r\n3\x1b[2;3r\x1b[S"], "1\n3"),
+    ("scrolled back from afar", 80, 3, ["1\r\n2\r\n3\x1b[T"], "\n1\n2"),
+    ("no more lines than there are", 80, 3, ["1\r\n2\x1b[H\x1b[99999M\x1b[99999L\x1b[99999Tx"], "x"),
+    ("the cursor comes back", 80, 3, ["ab\x1b7\x1b[3;9H\x1b8c"], "abc"),
+    ("signs are inserted", 80, 24, ["bd\r\x1b[4ha\x1b[C\x1b[4lc"], "abc"),
+    ("signs at the end of a line", 4, 3, ["abcd\r\x1b[4hx\x1b[l"], "xabc"),
+    ("who moves stays in what scrolls", 80, 4, ["\x1b[2;3r\x1b[2H\x1b[9Aa\x1b[9Bb"], "\na\n b"),
+    ("what is marked is another sequence", 80, 4, ["1\r\n2\x1b[?2;3r\x1b[>4m\x1b[1 q3"], "1\n23"),
+    ("a reset ends everything", 80, 3, ["a\x1b[?1049h\x1b[2;3r\x1b[4h\x1bcb"], "b"),
 ]
 
 
@@ -301,9 +354,40 @@ def test_a_terminal_keeps_so_much_and_answers_where_it_is(terminal: Page) -> Non
       const vt = new Vt({ cols: 80, rows: 24, scrollback: 100, reply: (text) => replies.push(text) });
       for (let n = 0; n < 500; n += 1) vt.feed(`${n}\\r\\n`);
       vt.feed("\\x1b[999;999H\\x1b[6n");
-      return [vt.lines.length, vt.dropped.length, replies];
+      const last = vt.lines[98].cells.map((cell) => cell.sign).join("");
+      return [vt.lines.length, last, vt.dirty.size <= 100, replies];
     }""")
-    assert found == [100, 401, ["\x1b[24;80R"]]
+    assert found == [100, "499", True, ["\x1b[24;80R"]]
+
+
+def test_a_terminal_tells_what_else_a_program_wants_of_it(terminal: Page) -> None:
+    found = terminal.evaluate("""async () => {
+      const { Vt } = await import("/static/vt.js");
+      const { bytesOf } = await import("/static/console.js");
+      const vt = new Vt();
+      const said = () => [vt.cursor, ["ArrowUp", "Home", "Delete"].map((key) => bytesOf({ key }, vt.application))];
+      const before = said();
+      vt.feed("\\x1b[?1h\\x1b[?25l");
+      const meanwhile = said();
+      vt.feed("\\x1b[?1;25h\\x1b[?1l");
+      return [before, meanwhile, said()];
+    }""")
+    plain = [True, ["\x1b[A", "\x1b[H", "\x1b[3~"]]
+    assert found == [plain, [False, ["\x1bOA", "\x1bOH", "\x1b[3~"]], plain]
+
+
+def test_a_screen_that_changes_its_size_below_an_editor(terminal: Page) -> None:
+    found = terminal.evaluate("""async () => {
+      const { Vt } = await import("/static/vt.js");
+      const vt = new Vt({ cols: 20, rows: 5 });
+      vt.feed("one\\r\\ntwo\\x1b[?1049h\\x1b[H1\\r\\n2\\r\\n3\\r\\n4\\r\\n5");
+      vt.resize(20, 3);
+      const small = [vt.text, vt.lines.length];
+      vt.resize(20, 8);
+      vt.feed("!\\x1b[?1049l");
+      return [small, vt.text, vt.lines.length];
+    }""")
+    assert found == [["3\n4\n5", 3], "one\ntwo", 8]
 
 
 @pytest.mark.parametrize("file", sorted(WEB.glob("*.html")) + sorted(WEB.glob("*.js")), ids=lambda file: file.name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from cfctl.relay.caller import Caller
 from cfctl.relay.connection import Connection, peer_of
 from cfctl.relay.roles import role, word
 from cfctl.relay.tokens import Store, Token
+from cfctl.relay.web.cookies import Cookies, Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,12 +35,14 @@ COOKIE = "cfctl_session"
 #: How long a link waits for its one use.
 LINK_S = 300.0
 
+#: Said to whoever was let in once, or never.
+_OVER = "The token or link counts no more. Open a link that is new: cfctl open NAME"
+
 #: How long a browser stays let in by a link; a token's own time counts otherwise.
 _SESSION = timedelta(hours=12)
 
 #: Of one user: a new one takes the place of his oldest, and of nobody else's.
 _MOST_LINKS = 100
-_MOST_SESSIONS = 500
 
 #: Addresses of which it is remembered that they were wrong; an IPv6 network has any number of them.
 _MOST_REFUSED = 10_000
@@ -50,23 +52,17 @@ _REFUSALS = 20
 _REFUSED_S = 60
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    token: Token
-    stored: bool
-
-
 class Access:
     """Lets browsers and programs in.
 
     :param own: the user that the relay runs as; only root serves others.
     """
 
-    def __init__(self, own: User, store: Store) -> None:
+    def __init__(self, own: User, store: Store, cookies: Cookies) -> None:
         self._own = own
         self._store = store
+        self._cookies = cookies
         self._links: dict[str, tuple[float, Token]] = {}
-        self._sessions: dict[str, _Session] = {}
         self._refused: dict[str, list[float]] = {}
 
     # -- links ---------------------------------------------------------------------------------------------
@@ -95,8 +91,7 @@ class Access:
         now = time.monotonic()
         for code in [code for code, (until, _) in self._links.items() if until < now]:
             del self._links[code]
-        for name in [name for name, session in self._sessions.items() if not self._counts(session, unsure=True)]:
-            del self._sessions[name]
+        self._cookies.sweep(lambda session: self._counts(session, unsure=True))
 
     # -- sessions ------------------------------------------------------------------------------------------
 
@@ -120,18 +115,13 @@ class Access:
                 else "The relay does not know that token, or it has expired or was revoked."
             )
         self._forget_old()
-        own = [name for name, one in self._sessions.items() if one.token.user == token.user]
-        for name in own[: len(own) - _MOST_SESSIONS + 1]:
-            del self._sessions[name]
-        name = secrets.token_urlsafe(32)
-        self._sessions[name] = _Session(token, stored)
-        return name, token
+        return self._cookies.add(Session(token, stored)), token
 
     def end(self, name: str) -> None:
         """Forget a session."""
-        self._sessions.pop(name, None)
+        self._cookies.forget(name)
 
-    def _counts(self, session: _Session, *, unsure: bool = False) -> bool:
+    def _counts(self, session: Session, *, unsure: bool = False) -> bool:
         return self._known(session.token.id, unsure=unsure) if session.stored else not session.token.expired
 
     def _known(self, id_: str, *, unsure: bool) -> bool:
@@ -188,9 +178,9 @@ class Access:
                 self._wrong(peer)
                 raise TokenRefused
         else:
-            session = self._sessions.get(cookie) if cookie else None
+            session = self._cookies.get(cookie)
             if session is None or not self._counts(session):
-                raise TokenRefused("Open a link that is new: cfctl open NAME")
+                raise TokenRefused(_OVER)
             token = session.token
         return self.caller(remote, token)
 

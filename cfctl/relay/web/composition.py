@@ -16,6 +16,7 @@ from cfctl.relay.signaling import Signaling
 from cfctl.relay.streamers import Streamer, Streamers
 from cfctl.relay.web.access import LINK_S, Access, level
 from cfctl.relay.web.console import Consoles
+from cfctl.relay.web.cookies import Cookies
 from cfctl.relay.web.server import Web
 from cfctl.v1 import relay_pb2
 
@@ -42,6 +43,7 @@ class WebSide:
 
     :param connection: returns a connection of the front's by its name.
     :param own: the user that the relay runs as.
+    :param sessions: the file that keeps browsers' sessions.
     :param ways: finds the way to a device's console, and to its adb.
     :param url: where a browser finds it.
     :param mode: whether one viewer controls a device at a time, or all that may.
@@ -53,6 +55,7 @@ class WebSide:
         connection: Callable[[str], Connection | None],
         own: User,
         tokens: Store,
+        sessions: Path,
         lists: Lists,
         ways: Resolver,
         audit: Audit,
@@ -68,7 +71,7 @@ class WebSide:
         self.url = url
         self._ice = ice
         self._lists = lists
-        self.access = Access(own, tokens)
+        self.access = Access(own, tokens, Cookies(sessions))
         self._streamers = Streamers(self._changed)
         self._screens = Screens(self._streamers, lists, ice.own, mode)
         self._signaling = Signaling(self._streamers, ice.for_streamers)

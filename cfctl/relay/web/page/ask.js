@@ -7,14 +7,23 @@ export class Refused extends Error {
   }
 }
 
+export const AWAY = "The relay cannot be reached.";
+
 export async function ask(path, method = "GET", body = undefined) {
-  const answer = await fetch(path, {
-    method,
-    credentials: "same-origin",
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      credentials: "same-origin",
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    // Each browser has its own words for it.
+    throw new Refused(0, AWAY);
+  }
   if (!answer.ok) {
-    let brief = `The relay says ${answer.status}`;
+    // Not everything that is asked for answers with an error of ours.
+    let brief = answer.status === 401 ? "The token or link counts no more." : `The relay says ${answer.status}`;
     try {
       const { error } = await answer.json();
       // Who is not let in knows that; why is what helps.

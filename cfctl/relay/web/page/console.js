@@ -10,15 +10,18 @@ const KEYS = {
   Insert: "\x1b[2~", Delete: "\x1b[3~",
 };
 
+// Arrows as programs with a whole screen may have asked for them (DECCKM).
+const arrows = (bytes, application) => (application ? bytes.replace(/^\x1b\[(?=[A-DFH]$)/, "\x1bO") : bytes);
+
 // What a key sends to a serial line; null for one that is left to the browser.
-export function bytesOf(event) {
+export function bytesOf(event, application = false) {
   if (event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey) {
     if (/^[a-z]$/.test(event.key) && event.key !== "v") return String.fromCharCode(event.key.charCodeAt(0) - 96);
     const other = { "[": "\x1b", "\\": "\x1c", "]": "\x1d", " ": "\0" }[event.key];
     if (other) return other;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return null;
-  return KEYS[event.key] ?? null;
+  return event.key in KEYS ? arrows(KEYS[event.key], application) : null;
 }
 
 // Sits at the console of a device, in the part of the page that is given; returns how to leave it.
@@ -58,7 +61,7 @@ export function sit(name, panel) {
       spans.push(span);
       text = "";
     };
-    const at = line === vt.line ? Math.min(vt.x, vt.cols - 1) : -1;
+    const at = line === vt.line && vt.cursor ? Math.min(vt.x, vt.cols - 1) : -1;
     for (let x = 0; x < Math.max(line.cells.length, at + 1); x += 1) {
       const cell = line.cells[x] ?? { sign: " ", style: "" };
       const wanted = x === at ? `${cell.style} cursor` : cell.style;
@@ -76,13 +79,20 @@ export function sit(name, panel) {
   function draw() {
     frame = 0;
     const below = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
-    for (const line of vt.dropped.splice(0)) nodes.get(line)?.remove();
     if (cursor) vt.dirty.add(cursor);
     cursor = vt.line;
     vt.dirty.add(cursor);
-    for (const line of vt.dirty) if (vt.lines.includes(line)) drawn(line);
-    for (let at = lines.childElementCount; at < vt.lines.length; at += 1) lines.append(drawn(vt.lines[at]));
+    const there = new Set(vt.lines);
+    for (const line of vt.dirty) if (there.has(line)) drawn(line);
     vt.dirty.clear();
+    // Those that are gone go first: what is left is in its place already, but for a few.
+    const wanted = new Set(vt.lines.map((line) => nodes.get(line) ?? drawn(line)));
+    for (const node of [...lines.children]) if (!wanted.has(node)) node.remove();
+    let next = lines.firstChild;
+    for (const node of wanted) {
+      if (node === next) next = next.nextSibling;
+      else lines.insertBefore(node, next);
+    }
     if (below) lines.scrollTop = lines.scrollHeight;
   }
 
@@ -94,8 +104,10 @@ export function sit(name, panel) {
   function fit() {
     const one = part("term-one").getBoundingClientRect();
     if (!one.width || !lines.clientHeight) return;
-    vt.resize(Math.max(80, Math.min(200, Math.floor((lines.clientWidth - 24) / (one.width / 10)))),
-      Math.max(8, Math.floor((lines.clientHeight - 16) / one.height)));
+    const rows = Math.max(8, Math.floor(lines.clientHeight / one.height));
+    vt.resize(Math.max(80, Math.min(200, Math.floor((lines.clientWidth - 24) / (one.width / 10)))), rows);
+    // What is left lies below the last row: above the first one, part of what was scrolled away would be seen.
+    lines.style.paddingBottom = `${Math.max(0, lines.clientHeight - rows * one.height)}px`;
     feed("");
   }
   const watcher = new ResizeObserver(fit);
@@ -158,7 +170,7 @@ export function sit(name, panel) {
     }
     if (event.key === "Tab" && event.shiftKey) return;
     if (event.ctrlKey && event.key === "c" && !getSelection().isCollapsed) return;
-    const bytes = bytesOf(event);
+    const bytes = bytesOf(event, vt.application);
     if (bytes === null) return;
     event.preventDefault();
     send(bytes);
@@ -177,7 +189,7 @@ export function sit(name, panel) {
   });
   for (const button of panel.querySelectorAll("[data-send]")) {
     button.addEventListener("click", () => {
-      send(JSON.parse(`"${button.dataset.send}"`));
+      send(arrows(JSON.parse(`"${button.dataset.send}"`), vt.application));
       input.focus({ preventScroll: true });
     });
   }

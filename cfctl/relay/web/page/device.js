@@ -28,6 +28,8 @@ export function showDevice(name) {
   let refusal = "";
   let may = false;
   let free = false;
+  let takes = false;
+  let gives = false;
   let live = false;
   let over = false;
   part("name").textContent = name;
@@ -54,7 +56,9 @@ export function showDevice(name) {
   }
   async function lookAgain() {
     // What cannot be asked is no news: the session says that the relay is away.
-    if (!document.hidden) await look().catch((error) => error.status === 401 && !over && failed(error));
+    if (!document.hidden) {
+      await look().then(() => session.hurry(), (error) => error.status === 401 && !over && failed(error));
+    }
     if (!over) watching = setTimeout(lookAgain, LOOK_MS);
   }
 
@@ -72,8 +76,15 @@ export function showDevice(name) {
     part("veil-command").textContent = now.command;
     part("veil-command").hidden = !now.command;
     part("veil").dataset.busy = now.busy;
-    part("hands").hidden = !live;
+    control();
     buttons();
+  }
+  // Who controls the screen is said beside the screen, and while there is one.
+  function control() {
+    const here = live && !part("panel-screen").hidden;
+    part("hands").hidden = !here;
+    part("take").hidden = !(here && takes);
+    part("give").hidden = !(here && gives);
   }
   // What touches the device is of use only to whoever may, and while it is there.
   function buttons() {
@@ -156,8 +167,9 @@ export function showDevice(name) {
     part("hands").textContent = [state.may ? "" : "View only", who, others].filter(Boolean).join(" · ");
     refusal = mine || free ? "" : `${who || "Somebody else controls"}. Press Take control to touch it.`;
     if (!state.may) refusal = "This link or token may only look.";
-    part("take").hidden = !state.may || mine || free;
-    part("give").hidden = !(mine && state.mode === "one" && state.viewers > 1);
+    takes = state.may && !mine && !free;
+    gives = mine && state.mode === "one" && state.viewers > 1;
+    control();
     screen.classList.toggle("mine", mine || free);
     may = state.may;
     if (!mine && !free) media.taken();
@@ -271,6 +283,7 @@ export function showDevice(name) {
       one.tabIndex = on ? 0 : -1;
       part(one.getAttribute("aria-controls")).hidden = !on;
     }
+    control();
     if (tab === tabs[1]) {
       seat ??= sit(name, part("panel-console"));
       seat.focus();

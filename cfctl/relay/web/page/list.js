@@ -1,7 +1,7 @@
 // The list: every device, how it is, and a small picture of it now and then.
 
 import { ask, json } from "./ask.js";
-import { failed, show } from "./page.js";
+import { failed, say, show } from "./page.js";
 import { kind } from "./state.js";
 
 const LOOK_MS = 2000;
@@ -15,6 +15,7 @@ export function showList(session) {
   const cards = new Map();
   let over = false;
   let timer = 0;
+  let wrong = false;
 
   document.getElementById("leave").addEventListener("click", async () => {
     try {
@@ -66,8 +67,11 @@ export function showList(session) {
       }
       document.getElementById("none").hidden = cards.size > 0;
       document.getElementById("count").textContent = cards.size || "";
+      if (wrong) say("");
+      wrong = false;
     } catch (error) {
       if (over) return;
+      wrong = true;
       failed(error);
       if (error.status === 401) return;
     }

@@ -14,7 +14,8 @@ let said = 0;
 // Says something for a while; whoever cannot see it goes on finding it.
 export function say(text) {
   clearTimeout(said);
-  status.textContent = text;
+  // What goes on is not read out again and again.
+  if (status.textContent !== text) status.textContent = text;
   status.classList.remove("gone");
   said = setTimeout(() => status.classList.add("gone"), SAID_MS);
 }

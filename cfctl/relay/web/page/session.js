@@ -1,6 +1,6 @@
 // A session with a device: signalling over a WebSocket, media and data channels over WebRTC. It begins again by itself.
 
-import { ask } from "./ask.js";
+import { ask, AWAY } from "./ask.js";
 
 const RETRY_MS = [500, 10000];
 const ABSENT_MS = 2000;
@@ -22,6 +22,7 @@ export class Session extends EventTarget {
   #brought = new Map();
   #carriers = new Map();
   #owed = false;
+  #away = false;
 
   // `there` tells whether the device has a screen now: only then it is worth trying.
   constructor(id, there) {
@@ -41,6 +42,14 @@ export class Session extends EventTarget {
     this.#over = true;
     clearTimeout(this.#timer);
     this.#drop();
+  }
+
+  // Somebody has reached the relay: where it was away, it is not waited for any longer.
+  hurry() {
+    if (!this.#away || this.#over) return;
+    clearTimeout(this.#timer);
+    this.#retry = RETRY_MS[0];
+    this.#begin();
   }
 
   // Sends on a data channel, if it is open: input that comes late is worth nothing.
@@ -90,6 +99,7 @@ export class Session extends EventTarget {
   }
 
   async #begin() {
+    this.#away = false;
     this.#tell("state", { connected: false, why: "Connecting…" });
     let config;
     let relayOnly;
@@ -101,7 +111,8 @@ export class Session extends EventTarget {
       config = await answer.json();
     } catch (error) {
       if (error.status === 401) this.#tell("refused", error);
-      return this.#again("The relay cannot be reached.");
+      if (!this.#over) this.#away = true;
+      return this.#again(AWAY);
     }
     if (this.#over) return;
     if (!there) {
