@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -13,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,53 @@ def snapshot() -> dict[str, Any]:
     }
 
 
+#: What is there beside a process, each thing under a name of its own.
+Left = dict[str, Any]
+
+
+def left() -> Left:
+    """Return everything that a process which changes the host leaves if it is killed now.
+
+    Links with all that the kernel says of them and their sysctls, rules in their order, files with modes and content,
+    DHCP servers. A tap that is not persistent goes with the process. Left out is what the kernel does in its own
+    time: a bridge's timers, addresses that a link gives itself.
+    """
+    found: Left = {f"server {pid}": Path(f"/proc/{pid}/cmdline").read_text() for pid in servers()}
+    passing = set()
+    for link in json.loads(run("ip", "-d", "-j", "addr")):
+        name, info = link["ifname"], link.get("linkinfo", {})
+        if info.get("info_kind") == "tun" and not info["info_data"]["persist"]:
+            passing.add(name)
+            continue
+        data = {**info.get("info_data", {}), **info.get("info_slave_data", {})}
+        found[f"link {name}"] = {
+            **{key: link.get(key) for key in ("ifalias", "group", "master", "mtu", "address")},
+            "up": "UP" in link["flags"],
+            "data": {key: value for key, value in data.items() if not key.endswith(("_timer", "_id", "state"))},
+            "addresses": [
+                (a["local"], a["prefixlen"], a.get("broadcast"))
+                for a in link["addr_info"]
+                if a.get("scope") != "link"
+            ],
+        }
+    for family in ("ipv4", "ipv6"):
+        for path in (Path("/proc/sys/net") / family / "conf").glob("*/*"):
+            # Some can only be written, and a secret only be read once there is one.
+            with contextlib.suppress(OSError):
+                if path.parent.name not in passing:
+                    found[str(path)] = path.read_text()
+    found["ip_forward"] = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    found["nft"] = run("nft", "-s", "list", "ruleset")
+    for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
+        lines = run(program).splitlines()
+        # Comments say when it was asked, and chains how much went through.
+        found[program] = [line.partition(" [")[0] for line in lines if not line.startswith("#")]
+    for top in ("/run", "/tmp", "/var/tmp", "/var/lib/cfctl"):
+        for path in Path(top).rglob("*"):
+            found[f"file {path}"] = (path.lstat().st_mode, path.read_text() if path.is_file() else "")
+    return found
+
+
 def fresh(count: int, kind: str) -> dict[str, Any]:
     """Return what a set-up of a host makes that had nothing of cfctl; it is taken down again."""
     host.setup(wanted(count, kind))
@@ -149,25 +199,58 @@ def without_leases(found: dict[str, Any]) -> dict[str, Any]:
 # -- kill -9 at every point --------------------------------------------------------------------------------
 
 
-def killed_at(point: int, work: Callable[[], object]) -> bool:
-    """Do the work in a child that is killed before its ``point``-th event; False if it ended before that."""
+def on_events(act: Callable[[int], None], work: Callable[[], object]) -> int:
+    """Do the work in a child, which calls ``act`` before its first event, its second, ...; return the child's pid."""
     child = os.fork()
-    if child == 0:
-        seen = 0
+    if child:
+        return child
+    point = 0
+    acting = False
 
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal seen
-            writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-            if event in EVENTS or writes:
-                seen += 1
-                # Counted before: this is such an event itself.
-                if seen == point + 1:
-                    os.kill(os.getpid(), signal.SIGKILL)
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal point, acting
+        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if (event in EVENTS or writes) and not acting:
+            # What it does is such an event itself.
+            acting = True
+            act(point)
+            acting = False
+            point += 1
 
-        sys.addaudithook(hook)
+    sys.addaudithook(hook)
+    try:
         work()
         os._exit(0)
-    _, status = os.waitpid(child, 0)
+    except BaseException:  # noqa: BLE001 (said, and the child ends: it must not go on as a second driver)
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def watched(work: Callable[[], object]) -> list[Left]:
+    """Do the work to its end, standing still before each of its events; return what a kill would leave there."""
+    child = on_events(lambda _: os.kill(os.getpid(), signal.SIGSTOP), work)
+    found = []
+    while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
+        try:
+            found.append(left())
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        os.kill(child, signal.SIGCONT)
+    assert status == 0, "it fails though nobody kills it"
+    return found
+
+
+def killed_at(point: int, work: Callable[[], object]) -> bool:
+    """Do the work in a child that is killed before this event; False if it ended before that."""
+
+    def kill(at: int) -> None:
+        if at == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _, status = os.waitpid(on_events(kill, work), 0)
+    assert status == 0 or os.WIFSIGNALED(status), "it fails though nobody kills it"
     return os.WIFSIGNALED(status)
 
 
@@ -189,33 +272,54 @@ iptables-legacy -P FORWARD DROP
 """
 
 
-def crash(verb: str) -> int:
-    """Kill ``verb`` at every point in turn; whatever is left, the next set-up or tear-down must mend it."""
+def crash(verb: str) -> tuple[int, int]:
+    """Kill ``verb`` at every point that counts; whatever is left, the next set-up or tear-down must mend it.
+
+    Whoever mends knows of the killed process only what it has left. So of several points in a row before which
+    nothing changes the first and the last stand for all: right after a change, and right before the next one. Its
+    threads are not in the same order twice, so what one of them has begun, a transaction of nft's say, may be done a
+    point earlier or later than when the points were looked at, and the last point may not be reached.
+
+    :return: at how many points it could be killed, and how many times it was.
+    """
     host.setup(wanted(2))
     host.teardown()
     administrator()
     run("sh", "-ec", _STRICT)
     clean = snapshot()
-    points = 0
+    points = kills = 0
     for before, after in WAYS[verb]:
-        point = 0
-        while _crash_at(point, before, after):
+        if before:
+            host.setup(wanted(2, before))
+        found = watched(_way(after))
+        host.teardown()
+        require_same(clean, "at the end")
+        points += len(found)
+        for point in telling(found):
+            killed = _crash_at(point, before, after, finish=bool(kills % 2))
             plan = host.teardown()
             assert plan.left == ()
             require_same(clean, f"after a kill at point {point}")
-            point += 1
-        host.teardown()
-        require_same(clean, "at the end")
-        points += point
-    return points
+            kills += killed
+    return points, kills
 
 
-def _crash_at(point: int, before: str | None, after: str | None) -> bool:
-    """Kill the way from one kind of host to another, and finish it each second time; False if it ended before."""
+def telling(found: list[Left]) -> list[int]:
+    """Return the first and the last point of each row of them that leave the same."""
+    rows = [list(row) for _, row in itertools.groupby(range(len(found)), lambda point: found[point])]
+    return sorted({point for row in rows for point in (row[0], row[-1])})
+
+
+def _way(after: str | None) -> Callable[[], object]:
+    return (lambda: host.setup(wanted(2, after))) if after else host.teardown
+
+
+def _crash_at(point: int, before: str | None, after: str | None, *, finish: bool) -> bool:
+    """Kill the way from one kind of host to another, and have a set-up finish it if so asked; False as above."""
     if before:
         host.setup(wanted(2, before))
-    killed = killed_at(point, lambda: host.setup(wanted(2, after)) if after else host.teardown())
-    if killed and point % 2:
+    killed = killed_at(point, _way(after))
+    if finish:
         kind = after or "own"
         host.setup(wanted(2, kind))
         assert changes(2, kind) == [], f"after a kill at point {point}"
@@ -413,6 +517,7 @@ def timed(seed: int) -> int:
 
 if __name__ == "__main__":
     mode, argument = sys.argv[1:]
-    print(
-        crash(argument) if mode == "crash" else damages(int(argument)) if mode == "damage" else timed(int(argument))
-    )
+    if mode == "crash":
+        print(*crash(argument))
+    else:
+        print(damages(int(argument)) if mode == "damage" else timed(int(argument)))
