@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,15 +160,25 @@ def remove(*, name: Name) -> Answer:
 def _listed(book: Book) -> Answer:
     rows = [context.as_dict(current=context.name == book.current) for context in book.contexts]
     document: dict[str, Any] = {"current": book.current or None, "contexts": rows}
-    return Answer(document, lambda: print("\n".join(_table(book))))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return Answer(document, lambda: print("\n".join(table(book, width))))
 
 
-def _table(book: Book) -> list[str]:
+def table(book: Book, width: int | None) -> list[str]:
+    """Return the lines of the table.
+
+    :param width: where a row is longer than so many columns, each cell gets a line; None is as wide as need be.
+    """
     if not book.contexts:
-        return ["There are no contexts. Add one: cfctl context add NAME HOST:PORT"]
+        return ["There are no contexts.", "Add one: cfctl context add NAME HOST:PORT"]
     rows = [("", "NAME", "ADDRESS", "CERTIFICATE"), *(_row(context, book) for context in book.contexts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    return [
+        line for mark, name, *more in rows[1:] for line in (f"{mark:1} {name}", *(f"    {cell}" for cell in more))
+    ]
 
 
 def _row(context: Context, book: Book) -> tuple[str, ...]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: A launcher monitor: where the sockets of its user's instances lie, and the number.
 SOCKET = re.compile(r"(?P<directory>/.*)/cvd-(?P<number>[1-9]\d{0,2})/launcher_monitor\.sock")
 
+#: What a device may be called.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,53}")
+
 #: Set by cvd for everything that it starts.
 _BY_CVD = "_STARTED_BY_CVD_SERVER_"
 
@@ -318,8 +321,12 @@ def _device(state: State, group: _Group, taken: Collection[str]) -> Foreign:
     else:
         source = "launch_cvd" if group.home else "unknown"
     name = Path(mark).name if mark else f"cvd-{numbers[0]}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,53}", name):
+    if not _NAME.fullmatch(name):
         name = f"cvd-{numbers[0]}"
+    # Whose it is says more than that it is not ours; of this user's own there is nothing else to say.
+    owner = "" if group.uid in (None, os.geteuid()) else user_name(group.uid)
+    if name in taken and _NAME.fullmatch(f"{owner}-{name}"):
+        name = f"{owner}-{name}"
     while name in taken:
         name = f"foreign-{name}"
     return Foreign(

@@ -44,7 +44,11 @@ def _holds(device: Device) -> bool:
 def _measured(device: Foreign, at: Look) -> Foreign:
     if not device.processes:
         return device
-    return replace(device, usage=procs.usage((p.pid, p.is_vm) for p in device.processes), ports=at.ports)
+    return replace(
+        device,
+        usage=procs.usage((p.pid, p.is_vm) for p in device.processes),
+        ports=procs.ports_of((p.pid for p in device.processes), at.ports),
+    )
 
 
 def gather(own: Sequence[Device], at: Look, *, own_numbers: Collection[int] = ()) -> Facts:

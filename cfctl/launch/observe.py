@@ -76,7 +76,7 @@ class Device:
     """A device as it is now.
 
     :param usage: what its processes take.
-    :param ports: the TCP ports of this host that are listened on, by whomever.
+    :param ports: the TCP ports of this host that they listen on.
     """
 
     record: Record
@@ -211,7 +211,9 @@ def look(record: Record, alive: Sequence[Process], *, held: bool = False, at: Lo
         _remember_boot(record, held=held)
     state = _state(record, alive, changing=not held and registry.is_held(record), at=at)
     usage = procs.usage((p.pid, p.is_vm) for p in alive)
-    return Device(record, state, tuple(alive), usage, at.ports if alive else frozenset())
+    return Device(
+        record, state, tuple(alive), usage, procs.ports_of((p.pid for p in alive), at.ports if alive else {})
+    )
 
 
 def _state(record: Record, alive: Sequence[Process], *, changing: bool, at: Look) -> State:

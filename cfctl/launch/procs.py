@@ -223,18 +223,38 @@ def usage(processes: Iterable[tuple[int, bool]]) -> Usage:
 # -- what listens ------------------------------------------------------------------------------------------
 
 
-def listening_ports(files: Sequence[str] = ("/proc/net/tcp", "/proc/net/tcp6")) -> frozenset[int]:
-    """Return the TCP ports of this host that are listened on."""
-    found = set()
+def listening_ports(files: Sequence[str] = ("/proc/net/tcp", "/proc/net/tcp6")) -> dict[int, int]:
+    """Return the TCP sockets of this host that listen: the inode of each, and its port."""
+    found = {}
     for file in files:
         try:
             lines = _read(file).splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            fields = line.split(None, 4)
-            if len(fields) > 3 and fields[3] == _LISTEN:
-                found.add(int(fields[1].rpartition(b":")[2], 16))
+            fields = line.split(None, 10)
+            if len(fields) > 9 and fields[3] == _LISTEN:
+                found[int(fields[9])] = int(fields[1].rpartition(b":")[2], 16)
+    return found
+
+
+def ports_of(pids: Iterable[int], listening: Mapping[int, int]) -> frozenset[int]:
+    """Return the ports that some processes listen on; those of processes that may not be asked may be any.
+
+    :param listening: as :func:`listening_ports` tells.
+    """
+    found = set()
+    for pid in pids:
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 (a hot path)
+                with contextlib.suppress(FileNotFoundError):
+                    kind, _, inode = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":[")  # noqa: PTH115 (likewise)
+                    if kind == "socket" and (port := listening.get(int(inode[:-1]))) is not None:
+                        found.add(port)
+        except PermissionError:
+            return frozenset(listening.values())
+        except OSError:
+            continue
     return frozenset(found)
 
 
@@ -272,6 +292,6 @@ class Look:
         return listening_sockets()
 
     @cached_property
-    def ports(self) -> frozenset[int]:
-        """The TCP ports that are listened on."""
+    def ports(self) -> dict[int, int]:
+        """The TCP sockets that listen: inodes, and their ports."""
         return listening_ports()

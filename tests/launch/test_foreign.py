@@ -101,8 +101,23 @@ def test_what_is_ours_is_not_listed_twice() -> None:
 
 
 def test_a_name_of_ours_is_not_given_twice() -> None:
-    facts = Facts(sockets={socket(7, 3): 7, socket(8, 3): 8})
-    assert [d.name for d in find(facts, taken={"cvd-3"})] == ["foreign-cvd-3", "foreign-foreign-cvd-3"]
+    # Two users of Debian's base system; the third is nobody's, and another one.
+    facts = Facts(sockets={socket(7, 3): 7, socket(8, 3): 8, socket(64999, 3): 64999})
+    assert [d.name for d in find(facts, taken={"cvd-3"})] == ["lp-cvd-3", "mail-cvd-3", "64999-cvd-3"]
+    taken = {"cvd-3", "lp-cvd-3", "foreign-lp-cvd-3"}
+    assert next(d.name for d in find(facts, taken=taken)) == "foreign-foreign-lp-cvd-3"
+
+
+def test_of_one_s_own_nothing_is_said_but_that_another_program_made_it() -> None:
+    own = os.geteuid()
+    (device,) = find(Facts(sockets={socket(own, 3): own}), taken={"cvd-3"})
+    assert device.name == "foreign-cvd-3"
+
+
+def test_a_name_with_its_owner_is_one_that_verbs_take() -> None:
+    name = "p" * 54
+    (device,) = find(Facts(processes=(run_cvd(5, 3, "/home/x", CFCTL_DEVICE=f"/x/{name}"),)), taken={name})
+    assert device.name == f"foreign-{name}"
 
 
 def test_dead_ones() -> None:

@@ -134,6 +134,11 @@ def test_the_readme_says_the_same() -> None:
     assert (SERVE[:2], LAUNCH[0], OPEN[0]) == (["relay", "serve"], "launch", "open")
 
 
+def test_the_relay_s_port_is_none_of_the_device_s(lab: Lab) -> None:
+    (instance,) = lab.box.json("status", "phone")["instances"]
+    assert instance["ports"] == {"adb": 6520}
+
+
 def test_the_picture_lives_and_text_is_typed_in_the_guest(lab: Lab) -> None:
     with lab.live() as page:
         assert "code=" not in page.url
@@ -208,6 +213,52 @@ def test_a_command_typed_at_the_console_shows_what_it_says(lab: Lab) -> None:
                 return "Press Enter" in (other.locator("#term-note").text_content() or "")
 
             wait(got, "the console to be free")
+
+
+#: What is seen of the console, row by row: its lines that lie within it, be it in part.
+_SEEN = """() => { const box = document.getElementById("term-lines").getBoundingClientRect();
+  return [...document.querySelectorAll("#term-lines > div")].filter((one) => {
+    const place = one.getBoundingClientRect();
+    return place.bottom > box.top + 1 && place.top < box.bottom - 1;
+  }).map((one) => one.innerText.trimEnd()); }"""
+
+
+def test_an_editor_and_a_pager_in_the_console(lab: Lab) -> None:
+    with lab.live() as page:
+        page.get_by_role("tab", name="Console").click()
+        expect(page.locator("#term-note")).to_contain_text("Press Enter", timeout=PATIENCE_MS)
+        lines = page.locator("#term-lines")
+
+        def seen() -> list[str]:
+            found: list[str] = page.evaluate(_SEEN)
+            return found
+
+        page.keyboard.type("seq 1 100 >/tmp/numbers; echo bef$((1))ore; vi /tmp/numbers\n")
+        # It asks the terminal for its size, and fills it: its status is in the last row, and nothing else is above.
+        wait(lambda: "/tmp/numbers 1/100" in seen()[-1], "the editor's last row")
+        assert seen()[:3] == ["1", "2", "3"]
+        rows = len(seen())
+        for key in ("ArrowDown", "ArrowDown", "d", "d", "Shift+O"):
+            page.keyboard.press(key)
+        page.keyboard.type("a line")
+        page.keyboard.press("Escape")
+        wait(lambda: seen()[:5] == ["1", "2", "a line", "4", "5"], "the inserted line")
+        wait(
+            lambda: seen()[-1].startswith("- "),
+            "the end of the insertion: keys that follow too soon are one with Escape",
+        )
+        assert len(seen()) == rows
+        page.keyboard.type(":wq\n")
+        # What was there before is there again, and nothing of the editor's.
+        expect(lines).to_contain_text("bef1ore", timeout=PATIENCE_MS)
+        assert "a line" not in (lines.text_content() or "")
+        page.keyboard.type("less /tmp/numbers\n")
+        wait(lambda: seen()[-2:] and "a line" in seen(), "the pager")
+        page.keyboard.press("Shift+G")
+        wait(lambda: "100" in seen(), "its end")
+        page.keyboard.type("qclear; echo the $((40+2))\n")
+        # An empty screen: what was scrolled away is above it, and none of it is seen.
+        wait(lambda: seen()[0] == "the 42", "an empty screen")
 
 
 def test_who_only_looks_has_no_console(lab: Lab) -> None:

@@ -59,8 +59,11 @@ def test_ours_and_another_users(host: Sandbox, package: Package) -> None:
     host.cfctl("launch", "phone", "--host-package", directory, user="tester")
     mine, other = listed(host)
     assert (mine["name"], mine["owner"], mine["source"]) == ("phone", "root", "cfctl")
-    assert (other["name"], other["owner"], other["source"]) == ("foreign-phone", "tester", "cfctl")
+    assert (other["name"], other["owner"], other["source"]) == ("tester-phone", "tester", "cfctl")
     assert other["state"] == "running"
+    # What it is called is what verbs take.
+    assert host.json("status", "tester-phone")["home"] == other["home"]
+    assert "VIRTUAL_DEVICE_BOOT_COMPLETED" in host.cfctl("logs", "tester-phone").stdout
     mine, other = listed(host, user="tester")
     assert (mine["name"], mine["owner"], mine["source"]) == ("phone", "tester", "cfctl")
     assert (other["name"], other["owner"], other["source"]) == ("cvd-1", "root", "unknown")
