@@ -89,5 +89,5 @@ def get(container: Container, path: str) -> bytes | None:
 def log(container: Container, *, lines: int | None = None) -> str:
     """Return what the first process of a container said."""
     with asking(f"show the log of {container.name}"):
-        raw: bytes = container.engine.api.api.logs(container.id, tail=lines or "all")
+        raw: bytes = container.engine.api.api.logs(container.id, tail="all" if lines is None else lines)
     return raw.decode(errors="replace").strip()

@@ -74,9 +74,11 @@ def _load_key(container: Container) -> Any:
     import paramiko
 
     record = store.load(container.engine.url, container.name)
-    if record is None or record.id != container.id or not _key_file(container).exists():
-        return install_key(container)
-    return paramiko.ECDSAKey.from_private_key_file(str(_key_file(container)))
+    if record is not None and record.id == container.id:
+        # One that is not whole is as good as none: its disk was full, or the machine lost power.
+        with contextlib.suppress(FileNotFoundError, paramiko.SSHException, ValueError):
+            return paramiko.ECDSAKey.from_private_key_file(str(_key_file(container)))
+    return install_key(container)
 
 
 def connect(container: Container) -> Any:

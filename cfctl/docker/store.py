@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfctl import paths
+from cfctl import paths, steps
 from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+
+class Damaged(CfctlError):
+    """A record is not whole: its disk was full, or the machine lost power."""
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -58,13 +63,13 @@ def directory(engine: str, name: str) -> Path:
 
 
 def load(engine: str, name: str) -> Record | None:
-    """Return the record of a container, or None."""
-    return read(directory(engine, name) / "record.json")
+    """Return the record of a container, or None. A damaged one is none, with a note: the next verb makes it anew."""
+    return _read_if_whole(directory(engine, name) / "record.json")
 
 
 def load_all() -> list[Record]:
-    """Return all records of this user."""
-    found = (read(path) for path in sorted(root().glob("*/[!.]*/record.json")))
+    """Return all records of this user; a damaged one is left out with a note."""
+    found = (_read_if_whole(path) for path in sorted(root().glob("*/[!.]*/record.json")))
     return [record for record in found if record is not None]
 
 
@@ -77,13 +82,32 @@ def without_container(engine: str, living: Collection[str]) -> list[str]:
 
 
 def read(path: Path) -> Record | None:
-    """Return the record in a file, None if there is none."""
+    """Return the record in a file, None if there is none.
+
+    :raises Damaged: if it is damaged.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as exc:
-        raise CfctlError(f"{path} cannot be read", str(exc), f"Remove it: rm -r {path.parent}") from exc
+    except msgspec.DecodeError as exc:
+        raise Damaged(f"{path} cannot be read", str(exc), f"Remove it: rm -r {path.parent}") from exc
+    except OSError as exc:
+        raise CfctlError(f"{path} cannot be read", str(exc), f"Look at it: ls -ld {path}") from exc
+
+
+def _read_if_whole(path: Path) -> Record | None:
+    """Return the record in a file; a damaged one must not stand in the way of the others."""
+    try:
+        return read(path)
+    except Damaged as error:
+        _tell(path.parent.name, error.brief)
+        return None
+
+
+@functools.cache
+def _tell(name: str, brief: str) -> None:
+    steps.note(f"{name}: {brief}; what was published of it is forgotten.")
 
 
 def save(record: Record) -> None:

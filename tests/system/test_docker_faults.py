@@ -273,6 +273,33 @@ def test_layers_are_of_one_container_and_one_creation(engine: Engine) -> None:
     assert engine.left() == {"containers": [], "volumes": [], "networks": []}
 
 
+def test_a_damaged_record_stands_in_nobodys_way(engine: Engine) -> None:
+    """As a disk that is full, or a machine that loses power, leaves one."""
+    host = engine.box
+    before = programs(host)
+    for name in ("phone", "tablet"):
+        host.cfctl("docker", "create", name)
+        host.cfctl("docker", "publish", name)
+    kept = host.run("find", "/var/lib/cfctl/docker", "-name", "phone").stdout.strip()
+    host.run("truncate", "-s0", f"{kept}/record.json")
+    listed = host.cfctl("docker", "list", "--json")
+    assert listed.stderr.count("phone/record.json cannot be read; what was published of it is forgotten") == 1
+    phone, tablet = json.loads(listed.stdout)["containers"]
+    assert (phone["adb"], tablet["adb"]) == ([], ["127.0.0.1:6521"])
+    assert host.cfctl("ps").returncode == 0
+    # What it mounts might be pruned: that one asks for a whole one.
+    assert "record.json cannot be read" in host.cfctl("images", "prune", check=False).stderr
+    host.cfctl("docker", "login", "phone", "--", "true")
+    host.run("truncate", "-s0", f"{kept}/id_ecdsa")
+    host.cfctl("docker", "login", "phone", "--", "true")
+    published = host.json("docker", "publish", "phone")["published"]
+    assert [port["inside"] for port in published] == [6520]
+    assert host.cfctl("docker", "logs", "phone", "--which", "container", "-n", "0").stdout == ""
+    host.run("truncate", "-s9", f"{kept}/record.json")
+    host.cfctl("docker", "rm", "phone", "tablet")
+    leaves_nothing(engine, before)
+
+
 def kill_inside(host: Sandbox, words: str) -> None:
     """Kill what nsenter has started inside: killing nsenter leaves it running."""
     for pid, args in host.processes().items():
