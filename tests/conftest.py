@@ -21,7 +21,7 @@ def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
 
 #: Files that take most of a minute or more, the longest first. A worker of pytest-xdist takes whole files, in this
 #: order with --no-loadscope-reorder (without it those of the most tests come first, and they are the quickest): begun
-#: last, they would be what everybody waits for. In front, one that makes what many need in a new clone (the guest, the
+#: last, they would be what everybody waits for. In front, one that makes what many need in new clones (the guest, the
 #: base of all containers), and beside it two that need neither: others would wait for it, and a processor with them.
 _LONG = (
     "test_docker_faults.py",
