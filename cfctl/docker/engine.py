@@ -6,9 +6,12 @@ Any engine that speaks Docker's API: this machine's, one of a Docker context, on
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cfctl.docker import contexts
@@ -88,10 +91,10 @@ def connect(name: str | None = None) -> Engine:
     :param name: see :func:`url_of`.
     :raises EngineUnreachable: if it does not answer.
     """
+    _leave_ssh_until_needed()
     import docker
     import requests
     from docker.errors import DockerException
-    from paramiko import SSHException
 
     url, tls = url_of(name)
     try:
@@ -101,9 +104,31 @@ def connect(name: str | None = None) -> Engine:
         else:
             client = docker.DockerClient(base_url=url, tls=tls or False, timeout=_PATIENCE_S)
         client.ping()
-    except (DockerException, requests.RequestException, SSHException, OSError, EOFError) as exc:
+    except _or_ssh(DockerException, requests.RequestException, OSError, EOFError) as exc:
         raise EngineUnreachable(url, _innermost(exc)) from exc
     return Engine(url, client, name or url)
+
+
+def _leave_ssh_until_needed() -> None:
+    """Keep docker-py from importing paramiko, two fifths of its own time, for an engine that is not behind SSH."""
+    name = "docker.transport.sshconn"
+    if name in sys.modules:
+        return
+    stand_in = ModuleType(name)
+
+    def adapter(*args: Any, **kwargs: Any) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return importlib.import_module(name).SSHHTTPAdapter(*args, **kwargs)
+
+    stand_in.SSHHTTPAdapter = adapter  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+
+
+def _or_ssh(*errors: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return errors, and what paramiko raises; where it was not imported, nobody raises that."""
+    paramiko = sys.modules.get("paramiko")
+    return errors if paramiko is None else (*errors, paramiko.SSHException)
 
 
 @contextlib.contextmanager
@@ -116,7 +141,6 @@ def asking(what: str, resolution: str | None = None) -> Iterator[None]:
     """
     import requests
     from docker.errors import APIError, BuildError, DockerException
-    from paramiko import SSHException
 
     try:
         yield
@@ -126,7 +150,7 @@ def asking(what: str, resolution: str | None = None) -> Iterator[None]:
         raise EngineRefused(f"the engine would not {what}", exc.explanation or str(exc), resolution) from exc
     except BuildError as exc:
         raise EngineRefused(f"the engine could not {what}", exc.msg, resolution) from exc
-    except (requests.RequestException, SSHException, EOFError, ConnectionError) as exc:
+    except _or_ssh(requests.RequestException, EOFError, ConnectionError) as exc:
         raise EngineRefused(
             f"the engine went away while it was asked to {what}",
             _innermost(exc),

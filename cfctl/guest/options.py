@@ -33,9 +33,10 @@ GPU_MODES = (
 #: What this guest can do: a screen that the host's processor draws. ``auto`` becomes the first.
 SOFTWARE_GPU_MODES = ("guest_swiftshader", "guest_lavapipe", "none")
 
-#: Of the guest, when ``--memory_mb`` and ``--cpus`` are not given. Two processors boot fastest under emulation.
+#: Of the guest, when ``--memory_mb`` and ``--cpus`` are not given. Its shell and adbd keep no second processor busy,
+#: with which a boot under emulation takes a quarter more of the host's time (measured: 4.8 s against 3.8 s).
 DEFAULT_MEMORY_MB = 256
-DEFAULT_CPUS = 2
+DEFAULT_CPUS = 1
 
 #: With 64 MiB its kernel does not come to its first word (measured, x86); with 96 it boots.
 LEAST_MEMORY_MB = 96

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,21 @@ def test_a_context_that_cannot_be_read(configuration: Path) -> None:
     file.write_text("{}")
     with pytest.raises(UsageError, match="cannot be read"):
         engine.url_of("rack")
+
+
+def test_ssh_is_loaded_for_an_engine_behind_it_and_for_no_other() -> None:
+    code = """
+import sys
+from cfctl.docker import engine
+from cfctl.errors import EngineUnreachable
+for url in ("unix:///nowhere", "ssh://nobody@127.0.0.1:9", "ssh://nobody@127.0.0.1:9"):
+    try:
+        engine.connect(url)
+    except EngineUnreachable as error:
+        print("paramiko" in sys.modules, error.details)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    nowhere, *behind = done.stdout.splitlines()
+    assert nowhere == "False [Errno 2] No such file or directory"
+    # It is really tried, by docker-py's own part for that.
+    assert behind == ["True [Errno None] Unable to connect to port 9 on 127.0.0.1"] * 2

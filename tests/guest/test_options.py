@@ -58,7 +58,7 @@ def test_numbers_that_make_no_sense(argv: tuple[str, ...] | str) -> None:
 
 def test_defaults_are_small() -> None:
     (entry,) = of()
-    assert (entry.cpus, entry.memory_mb, entry.gpu_mode) == (2, 256, "guest_swiftshader")
+    assert (entry.cpus, entry.memory_mb, entry.gpu_mode) == (1, 256, "guest_swiftshader")
     assert entry.webrtc_device_id == "cvd-1"
     assert entry.displays == (options.Display(720, 1348, 280, 60),)
 
