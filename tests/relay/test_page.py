@@ -259,6 +259,7 @@ def test_the_console_of_what_is_gone_is_left(page: Page, relay: Relay) -> None:
         expect(page.locator("#panel-screen")).to_be_hidden(timeout=_PATIENCE_MS)
         # The console of what is no device of this host's cannot be had; the page says so, and the browser too.
         expect(page.locator("#term-note")).to_contain_text("pad-7", timeout=_PATIENCE_MS)
+    expect(page.locator("#veil-title")).to_be_visible(timeout=_PATIENCE_MS)
     expect(page.locator("#veil-title")).to_have_text("There is no such device", timeout=_PATIENCE_MS)
 
 
