@@ -198,7 +198,7 @@ def running(*, environment: Mapping[str, str] | None = None, **options: Any) -> 
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.communicate()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -147,7 +147,7 @@ def test_pasting_is_typing(page: Page, streamer: Streamer) -> None:
     page.get_by_role("button", name="Paste").click()
     page.get_by_label("What is typed").fill("Hi!\n€")
     page.get_by_role("button", name="Type it").click()
-    expect(page.locator("#status")).to_contain_text("1 characters", timeout=_PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("1 character was left out", timeout=_PATIENCE_MS)
     wait(lambda: len(streamer.heard("input-channel")) >= before + 12, "the keys")
     typed = [one["keycode"] for one in streamer.heard("input-channel")[before:] if one["event_type"] == "keydown"]
     assert typed == ["ShiftLeft", "KeyH", "KeyI", "ShiftLeft", "Digit1", "Enter"]
@@ -208,14 +208,31 @@ def test_who_touches_what_another_controls_is_told_how(browser: Browser, page: P
         expect(other.locator("#hands")).to_contain_text("controls · 2 viewers", timeout=_PATIENCE_MS)
         other.locator("#screen").click()
         expect(other.locator("#status")).to_contain_text("Press Take control", timeout=_PATIENCE_MS)
+        # Nor is anything lost in silence: no text, no key, no button.
+        said = other.locator("#status")
+        forget = "document.getElementById('status').textContent = ''"
+        in_vain: list[Callable[[], object]] = [
+            *(other.get_by_role("button", name=name).click for name in ("Paste", "Home", "Rotate")),
+            lambda: other.locator("#screen").press("a"),
+        ]
+        for vain in in_vain:
+            other.evaluate(forget)
+            vain()
+            expect(said).to_contain_text("Press Take control", timeout=_PATIENCE_MS)
+            assert not other.locator("#typing").is_visible()
         # Beside the console, which nobody controls, it would mean nothing. (The device is none of this host's.)
         other.evaluate("document.getElementById('tabs').hidden = false")
         other.get_by_role("tab", name="Console").click()
         expect(other.get_by_role("button", name="Take control")).to_be_hidden(timeout=_PATIENCE_MS)
         expect(other.locator("#hands")).to_be_hidden(timeout=_PATIENCE_MS)
         other.get_by_role("tab", name="Screen").click()
+        # A text that is being typed ends there, and says how much of it.
+        page.get_by_role("button", name="Paste").click()
+        page.get_by_label("What is typed").fill("a" * 2000)
+        page.get_by_role("button", name="Type it").click()
         other.get_by_role("button", name="Take control").click()
         expect(other.locator("#hands")).to_contain_text("You control", timeout=_PATIENCE_MS)
+        expect(page.locator("#status")).to_contain_text("characters were not typed", timeout=_PATIENCE_MS)
         context.close()
 
 
@@ -234,6 +251,18 @@ def test_nobody_takes_control_of_what_is_gone(browser: Browser, page: Page, rela
     context.close()
 
 
+def test_the_console_of_what_is_gone_is_left(page: Page, relay: Relay) -> None:
+    with streaming(relay, device_id="pad-7"):
+        watch(page, "pad-7")
+        page.evaluate("document.getElementById('tabs').hidden = false")
+        page.get_by_role("tab", name="Console").click()
+        expect(page.locator("#panel-screen")).to_be_hidden(timeout=_PATIENCE_MS)
+        # The console of what is no device of this host's cannot be had; the page says so, and the browser too.
+        expect(page.locator("#term-note")).to_contain_text("pad-7", timeout=_PATIENCE_MS)
+    expect(page.locator("#veil-title")).to_be_visible(timeout=_PATIENCE_MS)
+    expect(page.locator("#veil-title")).to_have_text("There is no such device", timeout=_PATIENCE_MS)
+
+
 def test_a_relay_that_is_started_again_still_knows_its_browsers(browser: Browser) -> None:
     context = browser.new_context()
     context.set_default_timeout(_PATIENCE_MS)
@@ -250,7 +279,7 @@ def test_a_relay_that_is_started_again_still_knows_its_browsers(browser: Browser
             relay.start()
             # What was said is said no more.
             expect(listing.locator("#status")).to_have_text("", timeout=_PATIENCE_MS)
-            expect(listing.get_by_role("heading", name="Devices")).to_be_visible(timeout=_PATIENCE_MS)
+            expect(listing.get_by_role("heading", name="Devices", exact=True)).to_be_visible(timeout=_PATIENCE_MS)
             with streaming(relay, device_id="pad-6"):
                 expect(page.locator("#live")).to_have_text("Live", timeout=_PATIENCE_MS)
                 colours(page, 2)

@@ -51,6 +51,8 @@ export function showDevice(name) {
     const there = device?.screens.some(here) ?? false;
     learn({ device: device ?? null, asked: true, there });
     part("tabs").hidden = !device?.console;
+    // Nobody stays at the console of what is gone, without a way back.
+    if (!device && part("panel-screen").hidden) turnTo(tabs[0]);
     part("adb").hidden = !device?.adb.some(Boolean);
     return there;
   }
@@ -175,8 +177,13 @@ export function showDevice(name) {
     if (!mine && !free) media.taken();
     buttons();
   });
-  // Who touches in vain is told why.
-  screen.addEventListener("pointerdown", () => live && refusal && say(refusal));
+  // Who touches in vain is told why; returns whether he does.
+  function refused() {
+    if (live && refusal) say(refusal);
+    return live && refusal !== "";
+  }
+  screen.addEventListener("pointerdown", refused);
+  screen.addEventListener("keydown", ({ key, repeat }) => repeat || ["Shift", "Escape"].includes(key) || refused());
   part("take").addEventListener("click", () => session.send("cfctl-control", { type: "take" }));
   part("give").addEventListener("click", () => session.send("cfctl-control", { type: "give" }));
 
@@ -187,6 +194,7 @@ export function showDevice(name) {
     let held = false;
     const press = (event) => {
       event.preventDefault();
+      refused();
       if (!held) held = tell("down");
     };
     const release = () => {
@@ -210,6 +218,7 @@ export function showDevice(name) {
   });
   let turning = 0;
   part("rotate").addEventListener("click", () => {
+    if (refused()) return;
     wanted = (wanted + 90) % 360;
     const z = wanted > 180 ? wanted - 360 : wanted;
     session.send("sensors-channel", `0 0 ${z}`);
@@ -221,15 +230,21 @@ export function showDevice(name) {
 
   // -- the page's own --
 
+  const counted = (number) => (number === 1 ? "1 character was" : `${number} characters were`);
   async function type(text) {
-    const left = await typeText(text, hands.press);
-    say(left ? `${left} characters are on no keyboard of the device's, and were left out.` : "Typed.");
+    if (refused()) return;
+    const { lacking, untyped } = await typeText(text, (code, down) => !refusal && hands.press(code, down));
+    if (over) return;
+    const said = [];
+    if (untyped) said.push(refusal || "The connection is gone.", `${counted(untyped)} not typed.`);
+    if (lacking) said.push(`${counted(lacking)} left out: the device's keyboard has no key for it.`);
+    say(said.join(" ") || "Typed.");
   }
   screen.addEventListener("paste", (event) => {
     event.preventDefault();
     type(event.clipboardData.getData("text"));
   });
-  part("paste").addEventListener("click", () => part("typing").showModal());
+  part("paste").addEventListener("click", () => refused() || part("typing").showModal());
   part("typing").addEventListener("close", () => {
     if (part("typing").returnValue === "type") type(part("text").value);
     part("text").value = "";

@@ -20,21 +20,23 @@ export function keyOf(character) {
   return null;
 }
 
-// Types a text by and by; resolves to the number of characters that could not be typed.
+// Types a text by and by, until a key is not taken (`press` returns false). Resolves to the numbers of characters that
+// have no key, and of those that were not typed any more.
 export async function typeText(text, press) {
-  let left = 0;
-  for (const character of text.replaceAll("\r\n", "\n").replaceAll("\r", "\n")) {
+  const characters = [...text.replaceAll("\r\n", "\n").replaceAll("\r", "\n")];
+  let lacking = 0;
+  for (const [at, character] of characters.entries()) {
     const key = keyOf(character);
     if (!key) {
-      left += 1;
+      lacking += 1;
       continue;
     }
-    if (key.shift) press("ShiftLeft", true);
-    press(key.code, true);
+    if (!press(key.shift ? "ShiftLeft" : key.code, true)) return { lacking, untyped: characters.length - at };
+    if (key.shift) press(key.code, true);
     press(key.code, false);
     if (key.shift) press("ShiftLeft", false);
     // A guest reads its keyboard now and then; its queue is short.
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
-  return left;
+  return { lacking, untyped: 0 };
 }
