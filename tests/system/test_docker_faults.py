@@ -23,6 +23,20 @@ def test_names_that_are_taken(engine: Engine) -> None:
         error = fails(host, 1, *args)
         assert error["code"] == "container-name-taken"
         assert "not cfctl's" in error["brief"]
+    # Labels are anybody's.
+    for words in ("cfctl.request={}", "cfctl.request=x", "n_cf_instances=0", "cf_instance=abc", "cf_instance=500"):
+        labels = ["cf_instance=1", "n_cf_instances=1", "cfctl.request={}", "cfctl.owner=root", words]
+        if words == "cfctl.request={}":
+            del labels[1]
+        engine.docker(
+            "create", "--name", "odd", *(part for one in labels for part in ("-l", one)), dockerd.BASE, "true"
+        )
+        listed = host.cfctl("docker", "list", "--json")
+        assert json.loads(listed.stdout)["containers"] == []
+        assert "odd: left out, its labels are not what cfctl writes" in listed.stderr
+        for verb in ("status", "rm"):
+            assert fails(host, 1, verb, "odd")["code"] == "container-name-taken"
+        engine.docker("rm", "odd")
     host.cfctl("docker", "rm-all")
     assert engine.docker("ps", "-aq").stdout.strip(), "what is not ours was removed"
     engine.docker("rm", "stranger")
