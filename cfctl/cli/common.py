@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -20,7 +21,7 @@ from cfctl.cli.colour import use_colour
 from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
@@ -134,13 +135,23 @@ def _write(answer: Answer, *, json_: bool) -> None:
 
     :raises CfctlError: if it cannot be written: the disk behind it is full, say.
     """
-    try:
+    with _writing():
         if json_:
             print_json(answer.document)
         else:
             answer.show()
         if sys.stdout is not None:  # it is, when it was closed before we began
             sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say so if the block cannot write to standard output; nothing more is written to it then.
+
+    :raises CfctlError: the disk behind it is full, say.
+    """
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as exc:
@@ -168,10 +179,15 @@ def _show_bug(error: Exception, *, json_: bool) -> int:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document on one line of standard output."""
+    """Print one JSON document on one line of standard output.
+
+    :raises CfctlError: if it cannot be written.
+    """
     import json
 
-    print(json.dumps(document, default=str), flush=True)
+    text = json.dumps(document, default=str)
+    with _writing():
+        print(text, flush=True)
 
 
 def show_error(error: CfctlError, *, json_: bool) -> None:

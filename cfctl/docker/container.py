@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cfctl import paths
+from cfctl import paths, steps
 from cfctl.docker import names
 from cfctl.docker.engine import asking
 from cfctl.docker.wish import Wish, check_name
 from cfctl.errors import ContainerNameTaken, NoSuchContainer, NotRunning
+from cfctl.instance import MAX_INSTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +73,15 @@ class Container:
         return list(range(first, first + count))
 
     @property
+    def is_understood(self) -> bool:
+        """Whether its labels are as cfctl writes them; anybody may write some."""
+        try:
+            numbers = self.numbers if self.wish else []
+        except (msgspec.DecodeError, ValueError, KeyError):
+            return False
+        return bool(numbers) and numbers[0] >= 1 and numbers[-1] <= MAX_INSTANCES
+
+    @property
     def address(self) -> str | None:
         """Its address in the first network that gives it one; None if it has none that can be reached."""
         networks = self.attributes["NetworkSettings"]["Networks"] or {}
@@ -111,16 +121,20 @@ def numbered(engine: Engine) -> list[Mapping[str, Any]]:
 
 
 def list_all(engine: Engine) -> list[Container]:
-    """Return all containers of cfctl on an engine, by name."""
+    """Return all containers of cfctl on an engine, by name; one with senseless labels is left out with a note."""
     ours = [summary["Id"] for summary in numbered(engine) if names.REQUEST in summary["Labels"]]
     found = [Container(engine, attributes) for id_ in ours if (attributes := inspect(engine, id_))]
-    return sorted(found, key=lambda container: container.name)
+    for one in found:
+        if not one.is_understood:
+            steps.note(f"{one.name}: left out, its labels are not what cfctl writes: docker inspect {one.name}")
+    return sorted((one for one in found if one.is_understood), key=lambda container: container.name)
 
 
 def find(engine: Engine, name: str) -> Container:
     """Return a container of cfctl.
 
-    :raises NoSuchContainer: if there is none of that name, or it is not ours.
+    :raises NoSuchContainer: if there is none of that name.
+    :raises ContainerNameTaken: if it is not ours, or nobody knows what it is.
     """
     attributes = inspect(engine, check_name(name))
     if attributes is None:
@@ -131,7 +145,14 @@ def find(engine: Engine, name: str) -> Container:
             f"It has no label {names.REQUEST}, and was not touched.",
             f"Look at it: docker inspect {name}",
         )
-    return Container(engine, attributes)
+    container = Container(engine, attributes)
+    if not container.is_understood:
+        raise ContainerNameTaken(
+            f"the labels of the container {name!r} are not what cfctl writes",
+            "It was not touched.",
+            f"Look at it: docker inspect {name}\nRemove it: docker rm -f {name}",
+        )
+    return container
 
 
 def running(engine: Engine, name: str) -> Container:

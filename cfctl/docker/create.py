@@ -151,18 +151,11 @@ def _attempt(
     engine: Engine, name: str, wish: Wish, has: request.Machine, numbers: list[int], fleet: str | None
 ) -> Container | None:
     """Try to make a container with these numbers; None, and nothing left, if somebody else has one of them."""
-    body = request.build(
-        name,
-        wish,
-        has,
-        numbers,
-        owner=registry.owner(),
-        # Of this attempt alone: another's with the same number may be under way. And short, because the path of a
-        # unix socket has no more than 108 bytes (unix(7)), and a name alone may have 63.
-        sockets=paths.SYSTEM_RUNTIME / "docker" / secrets.token_hex(4),
-        fleet=fleet,
-    )
-    with _undone(engine, name) as keep:
+    # Of this attempt alone: another's with the same number may be under way. And short, because the path of a
+    # unix socket has no more than 108 bytes (unix(7)), and a name alone may have 63.
+    sockets = paths.SYSTEM_RUNTIME / "docker" / secrets.token_hex(4)
+    body = request.build(name, wish, has, numbers, owner=registry.owner(), sockets=sockets, fleet=fleet)
+    with _undone(engine, name, sockets) as keep:
         _make_layers(engine, name, wish)
         container = _make(engine, name, body)
         if _younger(engine, container):
@@ -177,8 +170,11 @@ def _attempt(
 
 
 @contextlib.contextmanager
-def _undone(engine: Engine, name: str) -> Iterator[Any]:
-    """Remove what was made of a container unless the block says that it is whole."""
+def _undone(engine: Engine, name: str, sockets: Path) -> Iterator[Any]:
+    """Remove what was made of a container unless the block says that it is whole.
+
+    :param sockets: no other attempt's container has this directory.
+    """
     done: list[bool] = []
     # Somebody's disks, kept by a removal: they outlive a failed attempt as well.
     kept = any(volume.name == request.home_volume(name) for volume in remove.leftovers(engine, name))
@@ -191,7 +187,10 @@ def _undone(engine: Engine, name: str) -> Iterator[Any]:
     finally:
         if not done:
             with signals.undisturbed(), contextlib.suppress(CfctlError):
-                remove.all_of(engine, name, keep_home=kept)
+                # Somebody else may have been quicker, and has the name and its volumes by now.
+                attributes = containers.inspect(engine, name)
+                if attributes is None or Container(engine, attributes).sockets == sockets:
+                    remove.all_of(engine, name, keep_home=kept)
 
 
 def _make(engine: Engine, name: str, body: Mapping[str, Any]) -> Container:

@@ -67,6 +67,7 @@ class Leftover:
     :param path: sockets and directory: where.
     :param number: number: which.
     :param pids: processes: which.
+    :param born: processes of no device of ours: the same, by what names each for ever.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Leftover:
     path: Path | None = None
     number: int | None = None
     pids: tuple[int, ...] = ()
+    born: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the ``--json`` contract shows it (docs/schema/clean.json)."""
@@ -165,7 +167,8 @@ def _helpers(own: Sequence[Device], living: Collection[int], at: Look) -> Iterat
         names = ", ".join(sorted({PurePath(seen.argv[0]).name for seen in group}))
         what = f"{names} of instance {number} in {home}"
         pids = tuple(seen.pid for seen in group)
-        yield Leftover("processes", what, "its supervisor and its VM are dead", number=number, pids=pids)
+        born = tuple(named for pid in pids if (named := procs.identity(pid)))
+        yield Leftover("processes", what, "its supervisor and its VM are dead", number=number, pids=pids, born=born)
 
 
 def _is_ours_here(pid: int) -> bool:
@@ -276,9 +279,8 @@ def _give_back(number: int) -> list[str]:
 
 
 def _end_helpers(left: Leftover) -> list[str]:
-    # The same processes, not others that were given their ids.
-    current = {seen.pid: seen for seen in Look().processes}
-    pids = [p for p in left.pids if p in current and PurePath(current[p].argv[0]).name in _HELPERS]
+    # The same processes, not others that were given their ids: whoever is asked first may take long to answer.
+    pids = [int(named.partition("/")[0]) for named in left.born if procs.is_alive(named)]
     if stuck := process.end(pids, patience=_TERM_S):
         raise CfctlError(
             f"{left.object}: processes survive SIGKILL",

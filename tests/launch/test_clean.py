@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from cfctl.errors import NoSuchDevice
-from cfctl.launch import clean, registry
+from cfctl.launch import clean, procs, registry
 from tests.launch import devices
 
 
@@ -46,6 +48,22 @@ def test_a_device_that_would_have_come_back(restart: str, told: bool) -> None:
     registry.create(record)
     (left,) = clean.find(["phone"])
     assert ("not --restart but cfctl restart phone boots it again" in left.reason) is told
+
+
+def test_helpers_that_have_the_ids_of_dead_ones(tmp_path: Path) -> None:
+    """What was found is ended, and not what was given its id while somebody was asked."""
+    helper = tmp_path / "modem_simulator"
+    helper.symlink_to("/bin/sleep")
+    env = {"HOME": str(tmp_path), "CUTTLEFISH_INSTANCE": "128"}
+    with subprocess.Popen([helper, "600"], env=env) as process:
+        procs.await_environment(process.pid)
+        [found] = [left for left in clean._helpers([], [], procs.Look()) if process.pid in left.pids]
+        assert [named.partition("/")[0] for named in found.born] == [str(process.pid)]
+        reused = dataclasses.replace(found, born=(f"{process.pid}/1",))
+        assert clean.remove(reused) == []
+        assert process.poll() is None
+        assert clean.remove(found) == []
+        assert process.wait(60) != 0
 
 
 # A short name: it is part of the socket's path, which must fit into 107 bytes.

@@ -287,6 +287,24 @@ def test_a_home_that_is_a_link(host: Sandbox, package: Package) -> None:
         leaves_nothing(host)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_the_number_is_locked_whatever_descriptors_are_closed(host: Sandbox, package: Package, closed: str) -> None:
+    argv = host.cfctl_argv("launch", "phone", "--host-package", package("none"))
+    done = host.run("sh", "-c", f'"$@" {closed}', "sh", *argv)
+    assert "assemble" not in done.stdout, "what is said on standard error stays off the answer"
+    lock = "/var/tmp/cvd/lock/local-instance-1.lock"
+    assert host.run("flock", "--nonblock", lock, "true", check=False).returncode == 1
+    host.cfctl("rm", "--force", "phone")
+    leaves_nothing(host)
+
+
+def test_events_that_cannot_be_written(host: Sandbox, package: Package) -> None:
+    argv = host.cfctl_argv("launch", "phone", "--events", "--host-package", package("none"))
+    done = host.run("sh", "-c", '"$@" >/dev/full', "sh", *argv, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    leaves_nothing(host)
+
+
 def test_stop_spares_bystanders(host: Sandbox, package: Package) -> None:
     host.cfctl("launch", "phone", "--host-package", package("none"))
     shell = host.start("sleep", "30", env={"HOME": "/var/lib/cfctl/devices/phone"})

@@ -23,6 +23,20 @@ def test_names_that_are_taken(engine: Engine) -> None:
         error = fails(host, 1, *args)
         assert error["code"] == "container-name-taken"
         assert "not cfctl's" in error["brief"]
+    # Labels are anybody's.
+    for words in ("cfctl.request={}", "cfctl.request=x", "n_cf_instances=0", "cf_instance=abc", "cf_instance=500"):
+        labels = ["cf_instance=1", "n_cf_instances=1", "cfctl.request={}", "cfctl.owner=root", words]
+        if words == "cfctl.request={}":
+            del labels[1]
+        engine.docker(
+            "create", "--name", "odd", *(part for one in labels for part in ("-l", one)), dockerd.BASE, "true"
+        )
+        listed = host.cfctl("docker", "list", "--json")
+        assert json.loads(listed.stdout)["containers"] == []
+        assert "odd: left out, its labels are not what cfctl writes" in listed.stderr
+        for verb in ("status", "rm"):
+            assert fails(host, 1, verb, "odd")["code"] == "container-name-taken"
+        engine.docker("rm", "odd")
     host.cfctl("docker", "rm-all")
     assert engine.docker("ps", "-aq").stdout.strip(), "what is not ours was removed"
     engine.docker("rm", "stranger")
@@ -298,6 +312,62 @@ def test_a_damaged_record_stands_in_nobodys_way(engine: Engine) -> None:
     host.run("truncate", "-s9", f"{kept}/record.json")
     host.cfctl("docker", "rm", "phone", "tablet")
     leaves_nothing(engine, before)
+
+
+#: Between a client and its engine: holds the first request for a container until it is told, and loses it then.
+_LOSING = """
+import socket, sys, threading
+engine, here = sys.argv[1:]
+first = threading.Lock()
+
+def carry(source, sink):
+    while data := source.recv(65536):
+        if b"/containers/create" in data[:200] and first.acquire(blocking=False):
+            print("held", flush=True)
+            sys.stdin.readline()
+            break
+        sink.sendall(data)
+    for end in (source, sink):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+server = socket.socket(socket.AF_UNIX)
+server.bind(here)
+server.listen()
+print("listens", flush=True)
+while True:
+    client = server.accept()[0]
+    other = socket.socket(socket.AF_UNIX)
+    other.connect(engine)
+    threading.Thread(target=carry, args=(client, other), daemon=True).start()
+    threading.Thread(target=carry, args=(other, client), daemon=True).start()
+"""
+
+
+def test_two_that_want_one_name(engine: Engine) -> None:
+    """The slower one fails when the quicker one's container is there already: it removes nothing of that."""
+    host = engine.box
+    slow = "/tmp/slow.sock"
+    between = host.start("python3", "-c", _LOSING, engine.url.removeprefix("unix://"), slow, stdin=-1, stdout=-1)
+    assert between.stdin is not None
+    assert between.stdout is not None
+    assert between.stdout.readline() == "listens\n"
+    late = host.start(*host.cfctl_argv("docker", "create", "phone"), env={"DOCKER_HOST": f"unix://{slow}"}, stderr=-1)
+    assert between.stdout.readline() == "held\n"
+    host.cfctl("docker", "create", "phone")
+    between.stdin.write("\n")
+    between.stdin.flush()
+    said = late.communicate(timeout=120)[1]
+    assert late.returncode == 1
+    assert "the engine went away while it was asked to make container phone" in said
+    kill_inside(host, "/containers/create")
+    between.communicate(timeout=60)
+    assert engine.inspect("phone")["State"]["Running"]
+    host.cfctl("docker", "login", "phone", "--", "true")
+    host.cfctl("docker", "rm", "phone")
+    assert engine.left() == {"containers": [], "volumes": [], "networks": []}
 
 
 def kill_inside(host: Sandbox, words: str) -> None:
