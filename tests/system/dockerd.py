@@ -214,7 +214,7 @@ def running(box: Sandbox, name: str = NAME, *, subnet: str = "172.17.0.1/16", kv
 def _seed(store: Path) -> None:
     """Give an engine that does not run a store with base and image, unless it has it; the first one makes them.
 
-    Each store with its own build would cost a quarter of a minute of the processor, a copy costs two seconds.
+    A build of its own for each store would cost a quarter of a minute of the processor, a copy a fifth of that.
     """
     made_of = (base_archive().stem, image.Recipe(base=BASE).key, guest_image.key(arches.host()))
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
