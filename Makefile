@@ -20,9 +20,10 @@ setup: system-test .venv/.dev ## Install what is missing: Debian packages (as ro
 demo: system-run .venv/.run ## Boot a real VM through the whole path and take everything down again (as root).
 	@$(BIN)/cfctl demo
 
-# Thousands of processes import cfctl: where the environment forbids bytecode, each would compile all of it again.
+# Thousands of processes import cfctl, and hundreds what stands beside the tests: where the environment forbids
+# bytecode, each would compile it again.
 test: system-test .venv/.dev ## Run all tests (as root; otherwise the system tests are skipped).
-	@$(BIN)/python -m compileall -q cfctl
+	@$(BIN)/python -m compileall -q cfctl tests
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.dev ## Check style, types and shell scripts.
