@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,3 +88,27 @@ def test_phases_say_what_they_took(capsys: pytest.CaptureFixture[str]) -> None:
         "    1.0 s  vm          VM process started  (+1.0 s)",
         "    1.5 s  kernel      kernel running  (+0.5 s, typically 0.4 s)",
     ]
+
+
+@pytest.mark.parametrize(("takes", "rests"), [(0.1, 1.0), (5.0, 15.0)])
+def test_who_watches_leaves_the_host_time_for_its_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], takes: float, rests: float
+) -> None:
+    now = 100.0
+    slept: list[float] = []
+
+    def ask() -> list[dict[str, Any]]:
+        nonlocal now
+        now += takes
+        return []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ps, "_everything", ask)
+    monkeypatch.setattr(ps, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    with pytest.raises(KeyboardInterrupt):
+        ps.ps(watch=True, json_=True)
+    assert slept == [pytest.approx(rests)]
+    assert capsys.readouterr().out
