@@ -1,4 +1,4 @@
-"""Making directories that all users read, and what is said where nothing can be written."""
+"""Files that are whole or not there, directories for all users, and what is said where nothing can be written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,33 @@ def error(where: Path, exc: OSError, *, elsewhere: str = "") -> CfctlError:
     else:
         help_ = f"Look at who may write there: ls -ld {there}"
     return CfctlError(f"{where} cannot be written: {exc.strerror}", None, help_)
+
+
+def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write a small file, whole or not at all, whatever becomes of this process or of the machine's power.
+
+    XFS, the usual one on RHEL, may show a file that was only renamed with nothing in it after a power cut.
+
+    :param mode: its permissions; None is what the umask leaves.
+    :raises OSError: if it cannot be written; the old one stays, and nothing is beside it.
+    """
+    import secrets
+
+    # Its name says what it was to be, for whoever sweeps after a kill; one of 255 bytes has room for no more.
+    scratch = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(scratch, flags, 0o666 if mode is None else mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            if mode is not None:
+                os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def make_shared(directory: Path, *, top: Path) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,14 +153,8 @@ def describe(found: Entry, directory: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    scratch = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
-    with scratch.open("x") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.chmod(0o644)
-    scratch.rename(path)
+    """Write a small file that everybody may read, whole or not at all."""
+    disk.replace(path, text.encode(), mode=0o644)
 
 
 def seal(tree: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfctl import paths, steps
+from cfctl import disk, paths, steps
 from cfctl.errors import CfctlError
 
 if TYPE_CHECKING:
@@ -116,9 +115,7 @@ def save(record: Record) -> None:
     home.mkdir(parents=True, exist_ok=True)
     # The private key lies beside it.
     home.chmod(0o700)
-    scratch = home / f".record-{os.getpid()}"
-    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-    scratch.rename(home / "record.json")
+    disk.replace(home / "record.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
 
 
 def remove(engine: str, name: str) -> None:

@@ -201,7 +201,7 @@ def create(record: Record) -> None:
     try:
         devices.mkdir(parents=True, exist_ok=True)
         scratch.mkdir(mode=0o755)
-        (scratch / _MARK).write_bytes(_encode(record))
+        disk.replace(scratch / _MARK, _encode(record))
         scratch.rename(record.home)
     except OSError as exc:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -215,12 +215,9 @@ def save(record: Record) -> None:
 
     :raises CfctlError: if the disk is full or read-only; the old record stays.
     """
-    scratch = record.home / f".{_MARK}-{secrets.token_hex(4)}"
     try:
-        scratch.write_bytes(_encode(record))
-        scratch.rename(record.home / _MARK)
+        disk.replace(record.home / _MARK, _encode(record))
     except OSError as exc:
-        scratch.unlink(missing_ok=True)
         raise disk_error(record.home, exc) from exc
 
 

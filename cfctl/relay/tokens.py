@@ -205,12 +205,8 @@ class Store:
             yield known
             long_ago = _time(datetime.now(UTC) - timedelta(days=1))
             kept = [asdict(token) for token in known.values() if token.expires_at > long_ago]
-            scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             try:
-                fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(fd, "w") as file:
-                    json.dump({"tokens": kept}, file, indent=1)
-                scratch.rename(self._path)
+                disk.replace(self._path, json.dumps({"tokens": kept}, indent=1).encode(), mode=0o600)
             except OSError as exc:
                 raise disk.error(self._path, exc) from exc
         finally:

@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -205,18 +204,10 @@ def _lock() -> Path:
 
 def _save(book: Book) -> Book:
     path = paths.current().contexts
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     document = {"current": book.current, "contexts": [asdict(context) for context in book.contexts]}
     try:
-        scratch.unlink(missing_ok=True)
         # Never readable for others, not even for a moment.
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        disk.replace(path, json.dumps(document, indent=1).encode(), mode=0o600)
     except OSError as exc:
-        scratch.unlink(missing_ok=True)
         raise disk.error(path, exc) from exc
     return book

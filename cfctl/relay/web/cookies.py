@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -94,13 +93,9 @@ class Cookies:
             {"digest": digest, "stored": one.stored, "token": asdict(one.token)}
             for digest, one in self._known.items()
         ]
-        scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "w") as file:
-                json.dump({"sessions": entries}, file, indent=1)
-            scratch.rename(self._path)
+            disk.replace(self._path, json.dumps({"sessions": entries}, indent=1).encode(), mode=0o600)
         except OSError as exc:
             log.warning("%s", disk.error(self._path, exc))
 
