@@ -116,6 +116,10 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
             answer = call()
         if answer is not None and (json_ or not (quiet and answer.done)):
             _write(answer, json_=json_)
+    except _NotWritten as error:
+        # Where a document was to go, an error cannot go either.
+        show_error(error, json_=False)
+        return error.exit_code
     except CfctlError as error:
         show_error(error, json_=json_)
         return error.exit_code
@@ -130,10 +134,14 @@ def _call(call: Callable[[], Answer | None], *, json_: bool, quiet: bool, verbos
     return answer.exit_code if answer is not None else 0
 
 
+class _NotWritten(CfctlError):
+    """Standard output takes no answer."""
+
+
 def _write(answer: Answer, *, json_: bool) -> None:
     """Show an answer on standard output.
 
-    :raises CfctlError: if it cannot be written: the disk behind it is full, say.
+    :raises _NotWritten: if it cannot be written: the disk behind it is full, say.
     """
     with _writing():
         if json_:
@@ -156,7 +164,7 @@ def _writing() -> Iterator[None]:
         raise
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise CfctlError(f"the answer could not be written: {exc.strerror}") from exc
+        raise _NotWritten(f"the answer could not be written: {exc.strerror}") from exc
 
 
 def interrupted(*, json_: bool) -> int:

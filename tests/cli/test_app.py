@@ -334,6 +334,22 @@ def test_sudo_finds_the_cfctl_that_was_called(
     assert common.as_typed("cfctl ps") == "cfctl ps"
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_answer_that_finds_no_room_is_an_error_that_is_said(more: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cfctl", "images", "list", *more],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "the answer could not be written: No space left on device" in done.stderr
+
+
 def test_a_reader_that_has_seen_enough() -> None:
     code = "set -o pipefail; %s -m cfctl gpu probe -q | true; %s -m cfctl gpu probe -q --json | true"
     done = subprocess.run(
