@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 
 @contextmanager
@@ -18,3 +18,16 @@ def chromium(*options: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", *options])
         yield browser
         browser.close()
+
+
+def visit(page: Page, url: str) -> None:
+    """Open a page; once more where Chromium gives up because an interface has got an address meanwhile."""
+    for _ in range(20):
+        try:
+            page.goto(url)
+        except Error as error:
+            if "ERR_NETWORK_CHANGED" not in error.message:
+                raise
+        else:
+            return
+    raise AssertionError("the network changes all the time")

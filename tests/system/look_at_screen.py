@@ -12,6 +12,8 @@ import time
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.relay.browsers import visit
+
 PATIENCE_S = 120.0
 
 _PIXELS = """() => {
@@ -42,7 +44,7 @@ def main(link: str, text: str = "") -> None:
         )
         page = browser.new_context(ignore_https_errors=True).new_page()
         page.set_default_timeout(1000 * PATIENCE_S)
-        page.goto(link)
+        visit(page, link)
         page.wait_for_selector("#stage[data-connected=true]")
         assert "code=" not in page.url
         moved(page)
