@@ -56,14 +56,17 @@ def test_a_file_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     assert len(done) == 1
     assert done[0].startswith(".record.json-")
 
+    disk.replace(path, b"three", wait=False)
+    assert (path.read_bytes(), len(done)) == (b"three", 1)
+
     def full(_fd: int) -> None:
         raise oserror(errno.ENOSPC)
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        disk.replace(path, b"three")
+        disk.replace(path, b"four")
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
-    assert path.read_bytes() == b"two"
+    assert path.read_bytes() == b"three"
 
 
 def test_its_mode_is_the_umasks_unless_it_is_said(tmp_path: Path) -> None:
