@@ -143,11 +143,11 @@ def _write(answer: Answer, *, json_: bool) -> None:
 
     :raises _NotWritten: if it cannot be written: the disk behind it is full, say.
     """
+    if json_:
+        print_json(answer.document)
+        return
     with _writing():
-        if json_:
-            print_json(answer.document)
-        else:
-            answer.show()
+        answer.show()
         if sys.stdout is not None:  # it is, when it was closed before we began
             sys.stdout.flush()
 
@@ -156,7 +156,7 @@ def _write(answer: Answer, *, json_: bool) -> None:
 def _writing() -> Iterator[None]:
     """Say so if the block cannot write to standard output; nothing more is written to it then.
 
-    :raises CfctlError: the disk behind it is full, say.
+    :raises _NotWritten: the disk behind it is full, say.
     """
     try:
         yield
@@ -203,8 +203,10 @@ def show_error(error: CfctlError, *, json_: bool) -> None:
     if os.geteuid() == 0:
         error.resolution = error.resolution and error.resolution.replace("sudo ", "")
     if json_:
-        print_json({"error": error.as_dict()})
-        return
+        # Where there is no room for a document, people are told.
+        with contextlib.suppress(_NotWritten):
+            print_json({"error": error.as_dict()})
+            return
     colour = use_colour(sys.stderr)
     red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if colour else ("", "", "")
     print(f"{red}Error:{plain} {bold}{error.brief}{plain}", file=sys.stderr)

@@ -334,11 +334,18 @@ def test_sudo_finds_the_cfctl_that_was_called(
     assert common.as_typed("cfctl ps") == "cfctl ps"
 
 
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_an_answer_that_finds_no_room_is_an_error_that_is_said(more: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["images", "list"], "the answer could not be written: No space left on device"),
+        (["images", "list", "--json"], "the answer could not be written: No space left on device"),
+        (["status", "nosuch", "--json"], "there is no device 'nosuch'"),
+    ],
+)
+def test_what_finds_no_room_is_said_all_the_same(words: list[str], said: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "cfctl", "images", "list", *more],
+            [sys.executable, "-m", "cfctl", *words],
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -347,7 +354,8 @@ def test_an_answer_that_finds_no_room_is_an_error_that_is_said(more: list[str]) 
             check=False,
         )
     assert done.returncode == 1
-    assert "the answer could not be written: No space left on device" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_that_has_seen_enough() -> None:
