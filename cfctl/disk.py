@@ -1,4 +1,4 @@
-"""Files that are whole or not there, directories for all users, and what is said where nothing can be written."""
+"""Small files, written whole, directories for all users, and what is said where nothing can be written."""
 
 from __future__ import annotations
 
@@ -75,6 +75,17 @@ def make_shared(directory: Path, *, top: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for path in missing:
         path.chmod(0o755)
+
+
+def matching(directory: Path, pattern: str) -> list[Path]:
+    """Return what matches below a directory; nothing of what may not be looked into.
+
+    Not even root may look into a home on NFS or FUSE.
+    """
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found += directory.glob(pattern)
+    return found
 
 
 @contextlib.contextmanager

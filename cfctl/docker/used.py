@@ -6,13 +6,12 @@ them: a container that is stopped mounts again when it is started.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfctl import paths
+from cfctl import disk, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,11 +43,7 @@ def _recorded() -> dict[str, Path]:
     roots = [paths.current().state / "docker"]
     if os.geteuid() == 0:
         roots += [paths.containers_of(Path(user.pw_dir)) for user in pwd.getpwall()]
-    marks: list[Path] = []
-    for root in roots:
-        # Not even root may look into a home on NFS or FUSE.
-        with contextlib.suppress(OSError):
-            marks += root.glob("*/[!.]*/record.json")
+    marks = [mark for root in roots for mark in disk.matching(root, "*/[!.]*/record.json")]
     if not marks:
         return {}
     from cfctl.docker import store

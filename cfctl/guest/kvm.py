@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl import arch as arches
-from cfctl import paths, process
+from cfctl import disk, paths, process
 from cfctl.errors import CfctlError
 from cfctl.guest import image, vm
 
@@ -157,7 +157,5 @@ def _remember(key: dict[str, str], verdict: Verdict) -> None:
     # Without a place to write, the next launch finds out again.
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = cache / f"{_FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps({"key": key, **asdict(verdict)}) + "\n")
-        temporary.chmod(0o644)
-        temporary.replace(cache / _FILE)
+        document = json.dumps({"key": key, **asdict(verdict)}) + "\n"
+        disk.replace(cache / _FILE, document.encode(), mode=0o644, wait=False)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cfctl import paths
+from cfctl import disk, paths
 from cfctl.artifacts import entries
 from cfctl.launch import boot
 from cfctl.launch.runtime_config import read_file
@@ -46,11 +45,10 @@ def remember(request: Request, took: Mapping[str, float]) -> None:
     """Keep the times of a boot that went well; a cache that cannot be written is no failure."""
     file = _file(request)
     kept = [*_boots(file), {name: round(seconds, 3) for name, seconds in took.items()}][-_KEPT:]
-    scratch = file.with_name(f".{file.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
         entries.make_directory(file.parent)
-        scratch.write_bytes(msgspec.json.encode({"host_package": request.host_package, "boots": kept}))
-        scratch.rename(file)
+        document = {"host_package": request.host_package, "boots": kept}
+        disk.replace(file, msgspec.json.encode(document), wait=False)
 
 
 def _file(request: Request) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfctl import paths, process
+from cfctl import disk, paths, process
 from cfctl.artifacts import entries
 from cfctl.errors import CfctlError, UsageError
 from cfctl.launch import observe, parent
@@ -93,9 +93,7 @@ def of(package: HostPackage) -> Listing | None:
         # A cache that cannot be written costs the time of asking again.
         with contextlib.suppress(OSError):
             entries.make_directory(kept.parent)
-            scratch = kept.with_suffix(f".{os.getpid()}")
-            scratch.write_bytes(msgspec.json.encode(listing))
-            scratch.rename(kept)
+            disk.replace(kept, msgspec.json.encode(listing), wait=False)
     return listing
 
 

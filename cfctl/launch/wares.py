@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfctl import paths, steps
+from cfctl import disk, paths, steps
 from cfctl.artifacts import store, view
 from cfctl.launch import registry
 from cfctl.launch.hostpackage import HostPackage
@@ -74,11 +74,7 @@ def _sources(request: registry.Request) -> list[str]:
 def _of_others() -> Iterator[Path]:
     """Yield what the devices of ordinary users are launched from, where users keep them by default."""
     for user in pwd.getpwall():
-        # Not even root may look into a home on NFS or FUSE.
-        marks: list[Path] = []
-        with contextlib.suppress(OSError):
-            marks += paths.devices_of(Path(user.pw_dir)).glob("*/device.json")
-        for mark in marks:
+        for mark in disk.matching(paths.devices_of(Path(user.pw_dir)), "*/device.json"):
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 record = msgspec.json.decode(mark.read_bytes(), type=registry.Record)
                 yield from (Path(path) for path in _sources(record.request))
