@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
@@ -18,6 +19,26 @@ def chromium(*options: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", *options])
         yield browser
         browser.close()
+
+
+@contextmanager
+def attentive(browser: Browser, *, patience_ms: float, but: tuple[str, ...] = (), **options: Any) -> Iterator[Page]:
+    """Give a page of a context of its own, which must not complain: neither of errors nor in its log.
+
+    :param but: what it may say: complaints with one of these in them.
+    :param options: of the context.
+    """
+    context = browser.new_context(**options)
+    context.set_default_timeout(patience_ms)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+    try:
+        yield page
+    finally:
+        context.close()
+    assert [one for one in complaints if not any(word in one for word in but)] == []
 
 
 def visit(page: Page, url: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.relay.browsers import chromium
+from tests.relay.browsers import attentive, chromium
 from tests.relay.relays import PATIENCE_S, Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 
@@ -38,17 +38,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, relay: Relay) -> Iterator[Page]:
     """Give a page that has entered with an operator's token, and must not complain."""
-    context = browser.new_context()
-    context.set_default_timeout(_PATIENCE_MS)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
-    enter(page, relay, "operator")
-    yield page
-    context.close()
     # The tests themselves look at the pixels of a canvas of the page's; the browser has an opinion on that.
-    assert [one for one in complaints if "getImageData" not in one] == []
+    with attentive(browser, patience_ms=_PATIENCE_MS, but=("getImageData",)) as page:
+        enter(page, relay, "operator")
+        yield page
 
 
 def enter(page: Page, relay: Relay, role: str) -> None:

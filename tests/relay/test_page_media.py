@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.relay.browsers import chromium
+from tests.relay.browsers import attentive, chromium
 from tests.relay.relays import Relay, running, wait
 from tests.relay.screens import Streamer, streaming
 from tests.relay.test_page import _PATIENCE_MS, enter, watch
@@ -33,20 +33,11 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def opened(browser: Browser, relay: Relay, device: str, role: str = "operator") -> Iterator[Page]:
     """Give a page that shows a device, and must not complain."""
-    context = browser.new_context()
-    context.set_default_timeout(_PATIENCE_MS)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
-    try:
+    with attentive(browser, patience_ms=_PATIENCE_MS) as page:
         enter(page, relay, role)
         watch(page, device)
         page.wait_for_selector("#stage[data-picture=true]")
         yield page
-    finally:
-        context.close()
-    assert complaints == []
 
 
 def button(page: Page, name: str) -> Locator:

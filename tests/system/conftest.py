@@ -12,8 +12,10 @@ import pytest
 from cfctl import arch as arches
 from cfctl import paths
 from cfctl.arch import Arch
-from tests.system import dockerd
+from tests.packaging import built
+from tests.system import dockerd, package_tree
 from tests.system import sandbox as sandboxes
+from tests.system.package_tree import Tree
 from tests.system.sandbox import Sandbox
 
 HERE = Path(__file__).parent
@@ -81,3 +83,16 @@ def _package(arch: Arch) -> Path:
         patch.setattr(paths, "SYSTEM_CACHE", sandboxes.CACHE)
         made = package.ensure(arch)
     return Path("/var/cache/cfctl") / made.relative_to(sandboxes.CACHE)
+
+
+@pytest.fixture(scope="session")
+def packages() -> built.Built:
+    """Return what `make deb` and `make rpm` make of this checkout."""
+    return built.packages()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """Give a Debian into which packages can be installed."""
+    with package_tree.tree(tmp_path / "tree") as running:
+        yield running

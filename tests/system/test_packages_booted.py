@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.packaging import built
-from tests.system import package_tree
 from tests.system.booted_tree import booted, shut_down
 from tests.system.package_tree import Tree
 from tests.system.test_packages_deb import install, links
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def packages() -> built.Built:
-    return built.packages()
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Tree]:
-    with package_tree.tree(tmp_path / "tree") as running:
-        yield running
 
 
 def is_active(tree: Tree, unit: str) -> bool:
@@ -63,7 +50,8 @@ def until_up(tree: Tree, name: str, but_not: str = "") -> str:
     raise AssertionError(f"{name} is not up: {document}\n{journal}")
 
 
-def test_services_start_and_a_device_comes_back_with_the_host(disk: Tree, packages: built.Built) -> None:
+def test_services_start_and_a_device_comes_back_with_the_host(tree: Tree, packages: built.Built) -> None:
+    disk = tree
     with booted(disk) as tree:
         install(tree, packages)
         assert len(links(tree)) == 42

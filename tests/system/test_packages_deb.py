@@ -14,7 +14,6 @@ import pytest
 
 from tests.packaging import built
 from tests.schemas import conforms
-from tests.system import package_tree
 from tests.system.package_tree import Tree
 
 pytestmark = pytest.mark.system
@@ -27,17 +26,6 @@ fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"cvd-mtap-01", 0x5002))
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture(scope="module")
-def packages() -> built.Built:
-    return built.packages()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    with package_tree.tree(tmp_path / "tree") as running:
-        yield running
 
 
 def install(tree: Tree, packages: built.Built, *names: str) -> subprocess.CompletedProcess[str]:

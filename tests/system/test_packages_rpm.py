@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.packaging import built
-from tests.system import package_tree
 from tests.system.package_tree import Tree
 from tests.system.test_packages_deb import links, tap_in_use
 from tools.packages import rpm as make_rpm
@@ -41,17 +39,6 @@ BuildArch: noarch
 Nothing.
 %files
 """
-
-
-@pytest.fixture(scope="module")
-def packages() -> built.Built:
-    return built.packages()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    with package_tree.tree(tmp_path / "tree") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.relay.browsers import visit
+from tests.relay.browsers import attentive, visit
 from tests.relay.relays import wait
 from tests.system import sandbox as sandboxes
 from tests.system.sandbox import REPO, USER, Sandbox
@@ -49,20 +49,12 @@ class Lab:
     @contextmanager
     def page(self, link: str, *, expected: str = "nothing", **options: Any) -> Iterator[Page]:
         """Give a page that has followed a link; nothing may be said in its log but what is expected."""
-        context = self.browser.new_context(**options)
-        context.set_default_timeout(PATIENCE_MS)
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=URL)
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
-        try:
+        # A VM that starts changes the network that the browser is in.
+        but = (expected, "ERR_NETWORK_CHANGED")
+        with attentive(self.browser, patience_ms=PATIENCE_MS, but=but, **options) as page:
+            page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=URL)
             visit(page, link)
             yield page
-        finally:
-            context.close()
-        # A VM that starts changes the network that the browser is in.
-        assert [one for one in complaints if expected not in one and "ERR_NETWORK_CHANGED" not in one] == []
 
     @contextmanager
     def live(self, role: str = "operator", **options: Any) -> Iterator[Page]:
